@@ -1,0 +1,4 @@
+//! onced
+pub mod address;
+pub mod cli;
+pub mod time;

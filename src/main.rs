@@ -1,0 +1,2 @@
+//! The `onced` binary.
+fn main() {}

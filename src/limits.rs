@@ -1,0 +1,296 @@
+//! Every bound in one place: its name, default, unit and the range a setting may choose.
+//!
+//! A limit is a field of [`Limits`]; what no operator should change is a constant. The
+//! relations between them are asserted when this file is compiled, or, where settings meet,
+//! by [`Limits::check`].
+
+use thiserror::Error;
+
+use crate::time::DurationWord;
+
+/// The port that is listened on unless told otherwise.
+pub const PORT: u16 = 6623;
+/// Bytes of a namespace's name.
+pub const NAMESPACE_NAME_BYTES_MAX: usize = 64;
+/// Hex digits of a fingerprint.
+pub const FINGERPRINT_DIGITS_MAX: usize = 32;
+/// How far ahead of the server's clock an event's own time (`AT`) may lie, in milliseconds.
+pub const AT_AHEAD_MAX_MS: u64 = 5 * 60 * 1_000;
+/// Bytes of a refused body that are read and thrown away to keep the connection; beyond, it closes.
+pub const DISCARD_BYTES_MAX: usize = 16 << 20;
+/// Elements that a RESP request may announce, as in Redis.
+pub const RESP_ELEMENTS_MAX: usize = 1 << 20;
+/// Databases that `SELECT` knows.
+pub const SELECT_MAX: u64 = 1_023;
+/// Bytes of a connection's name (`CLIENT SETNAME`) and of its library's.
+pub const CLIENT_NAME_BYTES_MAX: usize = 256;
+/// By how much a deadline may be rounded up before memory is given back, in milliseconds: the wheel's tick.
+pub const WHEEL_TICK_MS: u64 = 16;
+/// How long a draining server waits for its connections, in milliseconds.
+pub const DRAIN_MS: u64 = 10_000;
+/// Connections over the limit that are told so, at a time; further ones are closed without a word.
+pub const REFUSALS_MAX: usize = 64;
+
+/// The bounds that are settings. Each field's doc gives its unit; defaults are in [`Limits::DEFAULT`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A key's life where neither the request nor the namespace names one, in milliseconds. Default 1 h.
+    pub ttl_default_ms: u64,
+    /// The longest life that may be asked for, in milliseconds. Default 365 days.
+    pub ttl_max_ms: u64,
+    /// Bytes of one key. Default 8 KiB.
+    pub key_bytes_max: usize,
+    /// Bytes of one request without its discarded parts. Default 1 MiB.
+    pub request_bytes_max: usize,
+    /// Keys in one request. Default 10,000.
+    pub batch_keys_max: usize,
+    /// Bytes of one stored value. Default 256 KiB.
+    pub body_bytes_max: usize,
+    /// Namespaces, `default` included. Default 1,024.
+    pub namespaces_max: usize,
+    /// Connections at a time. Default 10,000.
+    pub connections_max: usize,
+    /// Bytes of replies that a client has not read yet, above which nothing more is read from it. Default 8 MiB.
+    pub unread_bytes_max: usize,
+    /// How long a client may leave that many replies unread, in milliseconds. Default 30 s.
+    pub unread_timeout_ms: u64,
+    /// How long a request may stay unfinished, in milliseconds. Default 30 s.
+    pub request_timeout_ms: u64,
+}
+
+/// A setting that lies outside its range, or contradicts another.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LimitError {
+    /// One value out of its range.
+    #[error("{name} must lie between {min} and {max}, not {value}")]
+    OutOfRange {
+        /// The setting.
+        name: &'static str,
+        /// What was asked for.
+        value: String,
+        /// The least allowed.
+        min: String,
+        /// The most allowed.
+        max: String,
+    },
+    /// Two values that do not go together.
+    #[error("{small} ({small_value}) must not exceed {large} ({large_value})")]
+    Order {
+        /// The setting that must be the smaller one.
+        small: &'static str,
+        /// Its value.
+        small_value: String,
+        /// The setting that must be the larger one.
+        large: &'static str,
+        /// Its value.
+        large_value: String,
+    },
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+impl Limits {
+    /// What holds where nothing was set.
+    pub const DEFAULT: Self = Self {
+        ttl_default_ms: 3_600_000,
+        ttl_max_ms: 365 * DAY_MS,
+        key_bytes_max: 8 << 10,
+        request_bytes_max: 1 << 20,
+        batch_keys_max: 10_000,
+        body_bytes_max: 256 << 10,
+        namespaces_max: 1_024,
+        connections_max: 10_000,
+        unread_bytes_max: 8 << 20,
+        unread_timeout_ms: 30_000,
+        request_timeout_ms: 30_000,
+    };
+
+    /// No bound but what memory and arithmetic give: for an embedded store whose caller bounds its own input.
+    pub const UNBOUNDED: Self = Self {
+        ttl_max_ms: TTL_CEILING_MS,
+        key_bytes_max: u32::MAX as usize,
+        ..Self::DEFAULT
+    };
+
+    /// Whether every field lies in its range and they go together.
+    pub fn check(&self) -> Result<(), LimitError> {
+        let durations = [
+            ("default-ttl", self.ttl_default_ms, 1, TTL_CEILING_MS),
+            ("max-ttl", self.ttl_max_ms, 1, TTL_CEILING_MS),
+            ("unread-timeout", self.unread_timeout_ms, 10, DAY_MS),
+            ("request-timeout", self.request_timeout_ms, 10, DAY_MS),
+        ];
+        for (name, value, min, max) in durations {
+            if value < min || value > max {
+                return Err(out_of_range(
+                    name,
+                    DurationWord(value),
+                    DurationWord(min),
+                    DurationWord(max),
+                ));
+            }
+        }
+        let counts = [
+            ("max-key", self.key_bytes_max, 16, 1 << 20),
+            (
+                "max-request",
+                self.request_bytes_max,
+                1 << 10,
+                DISCARD_BYTES_MAX,
+            ),
+            ("max-batch", self.batch_keys_max, 1, RESP_ELEMENTS_MAX / 2),
+            ("max-value", self.body_bytes_max, 1, 8 << 20),
+            ("max-namespaces", self.namespaces_max, 1, 65_536),
+            ("max-connections", self.connections_max, 1, 1 << 20),
+            ("max-unread", self.unread_bytes_max, 64 << 10, 1 << 30),
+        ];
+        for (name, value, min, max) in counts {
+            if value < min || value > max {
+                return Err(out_of_range(name, value, min, max));
+            }
+        }
+        let pairs = [
+            (
+                "default-ttl",
+                self.ttl_default_ms,
+                "max-ttl",
+                self.ttl_max_ms,
+            ),
+            (
+                "max-key",
+                self.key_bytes_max as u64,
+                "max-request",
+                self.request_bytes_max as u64,
+            ),
+            (
+                "max-value",
+                self.body_bytes_max as u64,
+                "max-request",
+                self.request_bytes_max as u64,
+            ),
+            (
+                "max-value",
+                self.body_bytes_max as u64,
+                "max-unread",
+                self.unread_bytes_max as u64,
+            ),
+        ];
+        for (small, small_value, large, large_value) in pairs {
+            if small_value > large_value {
+                return Err(LimitError::Order {
+                    small,
+                    small_value: small_value.to_string(),
+                    large,
+                    large_value: large_value.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// The longest life that a setting may allow: 10 years, well within the wheel's horizon of 34.
+pub const TTL_CEILING_MS: u64 = 3_650 * DAY_MS;
+
+fn out_of_range(
+    name: &'static str,
+    value: impl ToString,
+    min: impl ToString,
+    max: impl ToString,
+) -> LimitError {
+    LimitError::OutOfRange {
+        name,
+        value: value.to_string(),
+        min: min.to_string(),
+        max: max.to_string(),
+    }
+}
+
+const _: () = {
+    let d = Limits::DEFAULT;
+    assert!(d.ttl_default_ms <= d.ttl_max_ms && d.ttl_max_ms <= TTL_CEILING_MS);
+    assert!(d.key_bytes_max < d.request_bytes_max && d.body_bytes_max < d.request_bytes_max);
+    assert!(
+        d.request_bytes_max <= DISCARD_BYTES_MAX,
+        "a request that fits must not be discarded"
+    );
+    assert!(
+        d.body_bytes_max <= d.unread_bytes_max,
+        "one value must fit the reply buffer"
+    );
+    assert!(d.batch_keys_max * 2 < RESP_ELEMENTS_MAX);
+    assert!(
+        WHEEL_TICK_MS < 20,
+        "contract: a deadline is rounded up by at most 20 ms"
+    );
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_pass_and_both_sides_of_each_range_are_held() {
+        assert_eq!(Limits::DEFAULT.check(), Ok(()));
+        type Set = fn(&mut Limits, u64);
+        let cases: [(&str, Set, u64, u64); 9] = [
+            (
+                "max-ttl",
+                |l, v| l.ttl_max_ms = v,
+                3_600_000,
+                TTL_CEILING_MS,
+            ),
+            ("unread-timeout", |l, v| l.unread_timeout_ms = v, 10, DAY_MS),
+            (
+                "request-timeout",
+                |l, v| l.request_timeout_ms = v,
+                10,
+                DAY_MS,
+            ),
+            ("max-key", |l, v| l.key_bytes_max = v as usize, 16, 1 << 20),
+            (
+                "max-batch",
+                |l, v| l.batch_keys_max = v as usize,
+                1,
+                1 << 19,
+            ),
+            (
+                "max-namespaces",
+                |l, v| l.namespaces_max = v as usize,
+                1,
+                65_536,
+            ),
+            (
+                "max-connections",
+                |l, v| l.connections_max = v as usize,
+                1,
+                1 << 20,
+            ),
+            (
+                "max-value",
+                |l, v| l.body_bytes_max = v as usize,
+                1,
+                1 << 20,
+            ),
+            (
+                "max-request",
+                |l, v| l.request_bytes_max = v as usize,
+                256 << 10,
+                16 << 20,
+            ),
+        ];
+        for (name, set, min, max) in cases {
+            for (value, fits) in [(min, true), (max, true), (min - 1, false), (max + 1, false)] {
+                let mut limits = Limits::DEFAULT;
+                set(&mut limits, value);
+                assert_eq!(limits.check().is_ok(), fits, "{name} {value}");
+            }
+        }
+    }
+}

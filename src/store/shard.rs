@@ -1,0 +1,509 @@
+//! One shard: entries, their index and the wheel, and the only way to change them.
+//!
+//! Every method that depends on time takes `now`. A key is live while `now <= deadline`:
+//! clocks are read in whole milliseconds, rounded down, so a key that was stored within a
+//! millisecond still lives its full TTL. What a method changes goes through [`Shard::apply`]
+//! and is returned as a [`Change`] with an absolute deadline: applying the same changes to an
+//! empty shard gives the same keys, which is what a log's replay needs.
+//!
+//! Not here: locks, namespaces and their policies, memory bounds (the owner answers through
+//! [`Room`] whether the shard may grow).
+
+use bytes::Bytes;
+
+use super::key::{Key, StoredKey};
+use super::table::{Extra, Node, Table};
+use super::wheel::{Step, Wheel, due_tick};
+use crate::time::Millis;
+
+/// Entries that one insertion may evict before it gives up and is refused.
+const EVICTIONS_MAX: usize = 64;
+
+/// A client's digest of the payload behind a key: up to 32 hex digits, compared as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The digits' value.
+    pub value: u128,
+    /// How many digits there were, so that `0a` and `a` differ.
+    pub digits: u8,
+}
+
+/// What a repeat does to a key's window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WindowMode {
+    /// Nothing: the window ends as long after the first time as was asked then.
+    #[default]
+    Fixed,
+    /// It extends the window to its own time plus its TTL, if that is later.
+    Slide,
+}
+
+/// The question of one `SEEN`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask<'a> {
+    /// How long the key lives from now, or from the event's own time if that is later.
+    pub ttl_ms: u64,
+    /// What a repeat does to the window.
+    pub mode: WindowMode,
+    /// Compared with the one that came with the key; absent on either side it matches.
+    pub fingerprint: Option<Fingerprint>,
+    /// The event's own time.
+    pub event_at: Option<Millis>,
+    /// What `GET` is to answer; `None` is `1`.
+    pub value: Option<&'a [u8]>,
+}
+
+impl Ask<'_> {
+    fn deadline(&self, now: Millis) -> Millis {
+        self.event_at
+            .map_or(now, |at| at.max(now))
+            .after(self.ttl_ms)
+    }
+
+    /// Whether the event is so old that its window has passed: nobody can say if it was seen in it.
+    pub fn is_too_old(&self, now: Millis) -> bool {
+        self.event_at.is_some_and(|at| at.after(self.ttl_ms) < now)
+    }
+}
+
+/// The answer to one `SEEN`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The first time; the key is remembered now.
+    New,
+    /// Seen before, and its window has not ended.
+    Dup,
+    /// Seen before with another fingerprint; nothing was changed.
+    Mismatch,
+    /// Not seen before, and there is no room to remember it; nothing was changed.
+    Full,
+}
+
+/// One change of state, with nothing in it that depends on when or where it is applied.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// The key is there with just this content until the deadline.
+    Put {
+        /// The key.
+        key: Key<'a>,
+        /// The last millisecond of its window.
+        deadline: Millis,
+        /// The fingerprint it came with.
+        fingerprint: Option<Fingerprint>,
+        /// Its value; `None` is `1`.
+        value: Option<&'a [u8]>,
+    },
+    /// The key's window ends at another time.
+    Deadline {
+        /// The key.
+        key: Key<'a>,
+        /// The last millisecond of its window.
+        deadline: Millis,
+    },
+    /// The key is gone.
+    Remove {
+        /// The key.
+        key: Key<'a>,
+    },
+}
+
+/// Whether a shard may grow; its owner knows the bounds that many shards share.
+pub trait Room {
+    /// Whether growing by so many keys and bytes (less what was evicted for it) is allowed.
+    fn admits(&self, keys: isize, bytes: isize) -> bool;
+
+    /// Whether keys may be evicted to make room.
+    fn evicts(&self) -> bool;
+}
+
+/// Room without end.
+#[derive(Clone, Copy, Debug)]
+pub struct Unbounded;
+
+impl Room for Unbounded {
+    fn admits(&self, _keys: isize, _bytes: isize) -> bool {
+        true
+    }
+
+    fn evicts(&self) -> bool {
+        false
+    }
+}
+
+/// What became of the keys of a shard since it was made; survives [`Shard::clear`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Answers [`Verdict::New`].
+    pub new: u64,
+    /// Answers [`Verdict::Dup`].
+    pub dup: u64,
+    /// Answers [`Verdict::Mismatch`].
+    pub mismatch: u64,
+    /// New answers that could not be certain: the event was older than its window.
+    pub unsure: u64,
+    /// Keys whose window ended.
+    pub expired: u64,
+    /// Keys dropped before their window ended, to make room.
+    pub evicted: u64,
+    /// Answers [`Verdict::Full`].
+    pub full: u64,
+}
+
+impl Counters {
+    /// Adds another shard's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.new += other.new;
+        self.dup += other.dup;
+        self.mismatch += other.mismatch;
+        self.unsure += other.unsure;
+        self.expired += other.expired;
+        self.evicted += other.evicted;
+        self.full += other.full;
+    }
+}
+
+/// A live key, as reads see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// The last millisecond of its window.
+    pub deadline: Millis,
+    extra: Option<&'a Extra>,
+}
+
+impl Entry<'_> {
+    /// The fingerprint it came with.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.extra.and_then(|extra| extra.fingerprint)
+    }
+
+    /// Its value; `None` is `1`.
+    pub fn value(&self) -> Option<&Bytes> {
+        self.extra.and_then(|extra| extra.value.as_ref())
+    }
+}
+
+/// A part of the key space: keys with deadlines, and what they cost.
+#[derive(Debug, Default)]
+pub struct Shard {
+    table: Table,
+    wheel: Wheel,
+    counters: Counters,
+}
+
+impl Shard {
+    /// Keys in memory, those whose window has ended but which were not swept yet included.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether no key is in memory.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory held, what an allocator adds estimated.
+    pub fn bytes(&self) -> usize {
+        self.table.bytes() + self.wheel.bytes()
+    }
+
+    /// What became of this shard's keys so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Asks whether a key is there for the first time in its window, and remembers it.
+    pub fn seen<'k>(
+        &mut self,
+        key: &Key<'k>,
+        ask: &Ask<'k>,
+        room: &mut impl Room,
+        now: Millis,
+    ) -> (Verdict, Option<Change<'k>>) {
+        let found = self.table.find(key);
+        if let Some(node) = found
+            .map(|at| self.table.node(at))
+            .filter(|node| now <= node.deadline)
+        {
+            return self.seen_again(&(node.deadline, fingerprint(node)), key, ask, now);
+        }
+        let deadline = ask.deadline(now);
+        let change = Change::Put {
+            key: *key,
+            deadline,
+            fingerprint: ask.fingerprint,
+            value: ask.value,
+        };
+        if !self.put(found, &change, room, now) {
+            self.counters.full += 1;
+            return (Verdict::Full, None);
+        }
+        self.counters.new += 1;
+        self.counters.unsure += u64::from(ask.is_too_old(now));
+        (Verdict::New, Some(change))
+    }
+
+    fn seen_again<'k>(
+        &mut self,
+        held: &(Millis, Option<Fingerprint>),
+        key: &Key<'k>,
+        ask: &Ask<'_>,
+        now: Millis,
+    ) -> (Verdict, Option<Change<'k>>) {
+        let &(deadline, fingerprint) = held;
+        if fingerprint
+            .zip(ask.fingerprint)
+            .is_some_and(|(held, asked)| held != asked)
+        {
+            self.counters.mismatch += 1;
+            return (Verdict::Mismatch, None);
+        }
+        self.counters.dup += 1;
+        let slid = ask.deadline(now);
+        if ask.mode == WindowMode::Fixed || slid <= deadline {
+            return (Verdict::Dup, None);
+        }
+        let change = Change::Deadline {
+            key: *key,
+            deadline: slid,
+        };
+        self.apply(&change, now);
+        (Verdict::Dup, Some(change))
+    }
+
+    /// Stores a key with just this value until `deadline`, whether or not it was there; `None` if there is no room.
+    pub fn set<'k>(
+        &mut self,
+        key: &Key<'k>,
+        value: Option<&'k [u8]>,
+        deadline: Millis,
+        room: &mut impl Room,
+        now: Millis,
+    ) -> Option<Change<'k>> {
+        let change = Change::Put {
+            key: *key,
+            deadline,
+            fingerprint: None,
+            value,
+        };
+        let found = self.table.find(key);
+        let stored = self.put(found, &change, room, now);
+        self.counters.full += u64::from(!stored);
+        stored.then_some(change)
+    }
+
+    /// A live key.
+    pub fn get(&self, key: &Key<'_>, now: Millis) -> Option<Entry<'_>> {
+        let node = self.table.node(self.table.find(key)?);
+        (now <= node.deadline).then(|| Entry {
+            deadline: node.deadline,
+            extra: node.extra(),
+        })
+    }
+
+    /// Sets when a live key's window ends; `None` if the key is not there.
+    pub fn set_deadline<'k>(
+        &mut self,
+        key: &Key<'k>,
+        deadline: Millis,
+        now: Millis,
+    ) -> Option<Change<'k>> {
+        self.get(key, now)?;
+        let change = Change::Deadline {
+            key: *key,
+            deadline,
+        };
+        self.apply(&change, now);
+        Some(change)
+    }
+
+    /// Removes a live key; `None` if it is not there.
+    pub fn remove<'k>(&mut self, key: &Key<'k>, now: Millis) -> Option<Change<'k>> {
+        self.get(key, now)?;
+        let change = Change::Remove { key: *key };
+        self.apply(&change, now);
+        Some(change)
+    }
+
+    /// Makes a change, without asking whether it should be made.
+    pub fn apply(&mut self, change: &Change<'_>, now: Millis) {
+        self.wheel.catch_up(now);
+        match *change {
+            Change::Put {
+                ref key,
+                deadline,
+                fingerprint,
+                value,
+            } => {
+                let extra = Extra {
+                    fingerprint,
+                    value: value.map(Bytes::copy_from_slice),
+                };
+                if let Some(at) = self.table.find(key) {
+                    self.table.set_extra(at, extra);
+                    self.move_deadline(at, deadline);
+                } else {
+                    let at = self.table.insert(key, deadline, extra);
+                    self.wheel.schedule(at, due_tick(deadline));
+                }
+            }
+            Change::Deadline { ref key, deadline } => {
+                if let Some(at) = self.table.find(key) {
+                    self.move_deadline(at, deadline);
+                }
+            }
+            Change::Remove { ref key } => {
+                if let Some(at) = self.table.find(key) {
+                    self.drop_entry(at);
+                }
+            }
+        }
+    }
+
+    /// Gives back the memory of keys whose window has ended, in at most `steps_max` steps of
+    /// one entry each; returns whether more is left to do.
+    pub fn expire(&mut self, now: Millis, steps_max: usize) -> bool {
+        for _ in 0..steps_max {
+            match self
+                .wheel
+                .step(now, |at| due_tick(self.table.node(at).deadline))
+            {
+                Step::Done => return false,
+                Step::Moved => {}
+                Step::Due(at) => self.lapse(at, now),
+            }
+        }
+        true
+    }
+
+    /// Visits live keys from place `cursor` on, at most `places_max` places; returns where to
+    /// go on, or `None` at the end. A key that stays is visited once, whatever else comes and goes.
+    pub fn scan(
+        &self,
+        cursor: u32,
+        places_max: u32,
+        now: Millis,
+        mut visit: impl FnMut(&StoredKeyRef<'_>),
+    ) -> Option<u32> {
+        let end = (self.table.places() as u32).min(cursor.saturating_add(places_max));
+        for at in cursor..end {
+            let node = self.table.node(at);
+            if !node.is_vacant() && now <= node.deadline {
+                visit(&StoredKeyRef(node.key()));
+            }
+        }
+        ((end as usize) < self.table.places()).then_some(end)
+    }
+
+    /// Takes all keys out, for the caller to drop where it hurts nobody; the counters stay.
+    #[must_use]
+    pub fn clear(&mut self) -> Self {
+        let counters = self.counters;
+        std::mem::replace(
+            self,
+            Self {
+                counters,
+                ..Self::default()
+            },
+        )
+    }
+
+    /// Stores what `change` (a `Put`) says if there is room; `found` is the key's entry, live or not.
+    fn put(
+        &mut self,
+        found: Option<u32>,
+        change: &Change<'_>,
+        room: &mut impl Room,
+        now: Millis,
+    ) -> bool {
+        if !self.make_room(found, change, room) {
+            return false;
+        }
+        if found.is_some_and(|at| self.table.node(at).deadline < now) {
+            self.counters.expired += 1;
+        }
+        self.apply(change, now);
+        true
+    }
+
+    /// Evicts until the owner admits what `change` adds, or until that leads nowhere.
+    fn make_room(&mut self, found: Option<u32>, change: &Change<'_>, room: &mut impl Room) -> bool {
+        let Change::Put {
+            key,
+            fingerprint,
+            value,
+            ..
+        } = change
+        else {
+            return true;
+        };
+        let (keys_before, bytes_before) = (self.len() as isize, self.bytes() as isize);
+        let mut evictions = 0;
+        loop {
+            let mut bytes = Extra::heap_bytes(fingerprint.is_some(), value.map(<[u8]>::len));
+            let mut keys = 0;
+            if found.is_none() {
+                bytes += self.table.growth(key) + self.wheel.growth(self.table.places());
+                keys = 1;
+            }
+            let keys = self.len() as isize + keys - keys_before;
+            let bytes = (self.bytes() + bytes) as isize - bytes_before;
+            if room.admits(keys, bytes) {
+                return true;
+            }
+            let victim = self.wheel.soonest().filter(|&at| Some(at) != found);
+            match victim {
+                Some(at) if room.evicts() && evictions < EVICTIONS_MAX => self.evict(at),
+                _ => return false,
+            }
+            evictions += 1;
+        }
+    }
+
+    fn evict(&mut self, at: u32) {
+        self.counters.evicted += 1;
+        self.drop_entry(at);
+    }
+
+    /// The wheel says that this entry's time may have come; it waits nowhere now.
+    fn lapse(&mut self, at: u32, now: Millis) {
+        let deadline = self.table.node(at).deadline;
+        if now <= deadline {
+            // Its window was extended after it was scheduled: see `move_deadline`.
+            self.wheel.schedule(at, due_tick(deadline));
+        } else {
+            self.counters.expired += 1;
+            self.table.remove(at);
+        }
+    }
+
+    fn move_deadline(&mut self, at: u32, deadline: Millis) {
+        let before = self.table.node(at).deadline;
+        self.table.set_deadline(at, deadline);
+        // A window that ends later is left where it waits and put back when that time comes: a key
+        // that slides a thousand times a second is moved once a window, not a thousand times a second.
+        if deadline < before {
+            self.wheel.cancel(at);
+            self.wheel.schedule(at, due_tick(deadline));
+        }
+    }
+
+    fn drop_entry(&mut self, at: u32) {
+        self.wheel.cancel(at);
+        self.table.remove(at);
+    }
+}
+
+fn fingerprint(node: &Node) -> Option<Fingerprint> {
+    node.extra().and_then(|extra| extra.fingerprint)
+}
+
+/// A stored key that a scan visits.
+#[derive(Debug)]
+pub struct StoredKeyRef<'a>(&'a StoredKey);
+
+impl StoredKeyRef<'_> {
+    /// Appends the key's bytes, as they were sent.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        self.0.write_to(out);
+    }
+}

@@ -1,0 +1,372 @@
+//! The command model: what a client can ask, and what it is told.
+//!
+//! Both dialects decode into [`Command`] and encode from [`Reply`]. The set of commands is one
+//! static table, [`spec`]: names, words, effects, help and build functions in one place. A
+//! `Command` borrows from the read buffer; nothing is copied until a key is stored.
+//!
+//! - [`args`]: a request's words
+//! - [`spec`]: the table; its rows are in `spec/native.rs` and `spec/redis.rs`
+//! - `native`, `redis`: how words become commands, in this protocol's manner and in Redis's
+//! - [`reply`]: answers and refusals
+
+pub mod args;
+mod native;
+mod redis;
+pub mod reply;
+pub mod spec;
+
+pub(crate) use redis::unknown_command;
+
+pub use args::{Args, Span, Words};
+pub use reply::{Code, Error, Reply};
+pub use spec::{Spec, lookup_line, lookup_resp};
+
+use crate::store::{Fingerprint, WindowMode};
+use crate::time::Millis;
+
+/// A life as a request names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// The namespace's default.
+    Default,
+    /// This many milliseconds; beyond the namespace's maximum it is refused.
+    Ms(u64),
+}
+
+/// When a key set through a Redis command shall end; beyond the namespace's maximum it is clamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// The namespace's default.
+    Default,
+    /// What it is now.
+    Keep,
+    /// This many milliseconds from now.
+    In(u64),
+    /// At this moment.
+    At(Millis),
+    /// The namespace's longest life from now.
+    Longest,
+}
+
+/// `SEEN`.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its life.
+    pub ttl: Ttl,
+    /// What a repeat does; the namespace's mode if absent.
+    pub mode: Option<WindowMode>,
+    /// The payload's fingerprint.
+    pub fingerprint: Option<Fingerprint>,
+    /// The event's own time.
+    pub event_at: Option<Millis>,
+    /// The namespace; the connection's if absent.
+    pub namespace: Option<&'a [u8]>,
+}
+
+/// One key in one namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Single<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The namespace; the connection's if absent.
+    pub namespace: Option<&'a [u8]>,
+}
+
+/// Whether `SET` goes ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetIf<'a> {
+    /// Always.
+    Always,
+    /// The key is not there.
+    Absent,
+    /// The key is there.
+    Present,
+    /// The key's value is this.
+    Equals(&'a [u8]),
+}
+
+/// How `SET` and its relatives answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetAnswer {
+    /// `OK`, or nil if the condition did not hold.
+    OkOrNil,
+    /// The value before, or nil.
+    Before,
+    /// 1, or 0 if the condition did not hold.
+    Number,
+}
+
+/// `SET` and its relatives.
+#[derive(Clone, Copy, Debug)]
+pub struct Set<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// When it ends.
+    pub expiry: Expiry,
+    /// Whether it goes ahead.
+    pub condition: SetIf<'a>,
+    /// How it answers.
+    pub answer: SetAnswer,
+}
+
+/// When `EXPIRE` and its relatives go ahead; every key here has an expiry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpireIf {
+    /// Always (`XX` too).
+    #[default]
+    Always,
+    /// Never (`NX`: only keys without an expiry, and there is none).
+    Never,
+    /// The new end is later.
+    Later,
+    /// The new end is earlier.
+    Earlier,
+}
+
+/// How the time that is left is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TtlForm {
+    /// Seconds left, rounded.
+    Seconds,
+    /// Milliseconds left.
+    Millis,
+    /// The end in Unix seconds.
+    AtSeconds,
+    /// The end in Unix milliseconds.
+    AtMillis,
+}
+
+/// What `NS SET` changes; what is absent stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyChange {
+    /// The life of keys that name none, in milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// The longest life, in milliseconds.
+    pub ttl_max_ms: Option<u64>,
+    /// What a repeat does to a window.
+    pub mode: Option<WindowMode>,
+    /// How many keys; 0 is without end.
+    pub keys_max: Option<u64>,
+    /// Whether keys are evicted when there is no room.
+    pub evict: Option<bool>,
+}
+
+/// `SCAN`.
+#[derive(Clone, Copy, Debug)]
+pub struct Scan<'a> {
+    /// Where the last call said to go on; 0 at first.
+    pub cursor: u64,
+    /// Only keys that match this glob.
+    pub pattern: Option<&'a [u8]>,
+    /// About how many places to look at.
+    pub count: u32,
+    /// Only keys of this type; all are `string`.
+    pub kind: Option<&'a [u8]>,
+}
+
+/// `BF.INSERT`, and `BF.MADD` with the defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct BfInsert<'a> {
+    /// The namespace that the filter's name stands for.
+    pub namespace: &'a [u8],
+    /// What to add.
+    pub items: Words<'a>,
+    /// Whether a namespace that is not there is made.
+    pub create: bool,
+    /// The most keys of a namespace that is made here.
+    pub keys_max: Option<u64>,
+}
+
+/// What a client asks of the store.
+#[derive(Clone, Copy, Debug)]
+#[allow(
+    missing_docs,
+    reason = "each variant is the verb of its name; spec says what it does"
+)]
+pub enum Command<'a> {
+    // This protocol's own.
+    Seen(Seen<'a>),
+    MSeen {
+        ttl: Ttl,
+        keys: Words<'a>,
+    },
+    Peek {
+        keys: Words<'a>,
+    },
+    Forget {
+        keys: Words<'a>,
+    },
+    Touch {
+        at: Single<'a>,
+        ttl: Ttl,
+        later_only: bool,
+    },
+    TtlLeft {
+        at: Single<'a>,
+    },
+    Inspect {
+        at: Single<'a>,
+    },
+    Use {
+        name: &'a [u8],
+    },
+    NsList,
+    NsInfo {
+        name: &'a [u8],
+    },
+    NsSet {
+        name: &'a [u8],
+        change: PolicyChange,
+    },
+    NsPurge {
+        name: &'a [u8],
+    },
+    NsDrop {
+        name: &'a [u8],
+    },
+    Stats {
+        name: Option<&'a [u8]>,
+    },
+    UnixMs,
+    Version,
+    Help {
+        verb: Option<&'a [u8]>,
+    },
+
+    // Redis's.
+    Set(Set<'a>),
+    Get {
+        key: &'a [u8],
+    },
+    GetEx {
+        key: &'a [u8],
+        expiry: Expiry,
+    },
+    GetDel {
+        key: &'a [u8],
+    },
+    DelIf {
+        key: &'a [u8],
+        equals: Option<&'a [u8]>,
+    },
+    MGet {
+        keys: Words<'a>,
+    },
+    Exists {
+        keys: Words<'a>,
+    },
+    Type {
+        key: &'a [u8],
+    },
+    StrLen {
+        key: &'a [u8],
+    },
+    TtlOf {
+        key: &'a [u8],
+        form: TtlForm,
+    },
+    Expire {
+        key: &'a [u8],
+        expiry: Expiry,
+        condition: ExpireIf,
+    },
+    BfAdd {
+        namespace: &'a [u8],
+        item: &'a [u8],
+    },
+    BfInsert(BfInsert<'a>),
+    BfExists {
+        namespace: &'a [u8],
+        items: Words<'a>,
+        single: bool,
+    },
+    BfReserve {
+        namespace: &'a [u8],
+        keys_max: Option<u64>,
+    },
+    BfCard {
+        namespace: &'a [u8],
+    },
+    BfInfo {
+        namespace: &'a [u8],
+        field: Option<&'a [u8]>,
+    },
+    DbSize,
+    FlushDb,
+    FlushAll,
+    Scan(Scan<'a>),
+    Keys {
+        pattern: &'a [u8],
+    },
+    Time,
+    Select {
+        db: u64,
+    },
+
+    /// What concerns the connection or the process, not the store.
+    Session(SessionCommand<'a>),
+}
+
+/// What a client asks of its connection or of the server around the store.
+#[derive(Clone, Copy, Debug)]
+#[allow(
+    missing_docs,
+    reason = "each variant is the verb of its name; spec says what it does"
+)]
+pub enum SessionCommand<'a> {
+    Ping {
+        word: Option<&'a [u8]>,
+    },
+    Echo {
+        word: &'a [u8],
+    },
+    Quit,
+    Reset,
+    Hello {
+        version: Option<&'a [u8]>,
+        name: Option<&'a [u8]>,
+    },
+    Multi,
+    Exec,
+    Discard,
+    Client(ClientCommand<'a>),
+    Commands(CommandsQuery<'a>),
+    ConfigGet {
+        patterns: Words<'a>,
+    },
+    Info {
+        sections: Words<'a>,
+    },
+    WaitReplicas,
+}
+
+/// `CLIENT`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "each variant is the subcommand of its name")]
+pub enum ClientCommand<'a> {
+    Id,
+    GetName,
+    SetName(&'a [u8]),
+    SetInfo { library: bool, value: &'a [u8] },
+    Info,
+    List,
+    NoEvict,
+    NoTouch,
+    ReplyOn,
+    ReplyOff,
+    ReplySkip,
+}
+
+/// `COMMAND`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "each variant is the subcommand of its name")]
+pub enum CommandsQuery<'a> {
+    Count,
+    List,
+    Info(Words<'a>),
+    Docs(Words<'a>),
+}

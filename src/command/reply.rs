@@ -1,0 +1,127 @@
+//! Answers, before a dialect gives them bytes.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+/// One answer. Both dialects encode every variant; which shape it takes is in `wire`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply<'a> {
+    /// One of the protocol's own words: `NEW`, `OK`, `PONG`.
+    Word(&'static str),
+    /// A text of the server's or an echo of the client's.
+    Text(Cow<'a, [u8]>),
+    /// A letter per key of a batch.
+    Letters(&'a [u8]),
+    /// A number.
+    Number(i64),
+    /// How many keys a change met: `OK n` on a line, a number in RESP.
+    Count(i64),
+    /// Yes or no, as `BF.ADD` answers: 1 or 0, a boolean in RESP3.
+    Flag(bool),
+    /// A stored value.
+    Value(Bytes),
+    /// Nothing there.
+    Nil,
+    /// Several answers in one.
+    Array(Vec<Reply<'a>>),
+    /// Names and what they stand for, of any kind; only in RESP.
+    Map(Vec<(Reply<'a>, Reply<'a>)>),
+    /// Lines of name and value.
+    Rows(Vec<(Cow<'static, str>, String)>),
+    /// A refusal.
+    Error(Error),
+}
+
+impl Reply<'_> {
+    /// The answer of a change that has nothing else to say.
+    pub const OK: Self = Self::Word("OK");
+
+    /// A text that nobody has to keep alive.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text(Cow::Owned(text.into().into_bytes()))
+    }
+}
+
+impl From<Error> for Reply<'_> {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// What kind of refusal; the contract says which may be retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// A malformed line.
+    Syntax,
+    /// No such verb.
+    Unknown,
+    /// Wrong words behind a verb.
+    Args,
+    /// A value out of its bounds.
+    Range,
+    /// A line, key, batch, value or reply over its limit.
+    TooBig,
+    /// No such namespace, and none may be made.
+    NoNs,
+    /// A limit on memory, keys, namespaces or connections is reached; nothing was changed.
+    Full,
+    /// Redis's own words, kept verbatim in `text`; only commands with a Redis name give these.
+    Redis,
+}
+
+impl Code {
+    /// The word behind `ERR`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Syntax => "SYNTAX",
+            Self::Unknown => "UNKNOWN",
+            Self::Args => "ARGS",
+            Self::Range => "RANGE",
+            Self::TooBig => "TOOBIG",
+            Self::NoNs => "NONS",
+            Self::Full => "FULL",
+            Self::Redis => "REDIS",
+        }
+    }
+}
+
+/// A refusal: the code for programs, the text for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} {text}", code.word())]
+pub struct Error {
+    /// What kind.
+    pub code: Code,
+    /// What to do about it; one line.
+    pub text: Cow<'static, str>,
+}
+
+impl Error {
+    /// A refusal with this text.
+    pub fn new(code: Code, text: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+        }
+    }
+
+    /// Words behind a verb that do not fit it.
+    pub fn args(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::Args, text)
+    }
+
+    /// A value out of its bounds.
+    pub fn range(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::Range, text)
+    }
+
+    /// Something over its limit.
+    pub fn too_big(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::TooBig, text)
+    }
+
+    /// Redis's own words, its error word included.
+    pub fn redis(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::Redis, text)
+    }
+}

@@ -1,0 +1,245 @@
+//! The command set, once: every verb with its words, effect, help and build function.
+//!
+//! Lookup, usage errors, `HELP`, RESP's `COMMAND`, metric names and the tables of protocol.md
+//! all come from these rows or are compared with them in a test. The rows stand in
+//! `native.rs` (this protocol's verbs, `ONCE.<VERB>` in RESP) and `redis.rs`.
+
+mod native;
+mod redis;
+
+use std::sync::LazyLock;
+
+use super::{Args, Command, Error};
+use crate::limits::Limits;
+
+/// What a command does to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Changes no key.
+    Read,
+    /// May change keys.
+    Write,
+    /// Changes namespaces or tells of the whole server.
+    Admin,
+    /// Concerns its connection alone.
+    Connection,
+}
+
+/// Which words are keys, as Redis's `COMMAND` tells it: first, last (-1: the last word), step; all 0 for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyWords {
+    /// The first key's position; the verb is 0.
+    pub first: i8,
+    /// The last key's position, from the end if negative.
+    pub last: i8,
+    /// From one key to the next.
+    pub step: i8,
+}
+
+const NO_KEY: KeyWords = KeyWords {
+    first: 0,
+    last: 0,
+    step: 0,
+};
+const ONE_KEY: KeyWords = KeyWords {
+    first: 1,
+    last: 1,
+    step: 1,
+};
+const ALL_KEYS: KeyWords = KeyWords {
+    first: 1,
+    last: -1,
+    step: 1,
+};
+const KEYS_FROM_2: KeyWords = KeyWords {
+    first: 2,
+    last: -1,
+    step: 1,
+};
+
+/// How words become a command.
+pub type Build = for<'a> fn(&Args<'a>, &Limits) -> Result<Command<'a>, Error>;
+
+/// Where a verb is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// The line protocol, and RESP as `ONCE.<VERB>` and, where Redis has no such command, `<VERB>`.
+    Native,
+    /// RESP only, as Redis has it.
+    Redis,
+}
+
+/// One verb.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its name, in capitals.
+    pub name: &'static str,
+    /// Where it is known.
+    pub home: Home,
+    /// The words behind it, as a usage line shows them.
+    pub usage: &'static str,
+    /// The least words behind the verb.
+    pub words_min: usize,
+    /// The most words behind the verb.
+    pub words_max: usize,
+    /// What it does to the server.
+    pub effect: Effect,
+    /// Which words are keys.
+    pub keys: KeyWords,
+    /// What it may answer.
+    pub replies: &'static str,
+    /// What it does, in a sentence.
+    pub summary: &'static str,
+    /// A request and its reply on a fresh server; empty where RESP is needed.
+    pub example: (&'static str, &'static str),
+    /// How its words become a command.
+    pub build: Build,
+}
+
+impl Spec {
+    /// The command that these words make, or why they make none.
+    pub fn parse<'a>(&self, args: &Args<'a>, limits: &Limits) -> Result<Command<'a>, Error> {
+        if args.len() < self.words_min || args.len() > self.words_max {
+            return Err(self.usage_error());
+        }
+        (self.build)(args, limits)
+    }
+
+    /// Says how the verb is used; for Redis's commands in Redis's words.
+    pub fn usage_error(&self) -> Error {
+        match self.home {
+            Home::Native => Error::args(format!("usage: {}", self.usage_line())),
+            Home::Redis => Error::redis(format!(
+                "ERR wrong number of arguments for '{}' command",
+                self.name.to_ascii_lowercase()
+            )),
+        }
+    }
+
+    /// The verb and its words.
+    pub fn usage_line(&self) -> String {
+        format!("{} {}", self.name, self.usage)
+            .trim_end()
+            .to_owned()
+    }
+}
+
+/// A verb's number: its place among all rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Verb(u16);
+
+impl Verb {
+    /// Its place, from 0 to below [`verbs`]' count.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Its row.
+    pub fn spec(self) -> &'static Spec {
+        row(self.index())
+    }
+}
+
+/// Every verb, this protocol's own first.
+pub fn verbs() -> impl ExactSizeIterator<Item = Verb> {
+    (0..(native::ROWS.len() + redis::ROWS.len()) as u16).map(Verb)
+}
+
+fn row(index: usize) -> &'static Spec {
+    index
+        .checked_sub(native::ROWS.len())
+        .map_or_else(|| &native::ROWS[index], |i| &redis::ROWS[i])
+}
+
+/// Finds a verb of the line protocol, in any case.
+pub fn lookup_line(name: &[u8]) -> Option<Verb> {
+    find(&LINE_NAMES, name)
+}
+
+/// Finds a RESP command, in any case.
+pub fn lookup_resp(name: &[u8]) -> Option<Verb> {
+    match name.split_at_checked(RESP_PREFIX.len()) {
+        Some((prefix, verb)) if prefix.eq_ignore_ascii_case(RESP_PREFIX.as_bytes()) => {
+            lookup_line(verb)
+        }
+        _ => find(&RESP_NAMES, name),
+    }
+}
+
+/// Stands before a verb of this protocol's own in RESP.
+pub const RESP_PREFIX: &str = "ONCE.";
+
+/// Longer than any name.
+const NAME_BYTES_MAX: usize = 16;
+
+type Names = LazyLock<Vec<(&'static str, Verb)>>;
+
+static LINE_NAMES: Names =
+    LazyLock::new(|| sorted(verbs().filter(|verb| verb.spec().home == Home::Native)));
+
+static RESP_NAMES: Names = LazyLock::new(|| {
+    let is_redis = |name| redis::ROWS.iter().any(|spec| spec.name == name);
+    sorted(verbs().filter(|verb| verb.spec().home == Home::Redis || !is_redis(verb.spec().name)))
+});
+
+fn sorted(verbs: impl Iterator<Item = Verb>) -> Vec<(&'static str, Verb)> {
+    let mut names: Vec<_> = verbs.map(|verb| (verb.spec().name, verb)).collect();
+    names.sort_unstable();
+    names
+}
+
+fn find(names: &[(&'static str, Verb)], name: &[u8]) -> Option<Verb> {
+    let mut capitals = [0; NAME_BYTES_MAX];
+    let capitals = capitals.get_mut(..name.len())?;
+    capitals.copy_from_slice(name);
+    capitals.make_ascii_uppercase();
+    let found = names
+        .binary_search_by(|(known, _)| known.as_bytes().cmp(capitals))
+        .ok()?;
+    Some(names[found].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_in_any_case_and_nothing_else_is() {
+        for verb in verbs() {
+            let spec = verb.spec();
+            let lower = spec.name.to_ascii_lowercase();
+            assert!(
+                spec.name.len() <= NAME_BYTES_MAX && spec.name == spec.name.to_ascii_uppercase()
+            );
+            match spec.home {
+                Home::Native => {
+                    assert_eq!(lookup_line(lower.as_bytes()), Some(verb));
+                    assert_eq!(lookup_resp(format!("once.{lower}").as_bytes()), Some(verb));
+                }
+                Home::Redis => assert_eq!(lookup_resp(lower.as_bytes()), Some(verb), "{lower}"),
+            }
+        }
+        assert_eq!(lookup_line(b"GET"), None);
+        assert_eq!(lookup_line(b""), None);
+        assert_eq!(lookup_resp(b"ONCE."), None);
+        assert_eq!(lookup_resp(b"ONCE.GET"), None);
+        assert_eq!(lookup_line(&[b'X'; 1_000]), None);
+    }
+
+    #[test]
+    fn where_both_have_a_name_resp_means_the_one_of_redis() {
+        for name in ["TTL", "TOUCH", "TIME", "QUIT"] {
+            assert_eq!(
+                lookup_resp(name.as_bytes()).unwrap().spec().home,
+                Home::Redis,
+                "{name}"
+            );
+            assert_eq!(
+                lookup_line(name.as_bytes()).unwrap().spec().home,
+                Home::Native,
+                "{name}"
+            );
+        }
+        assert_eq!(lookup_resp(b"seen"), lookup_line(b"SEEN"));
+    }
+}

@@ -2,7 +2,9 @@
 pub mod address;
 pub mod cli;
 pub mod command;
+pub mod engine;
 pub mod limits;
+pub mod metrics;
 pub mod store;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,176 @@
+//! This protocol's own commands on keys.
+
+use super::namespace::full;
+use super::{Answer, Here, Namespace, Session, no_such};
+use crate::command::{Error, Reply, Seen, Single, Ttl, Words};
+use crate::limits::AT_AHEAD_MAX_MS;
+use crate::store::{Ask, Verdict};
+use crate::time::DurationWord;
+
+impl Here<'_> {
+    pub(super) fn seen<'s>(&self, here: &Namespace, seen: &Seen<'_>) -> Answer<'s> {
+        self.within(here, seen.namespace, |namespace| {
+            let policy = namespace.policy();
+            if seen
+                .event_at
+                .is_some_and(|at| at.since(self.now) > AT_AHEAD_MAX_MS)
+            {
+                let max = DurationWord(AT_AHEAD_MAX_MS);
+                return Err(Error::range(format!(
+                    "AT lies more than {max} ahead of the server's clock"
+                )));
+            }
+            let ask = Ask {
+                ttl_ms: policy.ttl_ms(seen.ttl)?,
+                mode: seen.mode.unwrap_or(policy.mode),
+                fingerprint: seen.fingerprint,
+                event_at: seen.event_at,
+                value: None,
+            };
+            let key = self.engine.secret.key(seen.key);
+            match namespace.write(&key, &policy, |shard, room| {
+                shard.seen(&key, &ask, room, self.now).0
+            }) {
+                Verdict::New => Ok(Reply::Word("NEW")),
+                Verdict::Dup => Ok(Reply::Word("DUP")),
+                Verdict::Mismatch => Ok(Reply::Word("MISMATCH")),
+                Verdict::Full => Err(full()),
+            }
+        })
+    }
+
+    pub(super) fn mseen<'s>(
+        &self,
+        session: &'s mut Session,
+        ttl: Ttl,
+        keys: Words<'_>,
+    ) -> Answer<'s> {
+        let Session { namespace, letters } = session;
+        let policy = namespace.policy();
+        let ask = Ask {
+            ttl_ms: policy.ttl_ms(ttl)?,
+            mode: policy.mode,
+            ..Ask::default()
+        };
+        letters.clear();
+        for key in keys.iter() {
+            let key = self.engine.secret.key(key);
+            let verdict = namespace.write(&key, &policy, |shard, room| {
+                shard.seen(&key, &ask, room, self.now).0
+            });
+            letters.push(match verdict {
+                Verdict::New => b'N',
+                Verdict::Dup => b'D',
+                Verdict::Mismatch => b'M',
+                Verdict::Full => b'E',
+            });
+        }
+        Ok(Reply::Letters(letters))
+    }
+
+    pub(super) fn peek<'s>(&self, session: &'s mut Session, keys: Words<'_>) -> Reply<'s> {
+        let Session { namespace, letters } = session;
+        letters.clear();
+        letters.extend(keys.iter().map(|key| {
+            if self.is_live(namespace, key) {
+                b'D'
+            } else {
+                b'N'
+            }
+        }));
+        Reply::Letters(letters)
+    }
+
+    pub(super) fn forget<'s>(&self, here: &Namespace, keys: Words<'_>) -> Reply<'s> {
+        let policy = here.policy();
+        let mut forgotten = 0;
+        for key in keys.iter() {
+            let key = self.engine.secret.key(key);
+            let removed = here.write(&key, &policy, |shard, _| {
+                shard.remove(&key, self.now).is_some()
+            });
+            forgotten += i64::from(removed);
+        }
+        Reply::Count(forgotten)
+    }
+
+    pub(super) fn touch<'s>(
+        &self,
+        here: &Namespace,
+        at: &Single<'_>,
+        ttl: Ttl,
+        later_only: bool,
+    ) -> Answer<'s> {
+        self.within(here, at.namespace, |namespace| {
+            let policy = namespace.policy();
+            let deadline = self.now.after(policy.ttl_ms(ttl)?);
+            let key = self.engine.secret.key(at.key);
+            let was_there = namespace.write(&key, &policy, |shard, _| {
+                let Some(entry) = shard.get(&key, self.now) else {
+                    return false;
+                };
+                if !later_only || deadline > entry.deadline {
+                    shard.set_deadline(&key, deadline, self.now);
+                }
+                true
+            });
+            Ok(if was_there { Reply::OK } else { Reply::Nil })
+        })
+    }
+
+    pub(super) fn ttl_left<'s>(&self, here: &Namespace, at: &Single<'_>) -> Answer<'s> {
+        self.within(here, at.namespace, |namespace| {
+            let key = self.engine.secret.key(at.key);
+            let left = namespace.read(&key, |shard| {
+                shard
+                    .get(&key, self.now)
+                    .map(|entry| entry.deadline.since(self.now))
+            });
+            Ok(left.map_or(Reply::Nil, |ms| Reply::Number(ms as i64)))
+        })
+    }
+
+    pub(super) fn inspect<'s>(&self, here: &Namespace, at: &Single<'_>) -> Answer<'s> {
+        self.within(here, at.namespace, |namespace| {
+            let key = self.engine.secret.key(at.key);
+            let found = namespace.read(&key, |shard| {
+                shard
+                    .get(&key, self.now)
+                    .map(|entry| (entry.deadline.since(self.now), entry.fingerprint()))
+            });
+            let Some((left_ms, fingerprint)) = found else {
+                return Ok(Reply::Nil);
+            };
+            let mut rows = vec![
+                ("state".into(), "seen".to_owned()),
+                ("expires_in_ms".into(), left_ms.to_string()),
+            ];
+            if let Some(fingerprint) = fingerprint {
+                let digits = usize::from(fingerprint.digits);
+                rows.push((
+                    "fingerprint".into(),
+                    format!("{:0digits$x}", fingerprint.value),
+                ));
+            }
+            Ok(Reply::Rows(rows))
+        })
+    }
+
+    pub(super) fn is_live(&self, namespace: &Namespace, key: &[u8]) -> bool {
+        let key = self.engine.secret.key(key);
+        namespace.read(&key, |shard| shard.get(&key, self.now).is_some())
+    }
+
+    /// Does something in the namespace that the request names, or in the session's.
+    fn within<'s>(
+        &self,
+        here: &Namespace,
+        named: Option<&[u8]>,
+        act: impl FnOnce(&Namespace) -> Answer<'s>,
+    ) -> Answer<'s> {
+        match named.map(super::spaces::name) {
+            None => act(here),
+            Some(name) => act(&*self.engine.find(name).ok_or_else(|| no_such(name))?),
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The embedded, thread-safe store: shards behind locks, namespaces, and commands executed on them.
+//!
+//! An [`Engine`] is shared by all threads; each caller keeps a [`Session`] (its namespace and a
+//! scratch buffer) and passes the present in. One command is executed under one shard lock per
+//! key; no lock is held when `execute` returns.
+//!
+//! - [`namespace`]: policy, shards, one key's way to its shard
+//! - [`budget`]: the memory that keys and buffers share
+//! - `keys`: the commands on keys of this protocol; `values`: Redis's; `spaces`: those on namespaces
+//! - `report`: `STATS`, `NS INFO`, `HELP`
+//! - [`glob`]: Redis's patterns
+//!
+//! Not here: sockets, clocks, and the commands of a connection (`SessionCommand`).
+//!
+//! ```
+//! use onced::engine::{Engine, EngineConfig};
+//! use onced::store::{Ask, Verdict};
+//! use onced::time::Millis;
+//!
+//! let engine = Engine::new(EngineConfig::default());
+//! let orders = engine.open("orders").unwrap();
+//! let ask = Ask { ttl_ms: 60_000, ..Ask::default() };
+//! assert_eq!(engine.seen(&orders, b"order-17", &ask, Millis(0)), Verdict::New);
+//! assert_eq!(engine.seen(&orders, b"order-17", &ask, Millis(1)), Verdict::Dup);
+//! ```
+
+pub mod budget;
+pub mod glob;
+mod keys;
+pub mod namespace;
+mod report;
+mod spaces;
+mod values;
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+pub use budget::Budget;
+pub use namespace::{Namespace, Policy};
+
+use crate::command::{Code, Command, Error, PolicyChange, Reply};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::store::{Ask, Secret, Shard, Verdict, WindowMode};
+use crate::time::Millis;
+
+/// The namespace that is always there.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// What an engine is made of.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Bounds.
+    pub limits: Limits,
+    /// Bytes that keys and buffers may take together.
+    pub memory_bytes_max: usize,
+    /// Shards per namespace; rounded up to a power of two.
+    pub shards: usize,
+    /// Whether namespaces are made when they are first named.
+    pub create_namespaces: bool,
+    /// Namespaces that are there from the start, with what differs from the default policy.
+    pub namespaces: Vec<(String, PolicyChange)>,
+    /// How many threads count calls.
+    pub workers: usize,
+    /// Keeps outsiders from steering keys into one shard or slot: random bytes.
+    pub secret: Secret,
+}
+
+impl Default for EngineConfig {
+    /// Unbounded memory, 16 shards, one worker, and a secret that is none: choose a random one
+    /// where keys come from strangers.
+    fn default() -> Self {
+        Self {
+            limits: Limits::DEFAULT,
+            memory_bytes_max: isize::MAX.unsigned_abs(),
+            shards: 16,
+            create_namespaces: true,
+            namespaces: Vec::new(),
+            workers: 1,
+            secret: Secret::new([0x6f; crate::store::key::SECRET_BYTES]),
+        }
+    }
+}
+
+/// The store that all connections share.
+#[derive(Debug)]
+pub struct Engine {
+    namespaces: DashMap<Box<str>, Arc<Namespace>>,
+    default: Arc<Namespace>,
+    /// Makes the check against `namespaces_max` and the insertion one step.
+    making: Mutex<()>,
+    /// Emptied shards, dropped by [`Engine::sweep`] where nobody waits for it.
+    garbage: Mutex<Vec<Shard>>,
+    secret: Secret,
+    limits: Limits,
+    shards: usize,
+    create_namespaces: bool,
+    budget: Arc<Budget>,
+    metrics: Metrics,
+}
+
+/// One caller's place in the engine.
+#[derive(Debug)]
+pub struct Session {
+    namespace: Arc<Namespace>,
+    letters: Vec<u8>,
+}
+
+impl Session {
+    /// The namespace that commands without one mean.
+    pub fn namespace(&self) -> &Arc<Namespace> {
+        &self.namespace
+    }
+}
+
+impl Engine {
+    /// An engine with its first namespaces.
+    ///
+    /// # Panics
+    ///
+    /// If the policy of a configured namespace contradicts itself; `config` checks that first.
+    pub fn new(config: EngineConfig) -> Self {
+        let budget = Arc::new(Budget::new(config.memory_bytes_max));
+        let shards = config.shards.max(1).next_power_of_two();
+        let policy = default_policy(&config.limits);
+        let default = Arc::new(Namespace::new(
+            DEFAULT_NAMESPACE,
+            shards,
+            &policy,
+            Arc::clone(&budget),
+        ));
+        let engine = Self {
+            namespaces: DashMap::new(),
+            default: Arc::clone(&default),
+            making: Mutex::new(()),
+            garbage: Mutex::new(Vec::new()),
+            secret: config.secret,
+            shards,
+            create_namespaces: config.create_namespaces,
+            budget,
+            metrics: Metrics::new(config.workers),
+            limits: config.limits,
+        };
+        engine.namespaces.insert(DEFAULT_NAMESPACE.into(), default);
+        for (name, change) in &config.namespaces {
+            let namespace = engine
+                .make(name)
+                .expect("config checks how many namespaces there are");
+            namespace
+                .change_policy(change)
+                .expect("config checks the policies");
+        }
+        engine
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The memory that keys and buffers share.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// What is counted about the server around the store.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A new caller's place, in the default namespace.
+    pub fn session(&self) -> Session {
+        Session {
+            namespace: Arc::clone(&self.default),
+            letters: Vec::new(),
+        }
+    }
+
+    /// Puts a session back into the default namespace.
+    pub fn reset(&self, session: &mut Session) {
+        session.namespace = Arc::clone(&self.default);
+    }
+
+    /// The namespace of this name; made if it is not there and may be.
+    pub fn open(&self, name: &str) -> Result<Arc<Namespace>, Error> {
+        match self.namespaces.get(name) {
+            Some(found) => Ok(Arc::clone(&found)),
+            None if self.create_namespaces => self.make(name),
+            None => Err(no_such(name)),
+        }
+    }
+
+    /// The namespace of this name, if it is there.
+    pub fn find(&self, name: &str) -> Option<Arc<Namespace>> {
+        self.namespaces.get(name).map(|found| Arc::clone(&found))
+    }
+
+    /// Asks whether a key is there for the first time in its window, and remembers it.
+    pub fn seen(&self, namespace: &Namespace, key: &[u8], ask: &Ask<'_>, now: Millis) -> Verdict {
+        let key = self.secret.key(key);
+        namespace.write(&key, &namespace.policy(), |shard, room| {
+            shard.seen(&key, ask, room, now).0
+        })
+    }
+
+    /// Executes a command on the store.
+    ///
+    /// `Command::Session` is the caller's own business and answered with an error here.
+    pub fn execute<'s>(
+        &self,
+        session: &'s mut Session,
+        command: &Command<'_>,
+        now: Millis,
+    ) -> Reply<'s> {
+        if session.namespace.is_dropped() {
+            match self.open(session.namespace.name()) {
+                Ok(again) => session.namespace = again,
+                Err(error) if !names_its_namespace(command) => return error.into(),
+                Err(_) => {}
+            }
+        }
+        let here = Here { engine: self, now };
+        here.execute(session, command).unwrap_or_else(Reply::Error)
+    }
+
+    /// Gives memory back: keys whose window has ended, shards that were emptied. For a thread
+    /// that has time; answers never depend on it.
+    pub fn sweep(&self, now: Millis) {
+        let namespaces: Vec<_> = self
+            .namespaces
+            .iter()
+            .map(|entry| Arc::clone(&entry))
+            .collect();
+        for namespace in namespaces {
+            namespace.expire(now);
+        }
+        loop {
+            let Some(shard) = self.garbage.lock().pop() else {
+                return;
+            };
+            let bytes = shard.bytes() as isize;
+            drop(shard);
+            self.budget.change(-bytes);
+        }
+    }
+
+    fn make(&self, name: &str) -> Result<Arc<Namespace>, Error> {
+        let _one_at_a_time = self.making.lock();
+        if let Some(found) = self.find(name) {
+            return Ok(found);
+        }
+        if self.namespaces.len() >= self.limits.namespaces_max {
+            let max = self.limits.namespaces_max;
+            return Err(Error::new(
+                Code::Full,
+                format!("there are {max} namespaces, the most there may be"),
+            ));
+        }
+        let made = Namespace::new(
+            name,
+            self.shards,
+            &default_policy(&self.limits),
+            Arc::clone(&self.budget),
+        );
+        let made = Arc::new(made);
+        self.namespaces.insert(name.into(), Arc::clone(&made));
+        Ok(made)
+    }
+}
+
+fn default_policy(limits: &Limits) -> Policy {
+    Policy {
+        ttl_ms: limits.ttl_default_ms,
+        ttl_max_ms: limits.ttl_max_ms,
+        mode: WindowMode::Fixed,
+        keys_max: 0,
+        evict: false,
+    }
+}
+
+fn no_such(name: &str) -> Error {
+    Error::new(
+        Code::NoNs,
+        format!("no namespace '{name}'; make it with NS SET {name}"),
+    )
+}
+
+/// Whether a command does not depend on the session's namespace.
+fn names_its_namespace(command: &Command<'_>) -> bool {
+    matches!(
+        command,
+        Command::Use { .. }
+            | Command::Select { .. }
+            | Command::NsList
+            | Command::NsInfo { .. }
+            | Command::NsSet { .. }
+            | Command::NsPurge { .. }
+            | Command::NsDrop { .. }
+            | Command::Stats { .. }
+            | Command::UnixMs
+            | Command::Time
+            | Command::Version
+            | Command::Help { .. }
+            | Command::FlushAll
+            | Command::BfAdd { .. }
+            | Command::BfInsert(_)
+            | Command::BfExists { .. }
+            | Command::BfReserve { .. }
+            | Command::BfCard { .. }
+            | Command::BfInfo { .. }
+    )
+}
+
+/// The engine at one moment: what the command files add their parts to.
+#[derive(Clone, Copy)]
+struct Here<'e> {
+    engine: &'e Engine,
+    now: Millis,
+}
+
+type Answer<'s> = Result<Reply<'s>, Error>;
+
+impl Here<'_> {
+    fn execute<'s>(&self, session: &'s mut Session, command: &Command<'_>) -> Answer<'s> {
+        if let Command::MSeen { ttl, keys } = command {
+            return self.mseen(session, *ttl, *keys);
+        }
+        if let Command::Peek { keys } = command {
+            return Ok(self.peek(session, *keys));
+        }
+        let here = &*session.namespace;
+        match *command {
+            Command::Seen(ref seen) => self.seen(here, seen),
+            Command::Forget { keys } => Ok(self.forget(here, keys)),
+            Command::Touch {
+                ref at,
+                ttl,
+                later_only,
+            } => self.touch(here, at, ttl, later_only),
+            Command::TtlLeft { ref at } => self.ttl_left(here, at),
+            Command::Inspect { ref at } => self.inspect(here, at),
+
+            Command::Set(ref set) => self.set(here, set),
+            Command::Get { key } => Ok(self.get(here, key)),
+            Command::GetEx { key, expiry } => Ok(self.get_ex(here, key, expiry)),
+            Command::GetDel { key } => Ok(self.get_del(here, key)),
+            Command::DelIf { key, equals } => Ok(self.del_if(here, key, equals)),
+            Command::MGet { keys } => self.mget(here, keys),
+            Command::Exists { keys } => Ok(self.exists(here, keys)),
+            Command::Type { key } => Ok(Reply::Word(if self.is_live(here, key) {
+                "string"
+            } else {
+                "none"
+            })),
+            Command::StrLen { key } => Ok(self.strlen(here, key)),
+            Command::TtlOf { key, form } => Ok(self.ttl_of(here, key, form)),
+            Command::Expire {
+                key,
+                expiry,
+                condition,
+            } => Ok(self.expire(here, key, expiry, condition)),
+            Command::DbSize => Ok(Reply::Number(here.keys() as i64)),
+            Command::Scan(ref scan) => Ok(self.scan(here, scan)),
+            Command::Keys { pattern } => self.keys(here, pattern),
+            Command::FlushDb => Ok(self.purge(here)),
+
+            Command::MSeen { .. } | Command::Peek { .. } | Command::Session(_) => {
+                Err(Error::new(Code::Unknown, "this command is not the store's"))
+            }
+            _ => self.execute_on_spaces(session, command),
+        }
+    }
+}

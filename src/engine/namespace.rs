@@ -1,0 +1,283 @@
+//! A namespace: a name, a policy, and shards behind locks.
+//!
+//! A key's hash chooses its shard; one lock is taken per key, and nothing waits while it is
+//! held. What a change does to the memory and key counts is published before the lock is
+//! released.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
+
+use super::budget::Budget;
+use crate::command::{Code, Error, PolicyChange, Ttl};
+use crate::store::{Counters, Key, Room, Shard, WindowMode};
+use crate::time::{DurationWord, Millis};
+
+/// What a namespace does where a request does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The life of keys that name none, in milliseconds.
+    pub ttl_ms: u64,
+    /// The longest life, in milliseconds.
+    pub ttl_max_ms: u64,
+    /// What a repeat does to a window.
+    pub mode: WindowMode,
+    /// How many keys; 0 is without end. Threads that insert at the same moment may exceed it by one each.
+    pub keys_max: u64,
+    /// Whether keys are evicted when there is no room, soonest to expire first.
+    pub evict: bool,
+}
+
+impl Policy {
+    /// The policy with some of it changed, if that fits together.
+    pub fn with(mut self, change: &PolicyChange) -> Result<Self, Error> {
+        self.ttl_max_ms = change.ttl_max_ms.unwrap_or(self.ttl_max_ms);
+        self.ttl_ms = change.ttl_ms.unwrap_or(self.ttl_ms);
+        self.mode = change.mode.unwrap_or(self.mode);
+        self.keys_max = change.keys_max.unwrap_or(self.keys_max);
+        self.evict = change.evict.unwrap_or(self.evict);
+        if self.ttl_ms > self.ttl_max_ms {
+            let (ttl, max) = (DurationWord(self.ttl_ms), DurationWord(self.ttl_max_ms));
+            return Err(Error::range(format!(
+                "the namespace's ttl ({ttl}) would exceed its longest ({max})"
+            )));
+        }
+        Ok(self)
+    }
+
+    /// A request's TTL in milliseconds; an error if it is longer than this namespace allows.
+    pub fn ttl_ms(&self, ttl: Ttl) -> Result<u64, Error> {
+        match ttl {
+            Ttl::Default => Ok(self.ttl_ms),
+            Ttl::Ms(ms) if ms <= self.ttl_max_ms => Ok(ms),
+            Ttl::Ms(_) => Err(Error::range(format!(
+                "the longest ttl here is {}",
+                DurationWord(self.ttl_max_ms)
+            ))),
+        }
+    }
+}
+
+/// A policy that is read with every request and seldom changed: each field by itself, without a lock.
+#[derive(Debug)]
+struct SharedPolicy {
+    ttl_ms: AtomicU64,
+    ttl_max_ms: AtomicU64,
+    slides: AtomicBool,
+    keys_max: AtomicU64,
+    evict: AtomicBool,
+}
+
+impl SharedPolicy {
+    fn new(policy: &Policy) -> Self {
+        let shared = Self {
+            ttl_ms: AtomicU64::new(0),
+            ttl_max_ms: AtomicU64::new(0),
+            slides: AtomicBool::new(false),
+            keys_max: AtomicU64::new(0),
+            evict: AtomicBool::new(false),
+        };
+        shared.store(policy);
+        shared
+    }
+
+    fn load(&self) -> Policy {
+        Policy {
+            ttl_ms: self.ttl_ms.load(Ordering::Relaxed),
+            ttl_max_ms: self.ttl_max_ms.load(Ordering::Relaxed),
+            mode: if self.slides.load(Ordering::Relaxed) {
+                WindowMode::Slide
+            } else {
+                WindowMode::Fixed
+            },
+            keys_max: self.keys_max.load(Ordering::Relaxed),
+            evict: self.evict.load(Ordering::Relaxed),
+        }
+    }
+
+    fn store(&self, policy: &Policy) {
+        self.ttl_ms.store(policy.ttl_ms, Ordering::Relaxed);
+        self.ttl_max_ms.store(policy.ttl_max_ms, Ordering::Relaxed);
+        self.slides
+            .store(policy.mode == WindowMode::Slide, Ordering::Relaxed);
+        self.keys_max.store(policy.keys_max, Ordering::Relaxed);
+        self.evict.store(policy.evict, Ordering::Relaxed);
+    }
+}
+
+/// Keys that have nothing to do with those of other namespaces.
+#[derive(Debug)]
+pub struct Namespace {
+    name: Box<str>,
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    policy: SharedPolicy,
+    /// Changes of the policy come one at a time.
+    policy_change: Mutex<()>,
+    keys: AtomicI64,
+    dropped: AtomicBool,
+    budget: Arc<Budget>,
+}
+
+impl Namespace {
+    pub(super) fn new(name: &str, shards: usize, policy: &Policy, budget: Arc<Budget>) -> Self {
+        debug_assert!(shards.is_power_of_two());
+        Self {
+            name: name.into(),
+            shards: (0..shards)
+                .map(|_| CachePadded::new(Mutex::new(Shard::default())))
+                .collect(),
+            policy: SharedPolicy::new(policy),
+            policy_change: Mutex::new(()),
+            keys: AtomicI64::new(0),
+            dropped: AtomicBool::new(false),
+            budget,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its policy at this moment.
+    pub fn policy(&self) -> Policy {
+        self.policy.load()
+    }
+
+    pub(super) fn change_policy(&self, change: &PolicyChange) -> Result<(), Error> {
+        let _one_at_a_time = self.policy_change.lock();
+        self.policy.store(&self.policy.load().with(change)?);
+        Ok(())
+    }
+
+    /// Keys in memory, those whose window has ended but which were not swept yet included.
+    pub fn keys(&self) -> u64 {
+        self.keys.load(Ordering::Relaxed).max(0).unsigned_abs()
+    }
+
+    /// Bytes that its keys take.
+    pub fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().bytes()).sum()
+    }
+
+    /// What became of its keys.
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for shard in &self.shards {
+            sum.add(shard.lock().counters());
+        }
+        sum
+    }
+
+    /// Whether it was removed; who still holds it must look its name up again.
+    pub fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    pub(super) fn mark_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+
+    pub(super) fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Reads the shard that the key belongs to.
+    pub(super) fn read<R>(&self, key: &Key<'_>, read: impl FnOnce(&Shard) -> R) -> R {
+        read(&self.shards[self.index(key)].lock())
+    }
+
+    /// Changes the shard that the key belongs to.
+    pub(super) fn write<R>(
+        &self,
+        key: &Key<'_>,
+        policy: &Policy,
+        change: impl FnOnce(&mut Shard, &mut NamespaceRoom<'_>) -> R,
+    ) -> R {
+        let mut room = NamespaceRoom {
+            namespace: self,
+            keys_max: policy.keys_max,
+            evict: policy.evict,
+        };
+        self.write_shard(self.index(key), |shard| change(shard, &mut room))
+    }
+
+    /// Changes a shard by its number.
+    pub(super) fn write_shard<R>(&self, index: usize, change: impl FnOnce(&mut Shard) -> R) -> R {
+        let mut shard = self.shards[index].lock();
+        let (keys, bytes) = (shard.len() as i64, shard.bytes() as isize);
+        let result = change(&mut shard);
+        let keys = shard.len() as i64 - keys;
+        if keys != 0 {
+            self.keys.fetch_add(keys, Ordering::Relaxed);
+        }
+        self.budget.change(shard.bytes() as isize - bytes);
+        result
+    }
+
+    /// Reads a shard by its number.
+    pub(super) fn read_shard<R>(&self, index: usize, read: impl FnOnce(&Shard) -> R) -> R {
+        read(&self.shards[index].lock())
+    }
+
+    /// Gives back the memory of keys whose window has ended, in steps short enough that nobody
+    /// who asks for the same shard waits long.
+    pub(super) fn expire(&self, now: Millis) {
+        const STEPS: usize = 128;
+        for index in 0..self.shards.len() {
+            while self.write_shard(index, |shard| shard.expire(now, STEPS)) {}
+        }
+    }
+
+    /// Takes all keys out; their bytes stay counted until the shards that are returned are dropped.
+    pub(super) fn clear(&self) -> Vec<Shard> {
+        let mut taken = Vec::new();
+        for shard in &self.shards {
+            let old = shard.lock().clear();
+            self.keys.fetch_sub(old.len() as i64, Ordering::Relaxed);
+            taken.push(old);
+        }
+        taken
+    }
+
+    fn index(&self, key: &Key<'_>) -> usize {
+        key.shard_bits() as usize & (self.shards.len() - 1)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.budget.change(-(self.bytes() as isize));
+    }
+}
+
+/// A namespace's answer to a shard that wants to grow.
+#[derive(Debug)]
+pub(super) struct NamespaceRoom<'a> {
+    namespace: &'a Namespace,
+    keys_max: u64,
+    evict: bool,
+}
+
+impl Room for NamespaceRoom<'_> {
+    fn admits(&self, keys: isize, bytes: isize) -> bool {
+        let keys_fit = self.keys_max == 0
+            || keys <= 0
+            || self.namespace.keys() + keys.unsigned_abs() as u64 <= self.keys_max;
+        keys_fit && self.namespace.budget.admits(bytes)
+    }
+
+    fn evicts(&self) -> bool {
+        self.evict
+    }
+}
+
+/// The refusal of a change for which there is no room.
+pub(super) fn full() -> Error {
+    Error::new(
+        Code::Full,
+        "no room: the memory or key limit is reached; nothing was changed",
+    )
+}

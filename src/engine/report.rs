@@ -1,0 +1,163 @@
+//! What the engine tells about itself: `STATS`, `NS INFO`, `BF.INFO`, `HELP`.
+
+use std::borrow::Cow;
+
+use super::{Answer, Engine, Namespace};
+use crate::command::spec::{Home, verbs};
+use crate::command::{Code, Error, Reply, lookup_line};
+use crate::store::{Counters, WindowMode};
+use crate::time::{DurationWord, Millis};
+
+type Rows = Vec<(Cow<'static, str>, String)>;
+
+/// A namespace's policy, gauges and counters.
+pub(super) fn namespace(namespace: &Namespace) -> Rows {
+    let policy = namespace.policy();
+    let mode = if policy.mode == WindowMode::Slide {
+        "SLIDE"
+    } else {
+        "FIXED"
+    };
+    let full = if policy.evict { "EVICT" } else { "REJECT" };
+    let mut rows: Rows = vec![
+        ("name".into(), namespace.name().to_owned()),
+        ("ttl".into(), DurationWord(policy.ttl_ms).to_string()),
+        ("maxttl".into(), DurationWord(policy.ttl_max_ms).to_string()),
+        ("mode".into(), mode.to_owned()),
+        ("maxkeys".into(), policy.keys_max.to_string()),
+        ("full".into(), full.to_owned()),
+        ("keys".into(), namespace.keys().to_string()),
+        ("bytes".into(), namespace.bytes().to_string()),
+    ];
+    rows.extend(counters(&namespace.counters()));
+    rows
+}
+
+/// The whole server.
+pub(super) fn server(engine: &Engine, now: Millis) -> Rows {
+    let totals = engine.totals();
+    let mut rows: Rows = vec![
+        ("version".into(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("time_ms".into(), now.0.to_string()),
+        ("namespaces".into(), totals.namespaces.to_string()),
+        ("keys".into(), totals.keys.to_string()),
+        ("memory_bytes".into(), engine.budget().used().to_string()),
+        ("memory_bytes_max".into(), engine.budget().max().to_string()),
+    ];
+    rows.extend(counters(&totals.counters));
+    rows.extend(engine.metrics().rows());
+    rows
+}
+
+/// What all namespaces hold together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Namespaces.
+    pub namespaces: usize,
+    /// Keys in memory.
+    pub keys: u64,
+    /// What became of keys, of those in namespaces that are still there.
+    pub counters: Counters,
+}
+
+impl Engine {
+    /// Sums over all namespaces.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for namespace in &self.namespaces {
+            totals.namespaces += 1;
+            totals.keys += namespace.keys();
+            totals.counters.add(&namespace.counters());
+        }
+        totals
+    }
+
+    /// Names and key counts of all namespaces, by name.
+    pub fn keyspace(&self) -> Vec<(String, u64)> {
+        let mut spaces: Vec<_> = self
+            .namespaces
+            .iter()
+            .map(|found| (found.name().to_owned(), found.keys()))
+            .collect();
+        spaces.sort_unstable();
+        spaces
+    }
+}
+
+fn counters(counters: &Counters) -> Rows {
+    let asked = counters.new + counters.dup + counters.mismatch;
+    let hit_rate = if asked == 0 {
+        0.0
+    } else {
+        counters.dup as f64 / asked as f64
+    };
+    vec![
+        ("new".into(), counters.new.to_string()),
+        ("dup".into(), counters.dup.to_string()),
+        ("mismatch".into(), counters.mismatch.to_string()),
+        ("unsure".into(), counters.unsure.to_string()),
+        ("full".into(), counters.full.to_string()),
+        ("expired".into(), counters.expired.to_string()),
+        ("evicted".into(), counters.evicted.to_string()),
+        ("hit_rate".into(), format!("{hit_rate:.4}")),
+    ]
+}
+
+/// A namespace as RedisBloom's clients expect a filter to be described.
+pub(super) fn filter<'s>(namespace: &Namespace, field: Option<&[u8]>) -> Answer<'s> {
+    let keys = namespace.keys() as i64;
+    let capacity = match namespace.policy().keys_max {
+        0 => keys,
+        max => i64::try_from(max).unwrap_or(i64::MAX),
+    };
+    let facts = [
+        ("CAPACITY", "Capacity", capacity),
+        ("SIZE", "Size", namespace.bytes() as i64),
+        ("FILTERS", "Number of filters", 1),
+        ("ITEMS", "Number of items inserted", keys),
+        ("EXPANSION", "Expansion rate", 1),
+    ];
+    let Some(field) = field else {
+        let pairs = facts.map(|(_, name, number)| (Reply::Word(name), Reply::Number(number)));
+        return Ok(Reply::Map(pairs.into()));
+    };
+    let known = facts
+        .iter()
+        .find(|(short, ..)| field.eq_ignore_ascii_case(short.as_bytes()));
+    let (.., number) = known.ok_or_else(|| Error::redis("ERR Invalid information value"))?;
+    Ok(Reply::Array(vec![Reply::Number(*number)]))
+}
+
+/// A row per verb, or all about one.
+pub(super) fn help<'s>(asked: Option<&[u8]>) -> Answer<'s> {
+    let Some(asked) = asked else {
+        let native = verbs()
+            .map(|verb| verb.spec())
+            .filter(|spec| spec.home == Home::Native);
+        return Ok(Reply::Rows(
+            native
+                .map(|spec| {
+                    (
+                        spec.name.into(),
+                        format!("{} - {}", spec.usage, spec.summary),
+                    )
+                })
+                .collect(),
+        ));
+    };
+    let spec = lookup_line(asked)
+        .ok_or_else(|| Error::new(Code::Unknown, "no such verb; HELP lists them"))?
+        .spec();
+    let mut rows: Rows = vec![
+        ("usage".into(), spec.usage_line()),
+        ("summary".into(), spec.summary.to_owned()),
+        ("replies".into(), spec.replies.to_owned()),
+    ];
+    if !spec.example.0.is_empty() {
+        rows.push((
+            "example".into(),
+            format!("{} -> {}", spec.example.0, spec.example.1),
+        ));
+    }
+    Ok(Reply::Rows(rows))
+}

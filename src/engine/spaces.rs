@@ -1,0 +1,224 @@
+//! Commands on namespaces, and Bloom-filter commands, whose filters are namespaces.
+
+use std::sync::Arc;
+
+use super::{Answer, DEFAULT_NAMESPACE, Engine, Here, Namespace, Session, no_such};
+use crate::command::{BfInsert, Code, Command, Error, PolicyChange, Reply, Words};
+use crate::store::{Ask, Verdict};
+
+/// A namespace's name as text; the command model lets only ASCII through.
+pub(super) fn name(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes)
+        .expect("a namespace's name is checked to be ASCII when the command is built")
+}
+
+impl Here<'_> {
+    pub(super) fn execute_on_spaces<'s>(
+        &self,
+        session: &'s mut Session,
+        command: &Command<'_>,
+    ) -> Answer<'s> {
+        match *command {
+            Command::Use { name: used } => self.choose(session, name(used)),
+            Command::Select { db: 0 } => self.choose(session, DEFAULT_NAMESPACE),
+            Command::Select { db } => self.choose(session, &format!("db{db}")),
+            Command::NsList => Ok(self.ns_list()),
+            Command::NsInfo { name: asked } => {
+                Ok(Reply::Rows(super::report::namespace(&*self.known(asked)?)))
+            }
+            Command::NsSet {
+                name: asked,
+                ref change,
+            } => self.ns_set(name(asked), change),
+            Command::NsPurge { name: asked } => Ok(self.purge(&*self.known(asked)?)),
+            Command::NsDrop { name: asked } => self.ns_drop(name(asked)),
+            Command::FlushAll => Ok(self.purge_all()),
+            Command::Stats { name: None } => {
+                Ok(Reply::Rows(super::report::server(self.engine, self.now)))
+            }
+            Command::Stats { name: Some(asked) } => {
+                Ok(Reply::Rows(super::report::namespace(&*self.known(asked)?)))
+            }
+            Command::UnixMs => Ok(Reply::Number(self.now.0 as i64)),
+            Command::Time => Ok(self.time()),
+            Command::Version => Ok(Reply::Word(env!("CARGO_PKG_VERSION"))),
+            Command::Help { verb } => super::report::help(verb),
+            Command::BfAdd { namespace, item } => {
+                self.bf_add(&*self.engine.open(name(namespace))?, item)
+            }
+            Command::BfInsert(ref insert) => self.bf_insert(insert),
+            Command::BfExists {
+                namespace,
+                items,
+                single,
+            } => Ok(self.bf_exists(name(namespace), items, single)),
+            Command::BfReserve {
+                namespace,
+                keys_max,
+            } => self.bf_reserve(name(namespace), keys_max),
+            Command::BfCard { namespace } => Ok(Reply::Number(
+                self.engine
+                    .find(name(namespace))
+                    .map_or(0, |found| found.keys() as i64),
+            )),
+            Command::BfInfo { namespace, field } => super::report::filter(
+                &*self.engine.find(name(namespace)).ok_or_else(bf_not_found)?,
+                field,
+            ),
+            _ => Err(Error::new(Code::Unknown, "this command is not the store's")),
+        }
+    }
+
+    pub(super) fn purge<'s>(&self, namespace: &Namespace) -> Reply<'s> {
+        self.engine.discard(namespace);
+        Reply::OK
+    }
+
+    fn choose<'s>(&self, session: &mut Session, name: &str) -> Answer<'s> {
+        session.namespace = self.engine.open(name)?;
+        Ok(Reply::OK)
+    }
+
+    fn known(&self, asked: &[u8]) -> Result<Arc<Namespace>, Error> {
+        let asked = name(asked);
+        self.engine.find(asked).ok_or_else(|| no_such(asked))
+    }
+
+    fn ns_list<'s>(&self) -> Reply<'s> {
+        let mut rows: Vec<_> = self
+            .engine
+            .namespaces
+            .iter()
+            .map(|entry| {
+                (
+                    entry.name().to_owned().into(),
+                    format!("keys={}", entry.keys()),
+                )
+            })
+            .collect();
+        rows.sort_unstable();
+        Reply::Rows(rows)
+    }
+
+    fn ns_set<'s>(&self, name: &str, change: &PolicyChange) -> Answer<'s> {
+        // What cannot hold is refused before a namespace is made for it.
+        match self.engine.find(name) {
+            Some(found) => found.change_policy(change)?,
+            None => {
+                super::default_policy(&self.engine.limits).with(change)?;
+                self.engine.open(name)?.change_policy(change)?;
+            }
+        }
+        Ok(Reply::OK)
+    }
+
+    fn ns_drop<'s>(&self, name: &str) -> Answer<'s> {
+        if name == DEFAULT_NAMESPACE {
+            return Err(Error::args(
+                "the default namespace stays; NS PURGE default empties it",
+            ));
+        }
+        let (_, dropped) = self
+            .engine
+            .namespaces
+            .remove(name)
+            .ok_or_else(|| no_such(name))?;
+        dropped.mark_dropped();
+        self.engine.discard(&dropped);
+        Ok(Reply::OK)
+    }
+
+    fn purge_all<'s>(&self) -> Reply<'s> {
+        let all: Vec<_> = self
+            .engine
+            .namespaces
+            .iter()
+            .map(|entry| Arc::clone(&entry))
+            .collect();
+        for namespace in all {
+            self.engine.discard(&namespace);
+        }
+        Reply::OK
+    }
+
+    fn time<'s>(&self) -> Reply<'s> {
+        let (seconds, ms) = (self.now.0 / 1_000, self.now.0 % 1_000);
+        Reply::Array(vec![
+            Reply::text(seconds.to_string()),
+            Reply::text((ms * 1_000).to_string()),
+        ])
+    }
+
+    fn bf_add<'s>(&self, filter: &Namespace, item: &[u8]) -> Answer<'s> {
+        let policy = filter.policy();
+        let ask = Ask {
+            ttl_ms: policy.ttl_ms,
+            mode: policy.mode,
+            ..Ask::default()
+        };
+        match self.engine.seen(filter, item, &ask, self.now) {
+            Verdict::New => Ok(Reply::Flag(true)),
+            Verdict::Dup | Verdict::Mismatch => Ok(Reply::Flag(false)),
+            Verdict::Full => Err(super::namespace::full()),
+        }
+    }
+
+    fn bf_insert<'s>(&self, insert: &BfInsert<'_>) -> Answer<'s> {
+        let asked = name(insert.namespace);
+        let filter = match self.engine.find(asked) {
+            Some(found) => found,
+            None if insert.create => {
+                let made = self.engine.open(asked)?;
+                made.change_policy(&PolicyChange {
+                    keys_max: insert.keys_max,
+                    ..PolicyChange::default()
+                })?;
+                made
+            }
+            None => return Err(bf_not_found()),
+        };
+        let answers = insert
+            .items
+            .iter()
+            .map(|item| self.bf_add(&filter, item).unwrap_or_else(Reply::Error));
+        Ok(Reply::Array(answers.collect()))
+    }
+
+    fn bf_exists<'s>(&self, filter: &str, items: Words<'_>, single: bool) -> Reply<'s> {
+        let filter = self.engine.find(filter);
+        let mut flags = items.iter().map(|item| {
+            Reply::Flag(
+                filter
+                    .as_ref()
+                    .is_some_and(|found| self.is_live(found, item)),
+            )
+        });
+        if single {
+            return flags.next().unwrap_or(Reply::Flag(false));
+        }
+        Reply::Array(flags.collect())
+    }
+
+    fn bf_reserve<'s>(&self, asked: &str, keys_max: Option<u64>) -> Answer<'s> {
+        if self.engine.find(asked).is_some() {
+            return Err(Error::redis("ERR item exists"));
+        }
+        self.engine.open(asked)?.change_policy(&PolicyChange {
+            keys_max,
+            ..PolicyChange::default()
+        })?;
+        Ok(Reply::OK)
+    }
+}
+
+impl Engine {
+    /// Empties a namespace; the memory is given back by the next sweep.
+    fn discard(&self, namespace: &Namespace) {
+        let taken = namespace.clear();
+        self.garbage.lock().extend(taken);
+    }
+}
+
+fn bf_not_found() -> Error {
+    Error::redis("ERR not found")
+}

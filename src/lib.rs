@@ -5,6 +5,7 @@ pub mod command;
 pub mod engine;
 pub mod limits;
 pub mod metrics;
+pub mod server;
 pub mod store;
 pub mod time;
 pub mod wire;

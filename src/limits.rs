@@ -26,6 +26,8 @@ pub const SELECT_MAX: u64 = 1_023;
 pub const CLIENT_NAME_BYTES_MAX: usize = 256;
 /// By how much a deadline may be rounded up before memory is given back, in milliseconds: the wheel's tick.
 pub const WHEEL_TICK_MS: u64 = 16;
+/// Bytes of requests that `MULTI` queues for `EXEC`.
+pub const TRANSACTION_BYTES_MAX: usize = 8 << 20;
 /// How long a draining server waits for its connections, in milliseconds.
 pub const DRAIN_MS: u64 = 10_000;
 /// Connections over the limit that are told so, at a time; further ones are closed without a word.

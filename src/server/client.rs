@@ -1,0 +1,377 @@
+//! One connection's conversation: its dialect, namespace, transaction and name.
+//!
+//! Takes a decoded request to its encoded reply. Commands on the store go to the engine; those
+//! on the connection itself are answered here. No I/O: the bytes come from and go to `connection`.
+
+use std::sync::Arc;
+
+use super::info;
+use super::shared::{ClientInfo, Shared};
+use crate::command::spec::Verb;
+use crate::command::{
+    Args, ClientCommand, Code, Command, Error, Reply, SessionCommand, lookup_line, lookup_resp,
+    unknown_command,
+};
+use crate::engine::Session;
+use crate::limits::TRANSACTION_BYTES_MAX;
+use crate::metrics::Tally;
+use crate::time::Millis;
+use crate::wire::{Decoded, Decoder, Dialect, line, resp};
+
+/// What is to happen after a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// The next request.
+    GoOn,
+    /// The next request, but a body that came with this one is to be thrown away.
+    Refused,
+    /// Send what there is, then close.
+    Close,
+}
+
+/// Whose replies are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ReplyMode {
+    #[default]
+    On,
+    Off,
+    /// The next reply is not sent.
+    Skip,
+}
+
+/// A transaction that is being queued: requests as they were received.
+#[derive(Debug, Default)]
+struct Transaction {
+    requests: Vec<u8>,
+    count: usize,
+    /// A request was refused, so none will be executed.
+    broken: bool,
+}
+
+/// One connection's conversation.
+#[derive(Debug)]
+pub(super) struct Client {
+    shared: Arc<Shared>,
+    pub(super) info: Arc<ClientInfo>,
+    dialect: Dialect,
+    session: Session,
+    transaction: Option<Transaction>,
+    replies: ReplyMode,
+    pub(super) tally: Tally,
+}
+
+impl Client {
+    pub(super) fn new(shared: Arc<Shared>, peer: String, now: Millis) -> Self {
+        let session = shared.engine.session();
+        let info = shared.register(peer, now);
+        Self {
+            shared,
+            info,
+            dialect: Dialect::Line,
+            session,
+            transaction: None,
+            replies: ReplyMode::On,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes up RESP, as the first byte said.
+    pub(super) fn speak_resp(&mut self) {
+        if self.dialect == Dialect::Line {
+            self.dialect = Dialect::Resp(2);
+        }
+    }
+
+    /// Bytes that a transaction holds.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.transaction
+            .as_ref()
+            .map_or(0, |transaction| transaction.requests.capacity())
+    }
+
+    /// Appends a refusal's bytes.
+    pub(super) fn refuse(&self, error: Error, out: &mut Vec<u8>) {
+        self.dialect.encode(&Reply::Error(error), out);
+    }
+
+    /// Answers one request; `request` are its bytes, `args` its words.
+    pub(super) fn answer(
+        &mut self,
+        request: &[u8],
+        args: &Args<'_>,
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> After {
+        let begins = out.len();
+        let skip = self.replies == ReplyMode::Skip;
+        let after = self.answer_aloud(request, args, now, out);
+        if skip && self.replies == ReplyMode::Skip {
+            self.replies = ReplyMode::On;
+            out.truncate(begins);
+        } else if self.replies != ReplyMode::On {
+            out.truncate(begins);
+        }
+        after
+    }
+
+    fn answer_aloud(
+        &mut self,
+        request: &[u8],
+        args: &Args<'_>,
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> After {
+        let verb = if self.dialect == Dialect::Line {
+            lookup_line(args.verb())
+        } else {
+            lookup_resp(args.verb())
+        };
+        let Some(verb) = verb else {
+            return self.answer_unknown(args, out);
+        };
+        let command = match verb.spec().parse(args, self.shared.engine.limits()) {
+            Ok(command) => command,
+            Err(error) => {
+                self.tally.count(verb, true);
+                self.break_transaction();
+                self.refuse(error, out);
+                return After::Refused;
+            }
+        };
+        if let Some(transaction) = &mut self.transaction
+            && !is_transaction_control(&command)
+        {
+            let queued = transaction.queue(request);
+            self.dialect.encode(&queued, out);
+            return After::GoOn;
+        }
+        self.execute(verb, &command, now, out)
+    }
+
+    fn answer_unknown(&mut self, args: &Args<'_>, out: &mut Vec<u8>) -> After {
+        self.shared.engine.metrics().malformed.add(1);
+        self.break_transaction();
+        if self.dialect != Dialect::Line {
+            self.refuse(unknown_command(args), out);
+            return After::GoOn;
+        }
+        if line::is_http(args.verb()) {
+            let text = "this is not an HTTP port; closing, so that nothing of the request runs as a command";
+            self.refuse(Error::new(Code::Unknown, text), out);
+            return After::Close;
+        }
+        const SHOWN_MAX: usize = 40;
+        let shown = args.verb()[..args.verb().len().min(SHOWN_MAX)].escape_ascii();
+        self.refuse(
+            Error::new(
+                Code::Unknown,
+                format!("unknown verb '{shown}'; HELP lists the verbs"),
+            ),
+            out,
+        );
+        After::Refused
+    }
+
+    fn execute(
+        &mut self,
+        verb: Verb,
+        command: &Command<'_>,
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> After {
+        let Command::Session(command) = command else {
+            let reply = self.shared.engine.execute(&mut self.session, command, now);
+            self.tally.count(verb, matches!(reply, Reply::Error(_)));
+            self.dialect.encode(&reply, out);
+            return After::GoOn;
+        };
+        if matches!(command, SessionCommand::Exec) {
+            self.tally.count(verb, false);
+            return self.exec(now, out);
+        }
+        let (reply, after) = self.on_connection(command, now);
+        self.tally.count(verb, matches!(reply, Reply::Error(_)));
+        self.dialect.encode(&reply, out);
+        after
+    }
+
+    /// Executes what was queued, in order. Every reply is there; where they grow over the limit,
+    /// the rest is not executed, and each of its replies says so.
+    fn exec(&mut self, now: Millis, out: &mut Vec<u8>) -> After {
+        let Some(transaction) = self.transaction.take() else {
+            self.refuse(Error::redis("ERR EXEC without MULTI"), out);
+            return After::GoOn;
+        };
+        if transaction.broken {
+            self.refuse(
+                Error::redis("EXECABORT Transaction discarded because of previous errors."),
+                out,
+            );
+            return After::GoOn;
+        }
+        let shared = Arc::clone(&self.shared);
+        let limits = shared.engine.limits();
+        let begins = out.len();
+        resp::push_array_head(transaction.count, out);
+        let mut decoder = Decoder::default();
+        let mut requests = &transaction.requests[..];
+        let mut after = After::GoOn;
+        while let Decoded::Request { consumed, args } = decoder.next(requests, limits) {
+            if out.len() - begins > limits.unread_bytes_max {
+                self.refuse(
+                    Error::too_big(
+                        "not executed: the replies of this transaction are over the limit",
+                    ),
+                    out,
+                );
+            } else if self.answer_aloud(&requests[..consumed], &args, now, out) == After::Close {
+                after = After::Close;
+            }
+            requests = &requests[consumed..];
+        }
+        after
+    }
+
+    fn break_transaction(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.broken = true;
+        }
+    }
+
+    fn on_connection<'a>(
+        &mut self,
+        command: &SessionCommand<'a>,
+        now: Millis,
+    ) -> (Reply<'a>, After) {
+        let reply = match *command {
+            SessionCommand::Ping { word: None } => Reply::Word("PONG"),
+            SessionCommand::Ping { word: Some(word) } | SessionCommand::Echo { word } => {
+                Reply::Text(word.into())
+            }
+            SessionCommand::Quit => {
+                let goodbye = if self.dialect == Dialect::Line {
+                    "BYE"
+                } else {
+                    "OK"
+                };
+                return (Reply::Word(goodbye), After::Close);
+            }
+            SessionCommand::Reset => self.reset(),
+            SessionCommand::Hello { version, name } => self.hello(version, name),
+            SessionCommand::Multi if self.transaction.is_some() => {
+                Error::redis("ERR MULTI calls can not be nested").into()
+            }
+            SessionCommand::Multi => {
+                self.transaction = Some(Transaction::default());
+                Reply::OK
+            }
+            SessionCommand::Discard => match self.transaction.take() {
+                Some(_) => Reply::OK,
+                None => Error::redis("ERR DISCARD without MULTI").into(),
+            },
+            SessionCommand::Exec => Error::redis("ERR EXEC without MULTI").into(),
+            SessionCommand::Client(ref command) => self.client(command, now),
+            SessionCommand::Commands(ref query) => info::commands(query),
+            SessionCommand::ConfigGet { patterns } => info::config(&self.shared, patterns),
+            SessionCommand::Info { sections } => info::info(&self.shared, sections, now),
+            SessionCommand::WaitReplicas => Reply::Number(0),
+        };
+        (reply, After::GoOn)
+    }
+
+    fn reset<'a>(&mut self) -> Reply<'a> {
+        self.transaction = None;
+        self.replies = ReplyMode::On;
+        self.shared.engine.reset(&mut self.session);
+        self.info.set_name(b"");
+        if self.dialect != Dialect::Line {
+            self.dialect = Dialect::Resp(2);
+        }
+        Reply::Word("RESET")
+    }
+
+    fn hello<'a>(&mut self, version: Option<&[u8]>, name: Option<&[u8]>) -> Reply<'a> {
+        let version = match (version, self.dialect) {
+            (Some(b"2"), _) => 2,
+            (Some(b"3"), _) => 3,
+            (Some(_), _) => return Error::redis("NOPROTO unsupported protocol version").into(),
+            (None, Dialect::Resp(version)) => version,
+            (None, Dialect::Line) => 2,
+        };
+        self.dialect = Dialect::Resp(version);
+        if let Some(name) = name {
+            self.info.set_name(name);
+        }
+        info::hello(version, self.info.id)
+    }
+
+    fn client<'a>(&mut self, command: &ClientCommand<'_>, now: Millis) -> Reply<'a> {
+        match *command {
+            ClientCommand::Id => Reply::Number(self.info.id as i64),
+            ClientCommand::GetName => match self.info.name() {
+                name if name.is_empty() => Reply::Nil,
+                name => Reply::text(name),
+            },
+            ClientCommand::SetName(name) => {
+                self.info.set_name(name);
+                Reply::OK
+            }
+            ClientCommand::SetInfo { library, value } => {
+                self.info.set_library(library, value);
+                Reply::OK
+            }
+            ClientCommand::Info => Reply::text(self.info.line(now)),
+            ClientCommand::List => Reply::text(self.shared.client_list(now)),
+            ClientCommand::NoEvict | ClientCommand::NoTouch => Reply::OK,
+            ClientCommand::ReplyOn => {
+                self.replies = ReplyMode::On;
+                Reply::OK
+            }
+            ClientCommand::ReplyOff => {
+                self.replies = ReplyMode::Off;
+                Reply::OK
+            }
+            ClientCommand::ReplySkip => {
+                if self.replies == ReplyMode::On {
+                    self.replies = ReplyMode::Skip;
+                }
+                Reply::OK
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.shared.unregister(self.info.id);
+    }
+}
+
+impl Transaction {
+    fn queue<'a>(&mut self, request: &[u8]) -> Reply<'a> {
+        if self.requests.len() + request.len() > TRANSACTION_BYTES_MAX {
+            self.broken = true;
+            return Error::too_big(format!(
+                "a transaction has at most {TRANSACTION_BYTES_MAX} bytes"
+            ))
+            .into();
+        }
+        self.requests.extend_from_slice(request);
+        self.count += 1;
+        Reply::Word("QUEUED")
+    }
+}
+
+/// Commands that act on a transaction, or end the connection, instead of being queued.
+fn is_transaction_control(command: &Command<'_>) -> bool {
+    matches!(
+        command,
+        Command::Session(
+            SessionCommand::Exec
+                | SessionCommand::Discard
+                | SessionCommand::Multi
+                | SessionCommand::Reset
+                | SessionCommand::Quit
+        )
+    )
+}

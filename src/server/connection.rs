@@ -1,0 +1,414 @@
+//! One connection's bytes: read, decode all, execute all, one write.
+//!
+//! A worker's connections share one read buffer and one write buffer, borrowed only while a
+//! connection is being polled; an idle connection holds neither. Bytes of an unfinished request
+//! and replies that the client has not taken yet are the connection's own, bounded and counted
+//! in the server's budget.
+//!
+//! While a client leaves more replies unread than the limit, nothing more is read from it or
+//! executed for it; after the timeout it is closed. The same holds for a request that stays
+//! unfinished. Where the server ends a conversation it first sends what it has to say, then
+//! stops sending, and reads on for a moment, so that the last reply is not lost to a reset.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::client::{After, Client};
+use super::shared::Shared;
+use crate::command::{Code, Error};
+use crate::wire::{Decoded, Decoder};
+
+/// Bytes that one read takes at most.
+const READ_BYTES: usize = 64 << 10;
+/// Write buffers larger than this are not kept for the next batch.
+const WRITE_KEPT_BYTES: usize = 256 << 10;
+/// Unread replies that are allowed while memory is short.
+const UNREAD_WHEN_SHORT: usize = 64 << 10;
+/// How long a closing connection is read from, so that its last reply arrives.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a worker's connections share.
+struct Scratch {
+    read: Box<[u8]>,
+    write: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { read: vec![0; READ_BYTES].into(), write: Vec::new() });
+}
+
+/// How a conversation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The client went away, or the connection broke.
+    Gone,
+    /// The server has said all it has to say.
+    Finished,
+}
+
+/// Why a connection is not waiting for requests as usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// The client sends no more; what it sent is answered.
+    HalfClosed,
+    /// Nothing more is executed.
+    Closing,
+}
+
+struct Connection<S> {
+    stream: S,
+    shared: Arc<Shared>,
+    worker: usize,
+    client: Client,
+    decoder: Decoder,
+    /// Received and not executed yet.
+    input: Vec<u8>,
+    /// Encoded and not sent yet, from `sent` on.
+    output: Vec<u8>,
+    sent: usize,
+    /// Whether `input` may hold a whole request that was not executed because of unread replies.
+    backlog: bool,
+    phase: Phase,
+    draining: bool,
+    /// Since when a request has been unfinished.
+    unfinished_since: Option<Instant>,
+    /// Since when the client has left too many replies unread.
+    stalled_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes of buffers that are counted in the budget.
+    counted_bytes: usize,
+}
+
+/// Converses with a client until either side ends it.
+pub(super) async fn serve<S>(
+    stream: S,
+    peer: String,
+    shared: Arc<Shared>,
+    worker: usize,
+    mut drain: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let client = Client::new(Arc::clone(&shared), peer, shared.clock.read().now);
+    let mut connection = Connection {
+        stream,
+        shared,
+        worker,
+        client,
+        decoder: Decoder::default(),
+        input: Vec::new(),
+        output: Vec::new(),
+        sent: 0,
+        backlog: false,
+        phase: Phase::Open,
+        draining: false,
+        unfinished_since: None,
+        stalled_since: None,
+        timer: None,
+        counted_bytes: 0,
+    };
+    let end = tokio::select! {
+        biased;
+        end = poll_fn(|cx| connection.poll(cx)) => Some(end),
+        _ = drain.wait_for(|drain| *drain) => None,
+    };
+    let end = match end {
+        Some(end) => end,
+        None => {
+            connection.draining = true;
+            poll_fn(|cx| connection.poll(cx)).await
+        }
+    };
+    if end == End::Finished && connection.phase == Phase::Closing {
+        connection.linger().await;
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Does all that can be done without waiting.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let result = SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx));
+        self.count_buffers();
+        result
+    }
+
+    fn poll_with(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<End> {
+        if self.output.capacity() == 0 {
+            self.output = std::mem::take(&mut scratch.write);
+        }
+        let result = self.poll_exchange(&mut scratch.read, cx);
+        if self.output.is_empty() {
+            let spare = std::mem::take(&mut self.output);
+            if spare.capacity() <= WRITE_KEPT_BYTES && spare.capacity() > scratch.write.capacity() {
+                scratch.write = spare;
+            }
+        }
+        result
+    }
+
+    fn poll_exchange(&mut self, read: &mut [u8], cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            match self.poll_send(cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
+                Poll::Ready(Ok(())) if self.phase == Phase::Closing => {
+                    return Poll::Ready(End::Finished);
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            if self.phase == Phase::Closing || self.unread() > self.unread_max() {
+                return self.poll_timer(cx);
+            }
+            if self.backlog {
+                self.take_in(&[]);
+                continue;
+            }
+            if self.phase == Phase::HalfClosed {
+                self.finish_input();
+                continue;
+            }
+            match self.poll_read(read, cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
+                Poll::Ready(Ok(0)) => self.phase = Phase::HalfClosed,
+                Poll::Ready(Ok(n)) => {
+                    self.shared.engine.metrics().bytes_in.add(n as u64);
+                    self.take_in(&read[..n]);
+                }
+                Poll::Pending if self.draining => self.finish_input(),
+                Poll::Pending => return self.poll_timer(cx),
+            }
+        }
+    }
+
+    /// Sends until everything is sent (ready) or the client takes no more.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unread() > 0 {
+            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.output[self.sent..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += n;
+            self.shared.engine.metrics().bytes_out.add(n as u64);
+        }
+        self.output.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, read: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(read);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    fn unread(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    fn unread_max(&self) -> usize {
+        let max = self.shared.engine.limits().unread_bytes_max;
+        if self.shared.engine.budget().admits(max as isize) {
+            max
+        } else {
+            UNREAD_WHEN_SHORT.min(max)
+        }
+    }
+
+    /// Executes what was received; what is left of it waits for more.
+    fn take_in(&mut self, received: &[u8]) {
+        if self.input.is_empty() {
+            let consumed = self.execute(received);
+            self.keep(&received[consumed..], consumed > 0);
+            return;
+        }
+        if !self.keep(received, false) {
+            return;
+        }
+        let input = std::mem::take(&mut self.input);
+        let consumed = self.execute(&input);
+        self.input = input;
+        self.input.drain(..consumed);
+        self.input_changed(consumed > 0);
+    }
+
+    /// Keeps the beginning of a request; false if there is no memory for it.
+    fn keep(&mut self, received: &[u8], progressed: bool) -> bool {
+        if !received.is_empty() && !self.shared.engine.budget().admits(received.len() as isize) {
+            self.close_with(Error::new(
+                Code::Full,
+                "no memory for more of this request; closing",
+            ));
+            return false;
+        }
+        self.input.extend_from_slice(received);
+        self.input_changed(progressed);
+        true
+    }
+
+    fn input_changed(&mut self, progressed: bool) {
+        if self.input.is_empty() {
+            self.input = Vec::new();
+            self.unfinished_since = None;
+        } else if progressed || self.unfinished_since.is_none() {
+            self.unfinished_since = Some(Instant::now());
+        }
+    }
+
+    /// Executes the whole requests at the beginning of `input`; returns how many bytes they are.
+    fn execute(&mut self, input: &[u8]) -> usize {
+        let reading = self.shared.clock.read();
+        let unread_max = self.unread_max();
+        let shared = Arc::clone(&self.shared);
+        let limits = shared.engine.limits();
+        let mut at = 0;
+        self.backlog = false;
+        while self.phase != Phase::Closing {
+            if self.unread() > unread_max {
+                self.backlog = true;
+                break;
+            }
+            // The decoder settles the dialect when it sees the first byte.
+            if at < input.len() && self.decoder.is_resp().is_none() && input[at] == b'*' {
+                self.client.speak_resp();
+            }
+            match self.decoder.next(&input[at..], limits) {
+                Decoded::Incomplete => break,
+                Decoded::Skip { consumed } => at += consumed,
+                Decoded::Request { consumed, args } => {
+                    let request = &input[at..at + consumed];
+                    at += consumed;
+                    let after = self
+                        .client
+                        .answer(request, &args, reading.now, &mut self.output);
+                    if after == After::Close
+                        || after == After::Refused && self.decoder.refuse(request)
+                    {
+                        self.phase = Phase::Closing;
+                    }
+                }
+                Decoded::Refused {
+                    consumed,
+                    error,
+                    close,
+                } => {
+                    at += consumed;
+                    shared.engine.metrics().malformed.add(1);
+                    self.client.refuse(error, &mut self.output);
+                    if close {
+                        self.phase = Phase::Closing;
+                    }
+                }
+            }
+        }
+        shared
+            .engine
+            .metrics()
+            .record(self.worker, &mut self.client.tally, reading.elapsed_ns());
+        at
+    }
+
+    /// The client sends no more, or the server wants no more: an unfinished request is refused,
+    /// since nobody can tell what it would have been.
+    fn finish_input(&mut self) {
+        if !self.input.is_empty() && self.phase == Phase::HalfClosed {
+            self.client.refuse(
+                Error::new(
+                    Code::Syntax,
+                    "the last request was not finished and was not executed",
+                ),
+                &mut self.output,
+            );
+        }
+        self.input = Vec::new();
+        self.phase = Phase::Closing;
+    }
+
+    fn close_with(&mut self, error: Error) {
+        self.client.refuse(error, &mut self.output);
+        self.input = Vec::new();
+        self.phase = Phase::Closing;
+    }
+
+    /// Waits for the client, but not for ever where it holds up its own conversation.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let limits = self.shared.engine.limits();
+        let is_stalled = self.phase == Phase::Closing || self.unread() > self.unread_max();
+        if !is_stalled {
+            self.stalled_since = None;
+        } else if self.stalled_since.is_none() {
+            self.stalled_since = Some(Instant::now());
+        }
+        let unread = self
+            .stalled_since
+            .map(|since| since + Duration::from_millis(limits.unread_timeout_ms));
+        let unfinished = self
+            .unfinished_since
+            .map(|since| since + Duration::from_millis(limits.request_timeout_ms));
+        // A request cannot be finished while nothing is read.
+        let Some(deadline) = (if is_stalled { unread } else { unfinished }) else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.timer = None;
+        self.shared.engine.metrics().connections_timed_out.add(1);
+        if is_stalled {
+            return Poll::Ready(End::Gone);
+        }
+        let seconds = limits.request_timeout_ms as f64 / 1_000.0;
+        self.close_with(Error::new(
+            Code::Syntax,
+            format!("the request was not finished within {seconds} s; closing"),
+        ));
+        // What was just said is sent by the next poll.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Says that no more comes, and reads what the client still sends: a socket that is closed
+    /// with unread bytes resets the connection, and the client may lose the last reply.
+    async fn linger(&mut self) {
+        let _the_client_may_be_gone = self.stream.shutdown().await;
+        let mut sink = [0; 4 << 10];
+        let _either_way_it_ends = timeout(LINGER, async {
+            while matches!(self.stream.read(&mut sink).await, Ok(n) if n > 0) {}
+        })
+        .await;
+    }
+
+    /// Keeps the budget's count of this connection's buffers.
+    fn count_buffers(&mut self) {
+        let bytes = self.input.capacity() + self.output.capacity() + self.client.queued_bytes();
+        if bytes != self.counted_bytes {
+            self.shared
+                .engine
+                .budget()
+                .change(bytes as isize - self.counted_bytes as isize);
+            self.counted_bytes = bytes;
+        }
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.shared
+            .engine
+            .budget()
+            .change(-(self.counted_bytes as isize));
+    }
+}

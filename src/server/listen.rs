@@ -1,0 +1,158 @@
+//! Listening sockets: binding them, and accepting without falling over.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::{Accepted, ServerError};
+use crate::address::Address;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1_024;
+/// A peer that is silent for this long is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// How long accepting rests when the system has no room for another connection.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// A bound socket; a Unix one removes its file when dropped.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(StdTcpListener),
+    Unix(StdUnixListener, SocketFile),
+}
+
+/// The file of a Unix socket.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _somebody_may_have_removed_it = fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Binds every address that the name stands for.
+    pub(super) fn bind(address: &Address, insecure: bool) -> Result<Vec<Self>, ServerError> {
+        let failed = |source| ServerError::Listen {
+            address: address.to_string(),
+            source,
+        };
+        match address {
+            Address::Unix(path) => Ok(vec![bind_unix(path).map_err(failed)?]),
+            Address::Tcp(host_port) => {
+                let resolved: Vec<_> = host_port.to_socket_addrs().map_err(failed)?.collect();
+                if !insecure
+                    && let Some(open) = resolved
+                        .iter()
+                        .find(|resolved| !resolved.ip().is_loopback())
+                {
+                    return Err(ServerError::Open {
+                        address: open.to_string(),
+                    });
+                }
+                resolved
+                    .into_iter()
+                    .map(|resolved| bind_tcp(resolved).map_err(failed))
+                    .collect()
+            }
+        }
+    }
+
+    /// Where it listens; port 0 has become a real one.
+    pub(super) fn address(&self) -> io::Result<Address> {
+        match self {
+            Self::Tcp(listener) => Ok(Address::Tcp(listener.local_addr()?.to_string())),
+            Self::Unix(_, file) => Ok(Address::Unix(file.0.clone())),
+        }
+    }
+
+    /// Accepts for ever, and hands every connection on.
+    pub(super) async fn accept(self, mut hand_on: impl FnMut(Accepted)) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => {
+                let listener = TcpListener::from_std(listener)?;
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, peer)) => {
+                            match tune(&stream).and_then(|()| stream.into_std()) {
+                                Ok(stream) => hand_on(Accepted::Tcp(stream, peer)),
+                                Err(error) => {
+                                    tracing::debug!(%error, "a connection broke before it began")
+                                }
+                            }
+                        }
+                        Err(error) => rest_after(&error).await,
+                    }
+                }
+            }
+            Self::Unix(listener, _file) => {
+                let listener = UnixListener::from_std(listener)?;
+                loop {
+                    match listener.accept().await {
+                        Ok((stream, _)) => match stream.into_std() {
+                            Ok(stream) => hand_on(Accepted::Unix(stream)),
+                            Err(error) => {
+                                tracing::debug!(%error, "a connection broke before it began")
+                            }
+                        },
+                        Err(error) => rest_after(&error).await,
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(Listener::Tcp(socket.into()))
+}
+
+/// Binds a Unix socket; a file that a dead server left behind is replaced, a living one's is not.
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_socket
+        && StdUnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        fs::remove_file(path)?;
+    }
+    let listener = StdUnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Unix(listener, SocketFile(path.to_owned())))
+}
+
+fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE),
+    )
+}
+
+/// Out of file descriptors or memory, accepting would fail again at once and burn a core: wait
+/// for a connection to end. Other errors concern one connection that is already gone.
+async fn rest_after(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept a connection");
+    tokio::time::sleep(ACCEPT_REST).await;
+}

@@ -1,0 +1,426 @@
+//! The server: listeners, workers, connections, and the only clock.
+//!
+//! One thread accepts and hands each connection to the worker with the fewest; a worker is a
+//! thread with its own runtime, and a request runs to completion where it arrived. Another
+//! thread gives memory back. A server that is told to stop accepts no more, answers what it has
+//! received, and ends.
+//!
+//! - [`clock`]: the only place that reads time
+//! - `listen`: sockets; `connection`: one connection's bytes; `client`: its conversation
+//! - `info`: `INFO`, `COMMAND` and their like; `shared`: what all connections share
+
+mod client;
+pub mod clock;
+mod connection;
+mod info;
+mod listen;
+mod shared;
+
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::clock::Clock;
+use self::listen::Listener;
+use self::shared::Shared;
+use crate::address::Address;
+use crate::engine::{Engine, EngineConfig};
+use crate::limits::{DRAIN_MS, REFUSALS_MAX};
+
+/// How often memory is given back.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
+/// How long a connection over the limit is waited for to show its dialect.
+const REFUSAL_WAIT: Duration = Duration::from_millis(200);
+
+/// What a server is made of.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where it listens.
+    pub listen: Vec<Address>,
+    /// Whether it may listen where others than this machine can reach it.
+    pub insecure: bool,
+    /// Worker threads.
+    pub workers: usize,
+    /// The store.
+    pub engine: EngineConfig,
+    /// Settings as `CONFIG GET` tells them: names and values.
+    pub settings: Vec<(String, String)>,
+}
+
+/// Why a server cannot run.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// An address that strangers can reach, without `--insecure`.
+    #[error(
+        "{address} can be reached from other machines, and there is no authentication yet: listen on a loopback address or a Unix socket, or say --insecure"
+    )]
+    Open {
+        /// The address.
+        address: String,
+    },
+    /// No address at all.
+    #[error("nothing to listen on: give --listen an address")]
+    Nowhere,
+    /// The system gives no threads, timers or sockets.
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// A server whose sockets are bound.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<Listener>,
+    addresses: Vec<Address>,
+    shared: Arc<Shared>,
+    workers: usize,
+}
+
+/// A connection on its way to a worker.
+#[derive(Debug)]
+enum Accepted {
+    Tcp(StdTcpStream, SocketAddr),
+    Unix(StdUnixStream),
+}
+
+impl Server {
+    /// Binds the sockets; connections wait from here on, until [`Server::run`].
+    pub fn bind(config: ServerConfig) -> Result<Self, ServerError> {
+        let mut listeners = Vec::new();
+        for address in &config.listen {
+            listeners.extend(Listener::bind(address, config.insecure)?);
+        }
+        if listeners.is_empty() {
+            return Err(ServerError::Nowhere);
+        }
+        let addresses = listeners
+            .iter()
+            .map(Listener::address)
+            .collect::<io::Result<Vec<_>>>()?;
+        let tcp_port = addresses.iter().find_map(port_of).unwrap_or(0);
+        let workers = config.workers.max(1);
+        let engine = Engine::new(EngineConfig {
+            workers,
+            ..config.engine
+        });
+        let shared = Arc::new(Shared::new(
+            engine,
+            Clock::start(),
+            config.settings,
+            tcp_port,
+        ));
+        Ok(Self {
+            listeners,
+            addresses,
+            shared,
+            workers,
+        })
+    }
+
+    /// Where it listens; port 0 has become a real one.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The store behind it.
+    pub fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    /// Serves until `stop` is ready and the conversations are finished, or for ten seconds more.
+    pub fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let (drain, draining) = watch::channel(false);
+        let pool = Pool::start(self.workers, &self.shared, &draining)?;
+        let sweeper = Sweeper::start(Arc::clone(&self.shared))?;
+        current_thread()?.block_on(async {
+            let mut accepting = JoinSet::new();
+            let refusals = Arc::new(AtomicUsize::new(0));
+            for listener in self.listeners {
+                let (pool, shared, refusals) = (
+                    pool.clone(),
+                    Arc::clone(&self.shared),
+                    Arc::clone(&refusals),
+                );
+                accepting.spawn(
+                    listener.accept(move |accepted| hand_on(accepted, &pool, &shared, &refusals)),
+                );
+            }
+            tokio::select! {
+                () = stop => Ok(()),
+                Some(Ok(Err(error))) = accepting.join_next() => Err(error),
+            }
+        })?;
+        tracing::info!("draining: no new connections");
+        let _every_worker_may_be_idle = drain.send(true);
+        pool.finish();
+        sweeper.stop();
+        Ok(())
+    }
+}
+
+fn port_of(address: &Address) -> Option<u16> {
+    match address {
+        Address::Tcp(host_port) => host_port.rsplit_once(':')?.1.parse().ok(),
+        Address::Unix(_) => None,
+    }
+}
+
+fn current_thread() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Gives a connection to a worker, or tells it that there are too many.
+fn hand_on(accepted: Accepted, pool: &Pool, shared: &Arc<Shared>, refusals: &Arc<AtomicUsize>) {
+    let metrics = shared.engine.metrics();
+    let max = shared.engine.limits().connections_max as u64;
+    if metrics.connections.get() >= max {
+        metrics.connections_refused.add(1);
+        if refusals.load(Ordering::Relaxed) < REFUSALS_MAX {
+            refusals.fetch_add(1, Ordering::Relaxed);
+            let refusals = Arc::clone(refusals);
+            tokio::spawn(async move {
+                let _it_may_be_gone = refuse(accepted, max).await;
+                refusals.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        return;
+    }
+    metrics.connections.add(1);
+    metrics.connections_total.add(1);
+    pool.give(accepted);
+}
+
+/// Says in its own dialect that there are too many connections.
+async fn refuse(accepted: Accepted, max: u64) -> io::Result<()> {
+    match accepted {
+        Accepted::Tcp(stream, _) => refuse_stream(TcpStream::from_std(stream)?, max).await,
+        Accepted::Unix(stream) => refuse_stream(UnixStream::from_std(stream)?, max).await,
+    }
+}
+
+async fn refuse_stream<S>(mut stream: S, max: u64) -> io::Result<()>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let mut first = [0];
+    let is_resp =
+        matches!(timeout(REFUSAL_WAIT, stream.read(&mut first)).await, Ok(Ok(1)) if first == *b"*");
+    let text = if is_resp {
+        "-ERR max number of clients reached\r\n".to_owned()
+    } else {
+        format!("ERR FULL there are {max} connections, the most there may be\n")
+    };
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// The workers, and how to reach them.
+#[derive(Clone, Debug)]
+struct Pool(Arc<[Worker]>);
+
+#[derive(Debug)]
+struct Worker {
+    /// `None` once no more connections are handed out.
+    connections: Mutex<Option<mpsc::UnboundedSender<Accepted>>>,
+    active: Arc<AtomicUsize>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Pool {
+    fn start(
+        workers: usize,
+        shared: &Arc<Shared>,
+        draining: &watch::Receiver<bool>,
+    ) -> io::Result<Self> {
+        (0..workers)
+            .map(|index| Worker::start(index, Arc::clone(shared), draining.clone()))
+            .collect::<io::Result<_>>()
+            .map(Self)
+    }
+
+    /// Hands a connection to the worker with the fewest. At most `connections_max` are on
+    /// their way or served, so the channel needs no bound of its own.
+    fn give(&self, accepted: Accepted) {
+        let Some(worker) = self
+            .0
+            .iter()
+            .min_by_key(|worker| worker.active.load(Ordering::Relaxed))
+        else {
+            return;
+        };
+        worker.active.fetch_add(1, Ordering::Relaxed);
+        if let Some(connections) = &*worker.connections.lock() {
+            let _a_worker_outlives_its_channel = connections.send(accepted);
+        }
+    }
+
+    fn finish(self) {
+        for worker in self.0.iter() {
+            worker.connections.lock().take();
+        }
+        for worker in self.0.iter() {
+            if let Some(thread) = worker.thread.lock().take()
+                && thread.join().is_err()
+            {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn start(
+        index: usize,
+        shared: Arc<Shared>,
+        draining: watch::Receiver<bool>,
+    ) -> io::Result<Self> {
+        let (connections, handed) = mpsc::unbounded_channel();
+        let active = Arc::new(AtomicUsize::new(0));
+        let runtime = current_thread()?;
+        let counting = Arc::clone(&active);
+        let thread = thread::Builder::new()
+            .name(format!("onced-worker-{index}"))
+            .spawn(move || runtime.block_on(work(index, handed, shared, counting, draining)))?;
+        Ok(Self {
+            connections: Mutex::new(Some(connections)),
+            active,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+}
+
+/// Serves every connection that is handed to this worker; ends when no more will be and all
+/// have ended, or some time after.
+async fn work(
+    index: usize,
+    mut handed: mpsc::UnboundedReceiver<Accepted>,
+    shared: Arc<Shared>,
+    active: Arc<AtomicUsize>,
+    draining: watch::Receiver<bool>,
+) {
+    let mut conversations = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = handed.recv() => match accepted {
+                Some(accepted) => {
+                    let (shared, draining) = (Arc::clone(&shared), draining.clone());
+                    let place = Place { shared: Arc::clone(&shared), active: Arc::clone(&active) };
+                    conversations.spawn(converse(accepted, shared, index, draining, place));
+                }
+                None => break,
+            },
+            Some(ended) = conversations.join_next() => log_panic(ended),
+        }
+    }
+    let finished = timeout(Duration::from_millis(DRAIN_MS), async {
+        while let Some(ended) = conversations.join_next().await {
+            log_panic(ended);
+        }
+    });
+    if finished.await.is_err() {
+        tracing::warn!(
+            left = conversations.len(),
+            "connections were still busy and are closed"
+        );
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection ended in a fault of ours");
+    }
+}
+
+/// A connection's place among those that are counted; given back when dropped, whatever happened.
+struct Place {
+    shared: Arc<Shared>,
+    active: Arc<AtomicUsize>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.engine.metrics().connections.sub(1);
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn converse(
+    accepted: Accepted,
+    shared: Arc<Shared>,
+    worker: usize,
+    draining: watch::Receiver<bool>,
+    place: Place,
+) {
+    let _held_until_the_end = place;
+    match accepted {
+        Accepted::Tcp(stream, peer) => match TcpStream::from_std(stream) {
+            Ok(stream) => {
+                connection::serve(stream, peer.to_string(), shared, worker, draining).await
+            }
+            Err(error) => tracing::warn!(%error, "cannot serve a connection"),
+        },
+        Accepted::Unix(stream) => match UnixStream::from_std(stream) {
+            Ok(stream) => {
+                connection::serve(stream, "unix".to_owned(), shared, worker, draining).await
+            }
+            Err(error) => tracing::warn!(%error, "cannot serve a connection"),
+        },
+    }
+}
+
+/// The thread that gives memory back.
+struct Sweeper {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: JoinHandle<()>,
+}
+
+impl Sweeper {
+    fn start(shared: Arc<Shared>) -> io::Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let stopping = Arc::clone(&stop);
+        let thread = thread::Builder::new()
+            .name("onced-sweeper".to_owned())
+            .spawn(move || {
+                let (stop, changed) = &*stopping;
+                loop {
+                    shared.engine.sweep(shared.clock.read().now);
+                    let mut stop = stop.lock();
+                    if *stop || {
+                        changed.wait_for(&mut stop, SWEEP_EVERY);
+                        *stop
+                    } {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        if self.thread.join().is_err() {
+            tracing::error!("the sweeper panicked");
+        }
+    }
+}

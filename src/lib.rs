@@ -2,6 +2,7 @@
 pub mod address;
 pub mod cli;
 pub mod command;
+pub mod config;
 pub mod engine;
 pub mod limits;
 pub mod metrics;

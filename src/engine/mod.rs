@@ -43,7 +43,7 @@ pub use namespace::{Namespace, Policy};
 use crate::command::{Code, Command, Error, PolicyChange, Reply};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::store::{Ask, Secret, Shard, Verdict, WindowMode};
+use crate::store::{Ask, Secret, Shard, Verdict};
 use crate::time::Millis;
 
 /// The namespace that is always there.
@@ -124,7 +124,7 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Self {
         let budget = Arc::new(Budget::new(config.memory_bytes_max));
         let shards = config.shards.max(1).next_power_of_two();
-        let policy = default_policy(&config.limits);
+        let policy = Policy::default_of(&config.limits);
         let default = Arc::new(Namespace::new(
             DEFAULT_NAMESPACE,
             shards,
@@ -261,22 +261,12 @@ impl Engine {
         let made = Namespace::new(
             name,
             self.shards,
-            &default_policy(&self.limits),
+            &Policy::default_of(&self.limits),
             Arc::clone(&self.budget),
         );
         let made = Arc::new(made);
         self.namespaces.insert(name.into(), Arc::clone(&made));
         Ok(made)
-    }
-}
-
-fn default_policy(limits: &Limits) -> Policy {
-    Policy {
-        ttl_ms: limits.ttl_default_ms,
-        ttl_max_ms: limits.ttl_max_ms,
-        mode: WindowMode::Fixed,
-        keys_max: 0,
-        evict: false,
     }
 }
 

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::budget::Budget;
 use crate::command::{Code, Error, PolicyChange, Ttl};
+use crate::limits::Limits;
 use crate::store::{Counters, Key, Room, Shard, WindowMode};
 use crate::time::{DurationWord, Millis};
 
@@ -31,6 +32,17 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The policy of a namespace that nobody has set.
+    pub fn default_of(limits: &Limits) -> Self {
+        Self {
+            ttl_ms: limits.ttl_default_ms,
+            ttl_max_ms: limits.ttl_max_ms,
+            mode: WindowMode::Fixed,
+            keys_max: 0,
+            evict: false,
+        }
+    }
+
     /// The policy with some of it changed, if that fits together.
     pub fn with(mut self, change: &PolicyChange) -> Result<Self, Error> {
         self.ttl_max_ms = change.ttl_max_ms.unwrap_or(self.ttl_max_ms);

@@ -105,7 +105,7 @@ impl Here<'_> {
         match self.engine.find(name) {
             Some(found) => found.change_policy(change)?,
             None => {
-                super::default_policy(&self.engine.limits).with(change)?;
+                super::Policy::default_of(&self.engine.limits).with(change)?;
                 self.engine.open(name)?.change_policy(change)?;
             }
         }

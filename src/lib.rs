@@ -1,4 +1,53 @@
-//! onced
+//! onced answers one question in microseconds: *is this the first time?*
+//!
+//! It is a sharded, in-memory check-and-set server with per-key expiry, spoken to in a line
+//! protocol that works from netcat and in Redis's RESP, on one port. This crate is both the
+//! server and its parts: the pure [`store`], and the embedded, thread-safe [`engine`].
+//!
+//! # The house
+//!
+//! A file imports only from floors below its own, or from its own folder.
+//!
+//! | floor | what | does not |
+//! |---|---|---|
+//! | 0 | [`time`], [`limits`], [`address`]: words and bounds | read a clock |
+//! | 1 | [`store`]: keys, table, timing wheel, shard; [`command`]: what can be asked and answered | do I/O, lock, or draw randomness |
+//! | 2 | [`wire`]: bytes to commands and back; [`metrics`]: counters | know sockets |
+//! | 3 | [`engine`]: shards behind locks, namespaces, memory budget, commands executed | know connections |
+//! | 4 | [`server`]: listeners, workers, connections, the only clock | decide anything about keys |
+//! | 5 | [`config`]: settings; [`cli`]: subcommands | |
+//!
+//! # One request's way
+//!
+//! `SEEN order-17 60s` arrives at a socket.
+//!
+//! 1. `server/listen.rs` accepted its connection and `server/mod.rs` gave it to the worker with
+//!    the fewest; that worker's `server/connection.rs` reads what has come into a buffer that
+//!    the worker's connections share, and reads the clock, once for all of it.
+//! 2. [`wire::Decoder`] finds the line's end and its words, as spans over that buffer.
+//! 3. `server/client.rs` looks the verb up in [`command::spec`], whose row turns the words into
+//!    a [`command::Command`], checked against the [`limits`], still borrowed from the buffer.
+//! 4. [`engine::Engine::execute`] takes the namespace's policy; the key is packed and hashed
+//!    ([`store::key`]), which chooses a shard; the shard is locked.
+//! 5. [`store::Shard::seen`] looks the key up in the table, compares its deadline with the
+//!    clock's reading, and if it is new, asks whether there is room, stores it, and schedules
+//!    it in the wheel. The lock is released.
+//! 6. The [`command::Reply`] is encoded behind those of the requests before it; when all that
+//!    was read is executed, one write sends them.
+//!
+//! A thread beside the workers gives the memory of lapsed keys back ([`engine::Engine::sweep`]), a
+//! few at a time; no answer waits for it or depends on it.
+//!
+//! # What always holds
+//!
+//! - For a key, from its first `NEW` to its deadline, every other asker is told `DUP`: the
+//!   decision and the change happen under one lock.
+//! - A key is compared byte for byte; hashes only choose places.
+//! - The store reads no clock. A key lives while `now <= deadline`, with `now` rounded down.
+//! - Nothing from outside makes memory grow by more than what arrived, or runs without a bound:
+//!   the bounds are in [`limits`].
+//! - No lock is held across an `await` or a system call.
+
 pub mod address;
 pub mod cli;
 pub mod command;

@@ -1,1 +1,102 @@
-//! The command line.
+//! The command line: arguments to actions, one file per subcommand.
+//!
+//! Only here, and in `main`, are errors of any kind gathered (`anyhow`): each ends as one line on
+//! standard error and exit status 2.
+
+mod bench;
+mod completions;
+mod config;
+mod filter;
+mod ping;
+mod remote;
+mod repl;
+mod seen;
+mod serve;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::address::Address;
+use crate::limits::PORT;
+
+/// Tells whether something was seen before: a deduplication server and its tools.
+#[derive(Debug, Parser)]
+#[command(name = "onced", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Run the server
+    Serve(serve::ServeArgs),
+    /// Ask whether keys are seen for the first time: exit status 0 if all are, 1 if not
+    Seen(seen::SeenArgs),
+    /// Copy lines, dropping those whose key was already seen
+    Filter(filter::FilterArgs),
+    /// Load a server and measure it, this one or any that speaks Redis's or memcached's protocol
+    Bench(bench::BenchArgs),
+    /// Talk to a server line by line
+    Repl(repl::ReplArgs),
+    /// Ask whether a server answers: exit status 0 if it does
+    Ping(ping::PingArgs),
+    /// Show a server's counters
+    Stats(stats::StatsArgs),
+    /// Check or show settings
+    Config(config::ConfigArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, in roff
+    Man,
+}
+
+/// Where the server is.
+#[derive(Args, Debug)]
+pub(crate) struct ServerArgs {
+    /// The server, HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR", env = "ONCED_SERVER", default_value_t = default_address())]
+    pub(crate) server: Address,
+}
+
+fn default_address() -> Address {
+    Address::Tcp(format!("127.0.0.1:{PORT}"))
+}
+
+/// Does what the arguments say; tells the exit status.
+pub fn run(cli: Cli) -> ExitCode {
+    let outcome = match cli.action {
+        Action::Serve(args) => serve::run(args),
+        Action::Seen(args) => seen::run(&args),
+        Action::Filter(args) => filter::run(&args),
+        Action::Bench(args) => bench::run(&args),
+        Action::Repl(args) => repl::run(&args),
+        Action::Ping(args) => ping::run(&args),
+        Action::Stats(args) => stats::run(&args),
+        Action::Config(args) => config::run(args),
+        Action::Completions(args) => completions::run(&args),
+        Action::Man => completions::man(),
+    };
+    outcome.unwrap_or_else(|error| {
+        // Errors of other crates may have several lines; ours are one.
+        let text = format!("{error:#}").replace('\n', " ");
+        eprintln!("onced: {text}");
+        ExitCode::from(2)
+    })
+}
+
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        command().debug_assert();
+    }
+}

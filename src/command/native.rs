@@ -2,6 +2,11 @@
 //!
 //! Fixed words come first; options follow in any order, as `NAME value` or as a flag.
 
+#![allow(
+    clippy::unnecessary_wraps,
+    reason = "the build functions share one signature"
+)]
+
 use super::{Args, Command, Error, PolicyChange, Seen, SessionCommand, Single, Ttl, Words};
 use crate::limits::{FINGERPRINT_DIGITS_MAX, Limits, NAMESPACE_NAME_BYTES_MAX};
 use crate::store::{Fingerprint, WindowMode};

@@ -3,6 +3,11 @@
 //! Redis names map onto this server's model: `SET NX` asks as `SEEN` does, a Bloom filter is a
 //! namespace. Where the model differs (everything expires), protocol.md says so.
 
+#![allow(
+    clippy::unnecessary_wraps,
+    reason = "the build functions share one signature"
+)]
+
 use super::native::{key, keys, namespace_name, printable};
 use super::{
     Args, BfInsert, ClientCommand, Command, CommandsQuery, Error, ExpireIf, Expiry, Scan,

@@ -18,6 +18,8 @@ use crate::time::Millis;
 
 /// Entries that one insertion may evict before it gives up and is refused.
 const EVICTIONS_MAX: usize = 64;
+/// Entries that one shard can hold: the wheel keeps one bit of an entry's number for itself.
+const ENTRIES_MAX: usize = 1 << 31;
 
 /// A client's digest of the payload behind a key: up to 32 hex digits, compared as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -447,7 +449,7 @@ impl Shard {
             }
             let keys = self.len() as isize + keys - keys_before;
             let bytes = (self.bytes() + bytes) as isize - bytes_before;
-            if room.admits(keys, bytes) {
+            if room.admits(keys, bytes) && self.len() < ENTRIES_MAX {
                 return true;
             }
             let victim = self.wheel.soonest().filter(|&at| Some(at) != found);

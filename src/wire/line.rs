@@ -408,6 +408,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn words_are_quoted_only_where_they_must_be() {
+        for (word, want) in [
+            (&b"user-42"[..], "user-42"),
+            (b"-", "-"),
+            (b"", "\"\""),
+            (b"a b", "\"a b\""),
+            (b"a\\b", "\"a\\\\b\""),
+            (b"a\"b", "\"a\\\"b\""),
+            (b"\n\r\t", "\"\\n\\r\\t\""),
+            (b"\0\x1f\x7f\x80\xff", "\"\\x00\\x1f\\x7f\\x80\\xff\""),
+        ] {
+            let mut out = Vec::new();
+            push_word(word, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
+    }
+
     proptest! {
         #[test]
         fn a_pushed_word_reads_back(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {

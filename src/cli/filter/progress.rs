@@ -1,0 +1,120 @@
+//! What `filter` tells on standard error: the summary, and a bar while it runs.
+//!
+//! The bar is drawn only where somebody watches and where it does not mix with the lines: with
+//! standard error a terminal and standard output not.
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// What happened to the lines so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tally {
+    /// Lines read and judged.
+    pub(super) lines: u64,
+    /// Lines written.
+    pub(super) kept: u64,
+    /// Lines without a key, among the kept or, with `--drop-keyless`, among the dropped.
+    pub(super) keyless: u64,
+    /// Kept lines whose key the server was not sure about.
+    pub(super) unsure: u64,
+    start: Instant,
+}
+
+impl Tally {
+    pub(super) fn start() -> Self {
+        Self {
+            lines: 0,
+            kept: 0,
+            keyless: 0,
+            unsure: 0,
+            start: Instant::now(),
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let rate = self.lines as f64 / seconds.max(0.001);
+        let dropped = self.lines - self.kept;
+        write!(
+            f,
+            "read {}, kept {}, dropped {dropped}, keyless {}, ",
+            self.lines, self.kept, self.keyless
+        )?;
+        if self.unsure > 0 {
+            write!(f, "unsure {}, ", self.unsure)?;
+        }
+        write!(f, "{seconds:.3} s, {rate:.0} lines/s")
+    }
+}
+
+/// The bar, or nothing where nobody would see it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    in_bytes: bool,
+}
+
+impl Progress {
+    /// A bar over so many bytes or, where that is unknown, a count of lines.
+    pub(super) fn start(bytes_total: Option<u64>) -> Self {
+        let seen = io::stderr().is_terminal() && !io::stdout().is_terminal();
+        Self {
+            bar: seen.then(|| draw(bytes_total)),
+            in_bytes: bytes_total.is_some(),
+        }
+    }
+
+    /// So much was judged.
+    pub(super) fn advance(&self, lines: usize, bytes: usize) {
+        if let Some(bar) = &self.bar {
+            bar.inc(if self.in_bytes { bytes } else { lines } as u64);
+        }
+    }
+
+    /// Removes the bar.
+    pub(super) fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn draw(bytes_total: Option<u64>) -> ProgressBar {
+    let (bar, template) = match bytes_total {
+        Some(bytes) => (
+            ProgressBar::new(bytes),
+            "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        ),
+        None => (
+            ProgressBar::new_spinner(),
+            "{spinner} {human_pos} lines {per_sec}",
+        ),
+    };
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar.with_style(ProgressStyle::with_template(template).expect("the templates are well-formed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_adds_up_and_both_bars_can_be_drawn() {
+        let mut tally = Tally::start();
+        (tally.lines, tally.kept, tally.keyless) = (10, 7, 2);
+        let text = tally.to_string();
+        assert!(
+            text.starts_with("read 10, kept 7, dropped 3, keyless 2, "),
+            "{text}"
+        );
+        tally.unsure = 1;
+        assert!(tally.to_string().contains(", unsure 1, "));
+        draw(Some(1)).finish_and_clear();
+        draw(None).finish_and_clear();
+    }
+}

@@ -1,0 +1,236 @@
+//! A small blocking client of the line protocol, for subcommands.
+//!
+//! One connection, used by one thread. Requests are sent whole and replies come back in the
+//! order of the requests, so a caller may pipeline: several [`Remote::send`], one
+//! [`Remote::flush`], as many [`Remote::recv`]. It does not reconnect, repeat a request, or
+//! read bodies (`DONE`, `FAILED`): a subcommand that loses its server ends with an error.
+
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+
+use crate::address::Address;
+
+/// How long one address of a host may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest reply line read: ten times what the largest default batch is answered with,
+/// and a bound on memory when something other than onced answers.
+const REPLY_LINE_BYTES_MAX: u64 = 1 << 20;
+
+/// Buffered requests, so that a pipelined batch leaves in few writes.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+
+/// A connection to a server.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    address: Address,
+    requests: BufWriter<Stream>,
+    replies: BufReader<Stream>,
+}
+
+/// One reply: its first line and, behind `ROWS n`, the n lines that follow; without line ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReplyText {
+    pub(crate) head: Vec<u8>,
+    pub(crate) rows: Vec<Vec<u8>>,
+}
+
+impl Remote {
+    /// Connects, trying every address a host name stands for.
+    pub(crate) fn connect(address: &Address) -> anyhow::Result<Self> {
+        let stream = Stream::connect(address).map_err(|err| unreachable_server(address, &err))?;
+        let sending = stream
+            .try_clone()
+            .with_context(|| format!("cannot use the connection to {address}"))?;
+        Ok(Self {
+            address: address.clone(),
+            requests: BufWriter::with_capacity(SEND_BUFFER_BYTES, sending),
+            replies: BufReader::new(stream),
+        })
+    }
+
+    /// Sends one request line, given without its line end, and reads its reply.
+    pub(crate) fn request(&mut self, line: &[u8]) -> anyhow::Result<ReplyText> {
+        self.send(line)?;
+        self.flush()?;
+        self.recv()
+    }
+
+    /// Queues one request line, given without its line end.
+    pub(crate) fn send(&mut self, line: &[u8]) -> anyhow::Result<()> {
+        debug_assert!(!line.contains(&b'\n'), "a request is one line");
+        self.requests
+            .write_all(line)
+            .and_then(|()| self.requests.write_all(b"\n"))
+            .map_err(|err| lost(&self.address, &err))
+    }
+
+    /// Sends what is queued.
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
+        self.requests
+            .flush()
+            .map_err(|err| lost(&self.address, &err))
+    }
+
+    /// Waits for the oldest reply not read yet.
+    pub(crate) fn recv(&mut self) -> anyhow::Result<ReplyText> {
+        let head = self.recv_line()?;
+        let mut rows = Vec::new();
+        if let Some(count) = head.strip_prefix(b"ROWS ") {
+            let count = crate::time::parse_u64(count).ok_or_else(|| {
+                anyhow!(
+                    "{} is not onced, or is a later one: it answered '{}'",
+                    self.address,
+                    head.escape_ascii()
+                )
+            })?;
+            for _ in 0..count {
+                rows.push(self.recv_line()?);
+            }
+        }
+        Ok(ReplyText { head, rows })
+    }
+
+    fn recv_line(&mut self) -> anyhow::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        (&mut self.replies)
+            .take(REPLY_LINE_BYTES_MAX)
+            .read_until(b'\n', &mut line)
+            .map_err(|err| lost(&self.address, &err))?;
+        if line.pop_if(|last| *last == b'\n').is_none() {
+            if line.len() as u64 == REPLY_LINE_BYTES_MAX {
+                bail!(
+                    "{} is not onced: it answered a line without an end",
+                    self.address
+                );
+            }
+            bail!("the server at {} closed the connection", self.address);
+        }
+        line.pop_if(|last| *last == b'\r');
+        Ok(line)
+    }
+}
+
+fn unreachable_server(address: &Address, err: &io::Error) -> anyhow::Error {
+    match err.kind() {
+        // Nobody listens there; the kind reads better than "Connection refused (os error 111)".
+        kind @ io::ErrorKind::ConnectionRefused => {
+            anyhow!("cannot reach onced at {address}: {kind}; start it with 'onced serve'")
+        }
+        io::ErrorKind::NotFound => {
+            anyhow!("cannot reach onced at {address}: no such socket; start it with 'onced serve'")
+        }
+        _ => anyhow!("cannot reach onced at {address}: {err}"),
+    }
+}
+
+fn lost(address: &Address, err: &io::Error) -> anyhow::Error {
+    anyhow!("lost the server at {address}: {err}")
+}
+
+/// Either kind of connection.
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn connect(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(host_port) => connect_tcp(host_port).map(Self::Tcp),
+            Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+        }
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
+            Self::Unix(stream) => stream.try_clone().map(Self::Unix),
+        }
+    }
+}
+
+fn connect_tcp(host_port: &str) -> io::Result<TcpStream> {
+    let mut failure = io::Error::other("the host name has no address");
+    for socket_address in host_port.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&socket_address, CONNECT_TIMEOUT) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(err) => failure = err,
+        }
+    }
+    Err(failure)
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(buffer),
+            Self::Unix(stream) => stream.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.flush(),
+            Self::Unix(stream) => stream.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// A remote whose server sends `script` and closes, whatever it is asked.
+    fn scripted(script: &'static [u8]) -> Remote {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+        thread::spawn(move || listener.accept().unwrap().0.write_all(script).unwrap());
+        Remote::connect(&address).unwrap()
+    }
+
+    #[test]
+    fn replies_are_one_line_or_rows() {
+        let mut remote = scripted(b"PONG\r\nROWS 2\na 1\nb 2\nROWS 0\nOK");
+        assert_eq!(remote.recv().unwrap().head, b"PONG");
+        let rows = remote.recv().unwrap();
+        assert_eq!(rows.head, b"ROWS 2");
+        assert_eq!(rows.rows, [b"a 1", b"b 2"]);
+        assert!(remote.recv().unwrap().rows.is_empty());
+        let cut = remote.recv().unwrap_err().to_string();
+        assert!(cut.ends_with("closed the connection"), "{cut}");
+    }
+
+    #[test]
+    fn a_missing_server_is_named_with_what_to_do() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+        drop(listener);
+        assert_eq!(
+            Remote::connect(&address).unwrap_err().to_string(),
+            format!(
+                "cannot reach onced at {address}: connection refused; start it with 'onced serve'"
+            )
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! `onced serve`: the server in the foreground, until it is told to stop.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::config::{RawSettings, Settings};
+use crate::server::Server;
+
+/// Files that are open beside connections: listeners, runtimes, standard streams.
+const FILES_BESIDE: u64 = 128;
+
+/// Run the server
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// Read settings from this TOML file; flags and variables go over it
+    #[arg(long, value_name = "FILE", env = "ONCED_CONFIG")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: RawSettings,
+}
+
+impl ServeArgs {
+    /// The settings that hold, from flags, variables and the file.
+    pub(crate) fn check(self) -> anyhow::Result<Settings> {
+        let file = self
+            .config
+            .as_deref()
+            .map(RawSettings::from_file)
+            .transpose()?
+            .unwrap_or_default();
+        Ok(self.settings.over(file).check()?)
+    }
+}
+
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let settings = args.check()?;
+    let level = LevelFilter::from_level(settings.log);
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_max_level(level)
+        .with_target(false)
+        .init();
+    let server = Server::bind(settings.server().context("cannot get random bytes")?)?;
+    raise_open_files(settings.limits.connections_max as u64);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        workers = settings.workers,
+        max_memory_mib = settings.memory_bytes_max >> 20,
+        "starting"
+    );
+    for address in server.addresses() {
+        tracing::info!("listening on {address}");
+    }
+    server.run(told_to_stop())?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Allows as many open files as the connections may need, as far as the system lets us.
+fn raise_open_files(connections_max: u64) {
+    let wanted = connections_max + FILES_BESIDE;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // `None` is no limit.
+    let (Some(now), most) = (current, maximum.unwrap_or(u64::MAX)) else {
+        return;
+    };
+    if now < wanted {
+        let raised = Rlimit {
+            current: Some(wanted.min(most)),
+            maximum,
+        };
+        let allowed = if setrlimit(Resource::Nofile, raised).is_ok() {
+            wanted.min(most)
+        } else {
+            now
+        };
+        if allowed < wanted {
+            tracing::warn!(
+                allowed,
+                wanted,
+                "the system allows fewer open files than max-connections needs"
+            );
+        }
+    }
+}
+
+/// Ready when the process gets `SIGTERM` or `SIGINT`.
+async fn told_to_stop() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        tracing::error!("cannot wait for signals; stop this process with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,209 @@
+//! What the tests of the server share: a server on a free port, and raw connections to it.
+
+#![allow(dead_code, reason = "each test uses its part")]
+#![allow(
+    missing_docs,
+    clippy::missing_panics_doc,
+    reason = "a test support file"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use onced::address::Address;
+use onced::config::RawSettings;
+use onced::server::Server;
+use tokio::sync::oneshot;
+
+/// Longer than anything here takes; a reply that does not come by then never will.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server in this process; it stops when dropped.
+pub struct TestServer {
+    pub address: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TestServer {
+    pub fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// With other settings than the defaults.
+    pub fn with(change: impl FnOnce(&mut RawSettings)) -> Self {
+        let mut raw = RawSettings {
+            listen: Some(vec!["127.0.0.1:0".to_owned()]),
+            max_memory: Some("1GiB".to_owned()),
+            workers: Some(2),
+            ..RawSettings::default()
+        };
+        change(&mut raw);
+        let config = raw.check().unwrap().server().unwrap();
+        let server = Server::bind(config).unwrap();
+        let address = server
+            .addresses()
+            .iter()
+            .find_map(|address| match address {
+                Address::Tcp(host_port) => Some(host_port.clone()),
+                Address::Unix(_) => None,
+            })
+            .unwrap_or_default();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            server
+                .run(async {
+                    let _dropped_or_sent = stopped.await;
+                })
+                .unwrap();
+        });
+        Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::new(TcpStream::connect(&self.address).unwrap())
+    }
+
+    /// Tells the server to stop, without waiting.
+    pub fn tell_to_stop(&mut self) {
+        self.stop.take();
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let outcome = thread.join();
+            assert!(
+                outcome.is_ok() || std::thread::panicking(),
+                "the server panicked"
+            );
+        }
+    }
+}
+
+/// A raw connection.
+pub struct Client {
+    pub stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        Self { stream, reader }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// One line, without its end; `None` when the server has closed the connection.
+    pub fn try_line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        match self.reader.read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) => {
+                let text = String::from_utf8_lossy(&line);
+                Some(text.trim_end_matches(['\r', '\n']).to_owned())
+            }
+            Err(error) => panic!("no reply: {error}"),
+        }
+    }
+
+    pub fn line(&mut self) -> String {
+        self.try_line().expect("the server closed the connection")
+    }
+
+    /// Sends one line of the line protocol and returns the reply's first line.
+    pub fn ask(&mut self, request: &str) -> String {
+        self.send(format!("{request}\n"));
+        self.line()
+    }
+
+    /// The whole reply of the line protocol, rows included.
+    pub fn ask_all(&mut self, request: &str) -> Vec<String> {
+        let head = self.ask(request);
+        let rows = head
+            .strip_prefix("ROWS ")
+            .map_or(0, |n| n.parse::<usize>().unwrap());
+        let mut lines = vec![head];
+        lines.extend((0..rows).map(|_| self.line()));
+        lines
+    }
+
+    /// Sends a RESP array and returns the reply in the notation of [`Client::resp`].
+    pub fn call(&mut self, words: &[&str]) -> String {
+        self.send(resp_request(words));
+        self.resp()
+    }
+
+    /// One RESP reply, written as `+OK`, `-ERR ...`, `:1`, `$text`, `nil`, `[a, b]`, `{k: v}`, `#t`.
+    pub fn resp(&mut self) -> String {
+        let line = self.line();
+        let (kind, rest) = line.split_at(1);
+        match kind {
+            "+" | "-" | ":" | "#" => line,
+            "_" => "nil".to_owned(),
+            "$" if rest == "-1" => "nil".to_owned(),
+            "$" => {
+                let mut body = vec![0; rest.parse::<usize>().unwrap() + 2];
+                self.reader.read_exact(&mut body).unwrap();
+                assert_eq!(body.split_off(body.len() - 2), b"\r\n");
+                format!("${}", String::from_utf8_lossy(&body))
+            }
+            "*" => {
+                let items: Vec<_> = (0..rest.parse::<usize>().unwrap())
+                    .map(|_| self.resp())
+                    .collect();
+                format!("[{}]", items.join(", "))
+            }
+            "%" => {
+                let pairs: Vec<_> = (0..rest.parse::<usize>().unwrap())
+                    .map(|_| format!("{}: {}", self.resp(), self.resp()))
+                    .collect();
+                format!("{{{}}}", pairs.join(", "))
+            }
+            _ => panic!("not RESP: {line}"),
+        }
+    }
+
+    /// Says that no more will be sent.
+    pub fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// All that still comes until the server closes.
+    pub fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        self.reader.read_to_end(&mut rest).unwrap();
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+}
+
+pub fn resp_request(words: &[&str]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+    }
+    bytes
+}
+
+/// Asks again and again until the answer is yes.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not in time");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -126,9 +126,9 @@ impl Limits {
             if value < min || value > max {
                 return Err(out_of_range(
                     name,
-                    DurationWord(value),
-                    DurationWord(min),
-                    DurationWord(max),
+                    &DurationWord(value),
+                    &DurationWord(min),
+                    &DurationWord(max),
                 ));
             }
         }
@@ -148,7 +148,7 @@ impl Limits {
         ];
         for (name, value, min, max) in counts {
             if value < min || value > max {
-                return Err(out_of_range(name, value, min, max));
+                return Err(out_of_range(name, &value, &min, &max));
             }
         }
         let pairs = [
@@ -202,9 +202,9 @@ pub const TTL_CEILING_MS: u64 = 3_650 * DAY_MS;
 
 fn out_of_range(
     name: &'static str,
-    value: impl ToString,
-    min: impl ToString,
-    max: impl ToString,
+    value: &impl ToString,
+    min: &impl ToString,
+    max: &impl ToString,
 ) -> LimitError {
     LimitError::OutOfRange {
         name,
@@ -237,10 +237,11 @@ const _: () = {
 mod tests {
     use super::*;
 
+    type Set = fn(&mut Limits, u64);
+
     #[test]
     fn the_defaults_pass_and_both_sides_of_each_range_are_held() {
         assert_eq!(Limits::DEFAULT.check(), Ok(()));
-        type Set = fn(&mut Limits, u64);
         let cases: [(&str, Set, u64, u64); 9] = [
             (
                 "max-ttl",

@@ -119,6 +119,10 @@ impl Metrics {
     }
 
     /// Every verb that was called: its calls, its errors, its percentiles in nanoseconds.
+    ///
+    /// # Panics
+    ///
+    /// Never: all histograms have the same bounds.
     pub fn verbs(&self) -> Vec<VerbReport> {
         let mut merged = vec![VerbMetrics::default(); verbs().len()];
         for worker in &self.workers {

@@ -1,6 +1,10 @@
 //! Promises that only a running server can keep: one winner, never early, under load.
 
-#![allow(missing_docs)]
+#![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    reason = "requests are built for reading, not for speed"
+)]
 
 mod common;
 
@@ -131,7 +135,9 @@ fn a_ttl_is_kept_in_full_and_ends_in_time_under_load() {
                 })
             })
             .collect();
-        tries.into_iter().for_each(|group| group.join().unwrap());
+        for group in tries {
+            group.join().unwrap();
+        }
         stop.store(true, Ordering::Relaxed);
     });
 }

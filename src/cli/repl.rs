@@ -82,7 +82,7 @@ impl Completer for Verbs {
     ) -> rustyline::Result<(usize, Vec<String>)> {
         let typed = line[..at].to_ascii_uppercase();
         let native = verbs()
-            .map(|verb| verb.spec())
+            .map(super::super::command::spec::Verb::spec)
             .filter(|spec| spec.home == Home::Native);
         Ok((
             0,

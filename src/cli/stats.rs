@@ -96,44 +96,41 @@ fn watch(remote: &mut Remote, request: &[u8], count: u64) -> anyhow::Result<Exit
 }
 
 fn heading() -> String {
-    let rates: String = RATES
-        .iter()
-        .map(|name| format!(" {:>11}", format!("{name}/s")))
-        .collect();
-    format!("{:>12} {:>14} {:>9}{rates}", "keys", "bytes", "hit_rate")
+    columns(
+        "keys",
+        "bytes",
+        "hit_rate",
+        RATES.map(|name| format!("{name}/s")),
+    )
 }
 
 fn watch_line(
     now: &BTreeMap<String, String>,
     before: Option<(Duration, &BTreeMap<String, String>)>,
 ) -> String {
-    let text = |name: &str| now.get(name).map_or("-", String::as_str);
+    let text = |name: &str| now.get(name).map(String::as_str);
     let number = |rows: &BTreeMap<String, String>, name: &str| {
         rows.get(name).and_then(|value| value.parse::<u64>().ok())
     };
-    let rates: String = RATES
-        .iter()
-        .map(|name| {
-            let rate = before.and_then(|(passed, rows)| {
-                let grown = number(now, name)?.saturating_sub(number(rows, name)?);
-                Some(format!(
-                    "{:.0}",
-                    grown as f64 / passed.as_secs_f64().max(0.001)
-                ))
-            });
-            format!(" {:>11}", rate.unwrap_or_else(|| "-".to_owned()))
-        })
-        .collect();
-    let bytes = if now.contains_key("memory_bytes") {
-        text("memory_bytes")
-    } else {
-        text("bytes")
+    let rate = |name: &str| {
+        let (passed, rows) = before?;
+        let grown = number(now, name)?.saturating_sub(number(rows, name)?);
+        let rate = grown as f64 / passed.as_secs_f64().max(0.001);
+        Some(format!("{rate:.0}"))
     };
-    format!(
-        "{:>12} {bytes:>14} {:>9}{rates}",
-        text("keys"),
-        text("hit_rate")
+    let rates = RATES.map(|name| rate(name).unwrap_or_else(|| "-".to_owned()));
+    let bytes = text("memory_bytes").or(text("bytes")).unwrap_or("-");
+    columns(
+        text("keys").unwrap_or("-"),
+        bytes,
+        text("hit_rate").unwrap_or("-"),
+        rates,
     )
+}
+
+fn columns(keys: &str, bytes: &str, hit_rate: &str, rates: [String; RATES.len()]) -> String {
+    let rates = rates.map(|rate| format!("{rate:>11}")).join(" ");
+    format!("{keys:>12} {bytes:>14} {hit_rate:>9} {rates}")
 }
 
 #[cfg(test)]

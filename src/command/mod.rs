@@ -15,6 +15,7 @@ mod redis;
 pub mod reply;
 pub mod spec;
 
+pub(crate) use native::printable;
 pub(crate) use redis::unknown_command;
 
 pub use args::{Args, Span, Words};

@@ -385,7 +385,7 @@ fn once(first: bool, name: &Name<'_>) -> Result<(), Error> {
 }
 
 /// A client's word as it may stand in an error: printable, short, on one line.
-pub(super) fn printable(word: &[u8]) -> String {
+pub(crate) fn printable(word: &[u8]) -> String {
     const SHOWN_MAX: usize = 40;
     let shown = &word[..word.len().min(SHOWN_MAX)];
     let dots = if word.len() > SHOWN_MAX { "..." } else { "" };

@@ -595,7 +595,8 @@ pub(crate) fn unknown_command(args: &Args<'_>) -> Error {
         if behind.len() >= SHOWN_MAX {
             break;
         }
-        behind.push_str(&format!("'{}' ", shown(word, SHOWN_MAX - behind.len())));
+        let room = SHOWN_MAX - behind.len();
+        behind.extend(["'", &shown(word, room), "' "]);
     }
     let name = shown(args.verb(), SHOWN_MAX);
     Error::redis(format!(

@@ -132,7 +132,7 @@ pub(super) fn filter<'s>(namespace: &Namespace, field: Option<&[u8]>) -> Answer<
 pub(super) fn help<'s>(asked: Option<&[u8]>) -> Answer<'s> {
     let Some(asked) = asked else {
         let native = verbs()
-            .map(|verb| verb.spec())
+            .map(super::super::command::spec::Verb::spec)
             .filter(|spec| spec.home == Home::Native);
         return Ok(Reply::Rows(
             native

@@ -23,9 +23,6 @@ impl Here<'_> {
             Command::Select { db: 0 } => self.choose(session, DEFAULT_NAMESPACE),
             Command::Select { db } => self.choose(session, &format!("db{db}")),
             Command::NsList => Ok(self.ns_list()),
-            Command::NsInfo { name: asked } => {
-                Ok(Reply::Rows(super::report::namespace(&*self.known(asked)?)))
-            }
             Command::NsSet {
                 name: asked,
                 ref change,
@@ -36,7 +33,7 @@ impl Here<'_> {
             Command::Stats { name: None } => {
                 Ok(Reply::Rows(super::report::server(self.engine, self.now)))
             }
-            Command::Stats { name: Some(asked) } => {
+            Command::NsInfo { name: asked } | Command::Stats { name: Some(asked) } => {
                 Ok(Reply::Rows(super::report::namespace(&*self.known(asked)?)))
             }
             Command::UnixMs => Ok(Reply::Number(self.now.0 as i64)),
@@ -102,12 +99,11 @@ impl Here<'_> {
 
     fn ns_set<'s>(&self, name: &str, change: &PolicyChange) -> Answer<'s> {
         // What cannot hold is refused before a namespace is made for it.
-        match self.engine.find(name) {
-            Some(found) => found.change_policy(change)?,
-            None => {
-                super::Policy::default_of(&self.engine.limits).with(change)?;
-                self.engine.open(name)?.change_policy(change)?;
-            }
+        if let Some(found) = self.engine.find(name) {
+            found.change_policy(change)?;
+        } else {
+            super::Policy::default_of(&self.engine.limits).with(change)?;
+            self.engine.open(name)?.change_policy(change)?;
         }
         Ok(Reply::OK)
     }

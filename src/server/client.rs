@@ -10,7 +10,7 @@ use super::shared::{ClientInfo, Shared};
 use crate::command::spec::Verb;
 use crate::command::{
     Args, ClientCommand, Code, Command, Error, Reply, SessionCommand, lookup_line, lookup_resp,
-    unknown_command,
+    printable, unknown_command,
 };
 use crate::engine::Session;
 use crate::limits::TRANSACTION_BYTES_MAX;
@@ -160,12 +160,11 @@ impl Client {
             self.refuse(Error::new(Code::Unknown, text), out);
             return After::Close;
         }
-        const SHOWN_MAX: usize = 40;
-        let shown = args.verb()[..args.verb().len().min(SHOWN_MAX)].escape_ascii();
+        let shown = printable(args.verb());
         self.refuse(
             Error::new(
                 Code::Unknown,
-                format!("unknown verb '{shown}'; HELP lists the verbs"),
+                format!("unknown verb {shown}; HELP lists the verbs"),
             ),
             out,
         );
@@ -292,11 +291,10 @@ impl Client {
 
     fn hello<'a>(&mut self, version: Option<&[u8]>, name: Option<&[u8]>) -> Reply<'a> {
         let version = match (version, self.dialect) {
-            (Some(b"2"), _) => 2,
             (Some(b"3"), _) => 3,
+            (Some(b"2"), _) | (None, Dialect::Line) => 2,
             (Some(_), _) => return Error::redis("NOPROTO unsupported protocol version").into(),
             (None, Dialect::Resp(version)) => version,
-            (None, Dialect::Line) => 2,
         };
         self.dialect = Dialect::Resp(version);
         if let Some(name) = name {

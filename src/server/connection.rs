@@ -124,10 +124,7 @@ pub(super) async fn serve<S>(
     };
     let end = match end {
         Some(end) => end,
-        None => {
-            connection.draining = true;
-            poll_fn(|cx| connection.poll(cx)).await
-        }
+        None => connection.drain().await,
     };
     if end == End::Finished && connection.phase == Phase::Closing {
         connection.linger().await;
@@ -135,6 +132,12 @@ pub(super) async fn serve<S>(
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Answers what has come, and waits for nothing more.
+    async fn drain(&mut self) -> End {
+        self.draining = true;
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
     /// Does all that can be done without waiting.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let result = SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx));

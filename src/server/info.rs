@@ -60,7 +60,7 @@ pub(super) fn config<'a>(shared: &Shared, patterns: Words<'_>) -> Reply<'a> {
 
 /// `COMMAND` and its subcommands, from the command table.
 pub(super) fn commands<'a>(query: &CommandsQuery<'_>) -> Reply<'a> {
-    let all = || verbs().map(|verb| verb.spec());
+    let all = || verbs().map(super::super::command::spec::Verb::spec);
     match query {
         CommandsQuery::Count => Reply::Number(verbs().len() as i64),
         CommandsQuery::List => {
@@ -137,8 +137,11 @@ fn command_docs<'a>(spec: &Spec) -> (Reply<'a>, Reply<'a>) {
     (Reply::text(resp_name(spec)), Reply::Map(docs))
 }
 
+/// Writes one section's fields.
+type Section = fn(&Shared, Millis) -> String;
+
 /// The sections of `INFO`, in order.
-const SECTIONS: [(&str, fn(&Shared, Millis) -> String); 9] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("Server", server),
     ("Clients", clients),
     ("Memory", memory),
@@ -173,7 +176,7 @@ pub(super) fn info<'a>(shared: &Shared, asked: Words<'_>, now: Millis) -> Reply<
     Reply::text(text)
 }
 
-fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
+fn fields<const N: usize>(fields: &[(&str, String); N]) -> String {
     fields
         .iter()
         .fold(String::new(), |mut text, (name, value)| {
@@ -183,7 +186,7 @@ fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
 }
 
 fn server(shared: &Shared, now: Millis) -> String {
-    fields([
+    fields(&[
         ("redis_version", REDIS_VERSION.to_owned()),
         ("redis_mode", "standalone".to_owned()),
         ("onced_version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -195,7 +198,7 @@ fn server(shared: &Shared, now: Millis) -> String {
 }
 
 fn clients(shared: &Shared, _: Millis) -> String {
-    fields([
+    fields(&[
         (
             "connected_clients",
             shared.engine.metrics().connections.get().to_string(),
@@ -208,21 +211,21 @@ fn clients(shared: &Shared, _: Millis) -> String {
 }
 
 fn memory(shared: &Shared, _: Millis) -> String {
-    fields([
+    fields(&[
         ("used_memory", shared.engine.budget().used().to_string()),
         ("maxmemory", shared.engine.budget().max().to_string()),
     ])
 }
 
 fn persistence(_: &Shared, _: Millis) -> String {
-    fields([("loading", "0".to_owned()), ("aof_enabled", "0".to_owned())])
+    fields(&[("loading", "0".to_owned()), ("aof_enabled", "0".to_owned())])
 }
 
 fn stats(shared: &Shared, _: Millis) -> String {
     let metrics = shared.engine.metrics();
     let counters = shared.engine.totals().counters;
     let calls: u64 = metrics.verbs().iter().map(|verb| verb.calls).sum();
-    fields([
+    fields(&[
         (
             "total_connections_received",
             metrics.connections_total.get().to_string(),
@@ -250,7 +253,7 @@ fn stats(shared: &Shared, _: Millis) -> String {
 }
 
 fn replication(_: &Shared, _: Millis) -> String {
-    fields([
+    fields(&[
         ("role", "master".to_owned()),
         ("connected_slaves", "0".to_owned()),
     ])

@@ -17,7 +17,7 @@ use crate::address::Address;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 /// A peer that is silent for this long is asked whether it is still there.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE: Duration = Duration::from_mins(1);
 /// How long accepting rests when the system has no room for another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -85,7 +85,7 @@ impl Listener {
                             match tune(&stream).and_then(|()| stream.into_std()) {
                                 Ok(stream) => hand_on(Accepted::Tcp(stream, peer)),
                                 Err(error) => {
-                                    tracing::debug!(%error, "a connection broke before it began")
+                                    tracing::debug!(%error, "a connection broke before it began");
                                 }
                             }
                         }
@@ -100,7 +100,7 @@ impl Listener {
                         Ok((stream, _)) => match stream.into_std() {
                             Ok(stream) => hand_on(Accepted::Unix(stream)),
                             Err(error) => {
-                                tracing::debug!(%error, "a connection broke before it began")
+                                tracing::debug!(%error, "a connection broke before it began");
                             }
                         },
                         Err(error) => rest_after(&error).await,

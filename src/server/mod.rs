@@ -375,13 +375,13 @@ async fn converse(
     match accepted {
         Accepted::Tcp(stream, peer) => match TcpStream::from_std(stream) {
             Ok(stream) => {
-                connection::serve(stream, peer.to_string(), shared, worker, draining).await
+                connection::serve(stream, peer.to_string(), shared, worker, draining).await;
             }
             Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         },
         Accepted::Unix(stream) => match UnixStream::from_std(stream) {
             Ok(stream) => {
-                connection::serve(stream, "unix".to_owned(), shared, worker, draining).await
+                connection::serve(stream, "unix".to_owned(), shared, worker, draining).await;
             }
             Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         },

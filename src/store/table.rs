@@ -263,9 +263,9 @@ impl Table {
         }
         let mut i = (hole + 1) & mask;
         while self.slots[i].at != NONE {
-            let home = self.slots[i].hash as usize & mask;
-            // A slot may move into the hole if its home is not between the hole and itself.
-            if (i.wrapping_sub(home) & mask) >= (i.wrapping_sub(hole) & mask) {
+            let wanted = self.slots[i].hash as usize & mask;
+            // A slot may move into the hole if the place it wants is not between the hole and itself.
+            if (i.wrapping_sub(wanted) & mask) >= (i.wrapping_sub(hole) & mask) {
                 self.slots[hole] = self.slots[i];
                 hole = i;
             }

@@ -240,7 +240,7 @@ impl Wheel {
         let due = due.clamp(self.tick, self.tick + HORIZON_TICKS - 1);
         // The highest bit in which the due tick and the present differ says which level tells them apart.
         let differs = (due ^ self.tick) | (SLOTS as u64 - 1);
-        let level = (((63 - differs.leading_zeros()) / SLOT_BITS) as usize).min(LEVELS - 1);
+        let level = ((differs.ilog2() / SLOT_BITS) as usize).min(LEVELS - 1);
         let slot = (due >> (SLOT_BITS * level as u32)) & (SLOTS as u64 - 1);
         (level, slot as usize)
     }

@@ -346,7 +346,9 @@ mod tests {
 
     use super::*;
 
-    fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
+    type Words = Result<Vec<Vec<u8>>, &'static str>;
+
+    fn words(line: &[u8]) -> Words {
         let (mut spans, mut scratch) = (Vec::new(), Vec::new());
         split_words(line, &mut spans, &mut scratch)?;
         if spans.is_empty() {
@@ -362,7 +364,7 @@ mod tests {
     #[test]
     fn words_are_bare_or_quoted() {
         let ok = |words: &[&[u8]]| Ok(words.iter().map(|w| w.to_vec()).collect());
-        let cases: [(&[u8], Result<Vec<Vec<u8>>, &str>); 14] = [
+        let cases: [(&[u8], Words); 14] = [
             (b"", ok(&[])),
             (b" \t ", ok(&[])),
             (b"SEEN a\t 60s ", ok(&[b"SEEN", b"a", b"60s"])),

@@ -237,14 +237,16 @@ pub fn encode(reply: &Reply<'_>, version: u8, out: &mut Vec<u8>) {
         Reply::Value(value) => push_bulk(value, out),
         Reply::Number(number) | Reply::Count(number) => push_head(b':', *number, out),
         Reply::Flag(flag) if version >= 3 => {
-            out.extend_from_slice(if *flag { b"#t\r\n" } else { b"#f\r\n" })
+            out.extend_from_slice(if *flag { b"#t\r\n" } else { b"#f\r\n" });
         }
         Reply::Flag(flag) => push_head(b':', i64::from(*flag), out),
         Reply::Nil if version >= 3 => out.extend_from_slice(b"_\r\n"),
         Reply::Nil => out.extend_from_slice(b"$-1\r\n"),
         Reply::Array(items) => {
             push_head(b'*', items.len() as i64, out);
-            items.iter().for_each(|item| encode(item, version, out));
+            for item in items {
+                encode(item, version, out);
+            }
         }
         Reply::Map(pairs) => {
             push_map_head(pairs.len(), version, out);

@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(
     missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
     clippy::missing_panics_doc,
-    reason = "a test support file"
+    reason = "a test fails by panicking"
 )]
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -245,8 +245,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Encodes every request that may be sent now, unless an earlier write is still under way:
     /// a request that cannot be written is not sent, and its clock must not start.
     fn refill(&mut self) {
+        if !self.out.is_empty() {
+            return;
+        }
+        self.refill_again = false;
         let room = self.worker.plan.pipeline - self.in_flight.requests();
-        if !self.out.is_empty() || room == 0 {
+        if room == 0 {
             return;
         }
         let before = self.in_flight.requests();

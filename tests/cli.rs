@@ -1,0 +1,243 @@
+//! The subcommands as a person or a script meets them: output, exit status, one clear line when wrong.
+
+mod common;
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::TestServer;
+
+fn onced(arguments: &[&str]) -> Output {
+    let child = Command::new(env!("CARGO_BIN_EXE_onced"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn seen_exits_with_0_the_first_time_and_with_1_after() {
+    let server = TestServer::start();
+    let ask = |arguments: &[&str]| {
+        let outcome = onced(&[&["seen", "--server", &server.address], arguments].concat());
+        (
+            outcome.status.code(),
+            text(&outcome.stdout),
+            text(&outcome.stderr),
+        )
+    };
+    assert_eq!(
+        ask(&["order 17", "--ttl", "1m"]),
+        (Some(0), "NEW\n".into(), String::new())
+    );
+    assert_eq!(ask(&["order 17"]), (Some(1), "DUP\n".into(), String::new()));
+    assert_eq!(
+        ask(&["a", "b", "a"]),
+        (Some(1), "NEW\nNEW\nDUP\n".into(), String::new())
+    );
+    assert_eq!(
+        ask(&["-q", "order 17"]),
+        (Some(1), String::new(), String::new())
+    );
+    assert_eq!(ask(&["order 17", "--ns", "other"]).0, Some(0));
+    let (status, _, error) = ask(&["x", "--ttl", "60"]);
+    assert_eq!((status, error.lines().count()), (Some(2), 1));
+    assert!(error.contains("needs a unit"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_done_ends_with_one_line_and_status_2() {
+    for arguments in [
+        &["seen", "x", "--server", "127.0.0.1:1"][..],
+        &["ping", "--server", "unix:/nonexistent/socket"],
+        &["stats", "--server", "127.0.0.1:1"],
+        &["repl", "--server", "127.0.0.1:1"],
+        &["bench", "--server", "127.0.0.1:1"],
+        &["filter", "/nonexistent/file"],
+        &["filter", "--key-regex", "("],
+        &["config", "check", "/nonexistent/file"],
+        &["serve", "--config", "/nonexistent/file"],
+        &["serve", "--listen", "0.0.0.0:0"],
+        &["serve", "--listen", "127.0.0.1:99999"],
+        &["serve", "--max-memory", "lots"],
+        &["serve", "--default-ttl", "60"],
+        &["serve", "--workers", "0"],
+        &["serve", "--listen", "unix:/nonexistent/folder/socket"],
+    ] {
+        let outcome = onced(arguments);
+        let error = text(&outcome.stderr);
+        assert_eq!(outcome.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(
+            error.starts_with("onced: ") && error.lines().count() == 1,
+            "{arguments:?}: {error}"
+        );
+        assert!(outcome.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_address_that_strangers_reach_needs_insecure() {
+    let error = text(&onced(&["serve", "--listen", "0.0.0.0:0"]).stderr);
+    assert!(error.contains("--insecure"), "{error}");
+}
+
+#[test]
+fn ping_stats_and_repl_talk_to_a_server() {
+    let server = TestServer::start();
+    let pong = onced(&["ping", "--server", &server.address]);
+    assert!(pong.status.success() && text(&pong.stdout).starts_with("PONG from "));
+
+    server.connect().ask("SEEN a 60s");
+    let stats = text(&onced(&["stats", "--server", &server.address]).stdout);
+    assert!(
+        stats
+            .lines()
+            .any(|line| line.split_whitespace().eq(["new", "1"])),
+        "{stats}"
+    );
+    let watched = onced(&[
+        "stats",
+        "--server",
+        &server.address,
+        "--watch",
+        "--count",
+        "2",
+    ]);
+    assert_eq!(text(&watched.stdout).lines().count(), 3);
+    let unknown = onced(&["stats", "nowhere", "--server", &server.address]);
+    assert_eq!(unknown.status.code(), Some(2));
+
+    let mut repl = Command::new(env!("CARGO_BIN_EXE_onced"))
+        .args(["repl", "--server", &server.address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    repl.stdin
+        .take()
+        .unwrap()
+        .write_all(b"SEEN b 60s\n\nHELP PING\nQUIT\nSEEN never 60s\n")
+        .unwrap();
+    let said = text(&repl.wait_with_output().unwrap().stdout);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(
+        (lines[0], lines[1], lines.last()),
+        ("NEW", "ROWS 4", Some(&"BYE"))
+    );
+}
+
+#[test]
+fn what_config_shows_is_what_config_checks() {
+    let shown = onced(&["config", "show", "--workers", "3"]);
+    let file = std::env::temp_dir().join(format!("onced-config-{}.toml", std::process::id()));
+    std::fs::write(&file, &shown.stdout).unwrap();
+    let path = file.to_str().unwrap();
+    let checked = onced(&["config", "check", path]);
+    assert_eq!(text(&checked.stdout), format!("{path}: ok\n"));
+    assert_eq!(
+        onced(&["config", "show", "--config", path]).stdout,
+        shown.stdout
+    );
+    assert!(text(&shown.stdout).contains("workers = 3\n"));
+
+    std::fs::write(&file, "workers = \"many\"\n").unwrap();
+    let wrong = onced(&["config", "check", path]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(
+        text(&wrong.stderr).contains("line 1"),
+        "{}",
+        text(&wrong.stderr)
+    );
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn completions_and_the_manual_page_know_the_subcommands() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            text(&onced(&["completions", shell]).stdout).contains("filter"),
+            "{shell}"
+        );
+    }
+    assert!(text(&onced(&["man"]).stdout).contains("onced"));
+    assert!(text(&onced(&["--help"]).stdout).contains("deduplication server"));
+}
+
+/// A pipeline of requests that does not fit one write once made the load generator spin for ever.
+#[test]
+fn bench_gets_through_pipelines_larger_than_its_buffer() {
+    let server = TestServer::start();
+    let began = Instant::now();
+    let outcome = onced(&[
+        "bench",
+        "--server",
+        &server.address,
+        "--command",
+        "mseen",
+        "--batch",
+        "200",
+        "--pipeline",
+        "64",
+        "--connections",
+        "2",
+        "--requests",
+        "1000",
+        "--seed",
+        "7",
+        "--json",
+    ]);
+    assert!(outcome.status.success(), "{}", text(&outcome.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&outcome.stdout).unwrap();
+    assert_eq!(
+        (&report["replies"], &report["errors"]),
+        (&1_000.into(), &0.into())
+    );
+    assert_eq!(report["new"], report["expected_new"]);
+    assert!(began.elapsed() < Duration::from_mins(1));
+}
+
+#[test]
+fn serve_listens_where_it_says_and_leaves_nothing_behind() {
+    let socket = std::env::temp_dir().join(format!("onced-{}.sock", std::process::id()));
+    let listen = format!("unix:{}", socket.display());
+    let mut server = Command::new(env!("CARGO_BIN_EXE_onced"))
+        .args([
+            "serve",
+            "--listen",
+            &listen,
+            "--listen",
+            "127.0.0.1:0",
+            "--max-memory",
+            "64MiB",
+        ])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    common::eventually("it answers", || {
+        onced(&["ping", "--server", &listen]).status.success()
+    });
+    assert_eq!(
+        onced(&["seen", "a", "--server", &listen]).status.code(),
+        Some(0)
+    );
+    // A second server must not take the socket of a living one away.
+    assert_eq!(
+        onced(&["serve", "--listen", &listen]).status.code(),
+        Some(2)
+    );
+    let stopped = Command::new("kill")
+        .args(["-TERM", &server.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(stopped.success());
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+    assert!(!socket.exists());
+}

@@ -59,3 +59,8 @@ pub mod server;
 pub mod store;
 pub mod time;
 pub mod wire;
+
+/// Compiles and runs the README's examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -80,6 +80,11 @@ pub fn run(cli: Cli) -> ExitCode {
         Action::Man => completions::man(),
     };
     outcome.unwrap_or_else(|error| {
+        // Whoever read the output has enough of it.
+        let is_closed_pipe = |io: &std::io::Error| io.kind() == std::io::ErrorKind::BrokenPipe;
+        if error.downcast_ref().is_some_and(is_closed_pipe) {
+            return ExitCode::SUCCESS;
+        }
         // Errors of other crates may have several lines; ours are one.
         let text = format!("{error:#}").replace('\n', " ");
         eprintln!("onced: {text}");

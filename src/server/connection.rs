@@ -260,6 +260,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn input_changed(&mut self, progressed: bool) {
         if self.input.is_empty() {
             self.input = Vec::new();
+        }
+        let is_unfinished = !self.input.is_empty() || self.decoder.is_discarding();
+        if !is_unfinished {
             self.unfinished_since = None;
         } else if progressed || self.unfinished_since.is_none() {
             self.unfinished_since = Some(Instant::now());

@@ -74,6 +74,10 @@ impl LineDecoder {
         }
     }
 
+    pub(super) fn is_discarding(&self) -> bool {
+        self.discard != Discard::Nothing
+    }
+
     /// Arranges that the body which a refused line announces is thrown away; returns whether that cannot be done.
     pub(super) fn refuse(&mut self, line: &[u8]) -> bool {
         match announced_body(line) {
@@ -259,7 +263,8 @@ fn is_blank(byte: u8) -> bool {
 /// Appends a word as [`LineDecoder`] reads it: bare where possible, quoted where not.
 pub fn push_word(word: &[u8], out: &mut Vec<u8>) {
     let is_bare = |b: &u8| b.is_ascii_graphic() && *b != b'"' && *b != b'\\';
-    if !word.is_empty() && word.iter().all(is_bare) {
+    // A bare LEN near the end of a refused line would announce a body.
+    if !word.is_empty() && word.iter().all(is_bare) && !word.eq_ignore_ascii_case(b"LEN") {
         out.extend_from_slice(word);
         return;
     }
@@ -415,6 +420,7 @@ mod tests {
         for (word, want) in [
             (&b"user-42"[..], "user-42"),
             (b"-", "-"),
+            (b"len", "\"len\""),
             (b"", "\"\""),
             (b"a b", "\"a b\""),
             (b"a\\b", "\"a\\\\b\""),

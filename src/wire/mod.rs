@@ -85,6 +85,16 @@ impl Decoder {
             .map(|framing| matches!(framing, Framing::Resp(_)))
     }
 
+    /// Whether a request that was refused is being thrown away and its end has not come: the
+    /// bytes before that are consumed, but the request is not over.
+    pub fn is_discarding(&self) -> bool {
+        match &self.dialect {
+            Some(Framing::Line(decoder)) => decoder.is_discarding(),
+            Some(Framing::Resp(decoder)) => decoder.is_discarding(),
+            None => false,
+        }
+    }
+
     /// Looks for the next request. `input` begins behind what was consumed before.
     pub fn next<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Decoded<'a> {
         let Some(&first) = input.first() else {

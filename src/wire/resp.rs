@@ -67,6 +67,10 @@ impl RespDecoder {
         }
     }
 
+    pub(super) fn is_discarding(&self) -> bool {
+        self.oversize.is_some()
+    }
+
     /// Takes in what has come; `None` when a request is complete.
     fn advance<'a>(
         &mut self,

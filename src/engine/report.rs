@@ -137,10 +137,11 @@ pub(super) fn help<'s>(asked: Option<&[u8]>) -> Answer<'s> {
         return Ok(Reply::Rows(
             native
                 .map(|spec| {
-                    (
-                        spec.name.into(),
-                        format!("{} - {}", spec.usage, spec.summary),
-                    )
+                    let told = match spec.usage {
+                        "" => spec.summary.to_owned(),
+                        usage => format!("{usage} - {}", spec.summary),
+                    };
+                    (spec.name.into(), told)
                 })
                 .collect(),
         ));

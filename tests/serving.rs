@@ -202,3 +202,15 @@ fn a_transaction_with_a_request_over_the_limit_is_not_executed() {
     assert!(aborted.starts_with("-EXECABORT"), "{aborted}");
     assert_eq!(client.call(&["GET", "a"]), "nil");
 }
+
+#[test]
+fn where_no_namespace_may_be_made_the_refusal_does_not_say_make_it() {
+    let server = TestServer::with(|raw| raw.create_namespaces = Some(false));
+    let mut client = server.connect();
+    for request in ["USE x", "NS SET x TTL 5m"] {
+        assert_eq!(
+            client.ask(request),
+            "ERR NONS no namespace 'x', and this server makes none: create-namespaces is false"
+        );
+    }
+}

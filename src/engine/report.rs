@@ -96,7 +96,7 @@ fn counters(counters: &Counters) -> Rows {
         ("dup".into(), counters.dup.to_string()),
         ("mismatch".into(), counters.mismatch.to_string()),
         ("unsure".into(), counters.unsure.to_string()),
-        ("full".into(), counters.full.to_string()),
+        ("refused".into(), counters.full.to_string()),
         ("expired".into(), counters.expired.to_string()),
         ("evicted".into(), counters.evicted.to_string()),
         ("hit_rate".into(), format!("{hit_rate:.4}")),

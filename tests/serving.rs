@@ -186,3 +186,31 @@ fn a_server_that_is_told_to_stop_answers_what_it_has_received() {
     assert_eq!(busy.rest().lines().count(), 1_000);
     assert_eq!(idle.rest(), "");
 }
+
+#[test]
+fn a_transaction_with_a_request_over_the_limit_is_not_executed() {
+    let server = TestServer::with(|raw| {
+        raw.max_request = Some("64KiB".to_owned());
+        raw.max_value = Some("1KiB".to_owned());
+    });
+    let mut client = server.connect();
+    assert_eq!(client.call(&["MULTI"]), "+OK");
+    assert_eq!(client.call(&["SET", "a", "1"]), "+QUEUED");
+    let refused = client.call(&["SET", "b", &"v".repeat(100_000)]);
+    assert_eq!(refused, "-ERR TOOBIG the request is over 65536 bytes");
+    let aborted = client.call(&["EXEC"]);
+    assert!(aborted.starts_with("-EXECABORT"), "{aborted}");
+    assert_eq!(client.call(&["GET", "a"]), "nil");
+}
+
+#[test]
+fn where_no_namespace_may_be_made_the_refusal_does_not_say_make_it() {
+    let server = TestServer::with(|raw| raw.create_namespaces = Some(false));
+    let mut client = server.connect();
+    for request in ["USE x", "NS SET x TTL 5m"] {
+        assert_eq!(
+            client.ask(request),
+            "ERR NONS no namespace 'x', and this server makes none: create-namespaces is false"
+        );
+    }
+}

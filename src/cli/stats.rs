@@ -16,7 +16,7 @@ use crate::wire::line::push_word;
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// The counters that `--watch` shows as rates.
 const RATES: [&str; 7] = [
-    "new", "dup", "mismatch", "full", "expired", "evicted", "bytes_in",
+    "new", "dup", "mismatch", "refused", "expired", "evicted", "bytes_in",
 ];
 
 /// Show a server's counters

@@ -188,7 +188,12 @@ impl Engine {
         match self.namespaces.get(name) {
             Some(found) => Ok(Arc::clone(&found)),
             None if self.create_namespaces => self.make(name),
-            None => Err(no_such(name)),
+            None => Err(Error::new(
+                Code::NoNs,
+                format!(
+                    "no namespace '{name}', and this server makes none: create-namespaces is false"
+                ),
+            )),
         }
     }
 

@@ -96,7 +96,7 @@ fn counters(counters: &Counters) -> Rows {
         ("dup".into(), counters.dup.to_string()),
         ("mismatch".into(), counters.mismatch.to_string()),
         ("unsure".into(), counters.unsure.to_string()),
-        ("full".into(), counters.full.to_string()),
+        ("refused".into(), counters.full.to_string()),
         ("expired".into(), counters.expired.to_string()),
         ("evicted".into(), counters.evicted.to_string()),
         ("hit_rate".into(), format!("{hit_rate:.4}")),
@@ -137,10 +137,11 @@ pub(super) fn help<'s>(asked: Option<&[u8]>) -> Answer<'s> {
         return Ok(Reply::Rows(
             native
                 .map(|spec| {
-                    (
-                        spec.name.into(),
-                        format!("{} - {}", spec.usage, spec.summary),
-                    )
+                    let told = match spec.usage {
+                        "" => spec.summary.to_owned(),
+                        usage => format!("{usage} - {}", spec.summary),
+                    };
+                    (spec.name.into(), told)
                 })
                 .collect(),
         ));

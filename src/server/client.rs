@@ -94,6 +94,13 @@ impl Client {
         self.dialect.encode(&Reply::Error(error), out);
     }
 
+    /// Appends the refusal of bytes that never became a request. In a transaction one request is
+    /// missing then, so none of it will be executed.
+    pub(super) fn refuse_bytes(&mut self, error: Error, out: &mut Vec<u8>) {
+        self.break_transaction();
+        self.refuse(error, out);
+    }
+
     /// Answers one request; `request` are its bytes, `args` its words.
     pub(super) fn answer(
         &mut self,

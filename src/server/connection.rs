@@ -308,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 } => {
                     at += consumed;
                     shared.engine.metrics().malformed.add(1);
-                    self.client.refuse(error, &mut self.output);
+                    self.client.refuse_bytes(error, &mut self.output);
                     if close {
                         self.phase = Phase::Closing;
                     }

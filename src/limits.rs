@@ -24,7 +24,8 @@ pub const RESP_ELEMENTS_MAX: usize = 1 << 20;
 pub const SELECT_MAX: u64 = 1_023;
 /// Bytes of a connection's name (`CLIENT SETNAME`) and of its library's.
 pub const CLIENT_NAME_BYTES_MAX: usize = 256;
-/// By how much a deadline may be rounded up before memory is given back, in milliseconds: the wheel's tick.
+/// How long after a key's deadline its memory may be given back at the earliest, in milliseconds: the
+/// wheel's tick. Answers compare the deadline itself.
 pub const WHEEL_TICK_MS: u64 = 16;
 /// Bytes of requests that `MULTI` queues for `EXEC`.
 pub const TRANSACTION_BYTES_MAX: usize = 8 << 20;

@@ -5,6 +5,7 @@
 //! Counts about keys are kept by the shards themselves.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
@@ -74,6 +75,16 @@ struct VerbMetrics {
 }
 
 impl VerbMetrics {
+    fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.errors += other.errors;
+        if let Some(latency) = &other.latency_ns {
+            self.latency_ns()
+                .add(latency)
+                .expect("all histograms have the same bounds");
+        }
+    }
+
     fn latency_ns(&mut self) -> &mut Histogram<u64> {
         self.latency_ns.get_or_insert_with(|| {
             Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS)
@@ -127,18 +138,17 @@ impl Metrics {
         let mut merged = vec![VerbMetrics::default(); verbs().len()];
         for worker in &self.workers {
             for (sum, one) in merged.iter_mut().zip(&worker.lock().0) {
-                sum.calls += one.calls;
-                sum.errors += one.errors;
-                if let Some(latency) = &one.latency_ns {
-                    sum.latency_ns()
-                        .add(latency)
-                        .expect("all histograms have the same bounds");
-                }
+                sum.add(one);
             }
         }
-        verbs()
-            .zip(merged)
-            .filter_map(|(verb, metrics)| VerbReport::of(verb, &metrics))
+        let mut reports: BTreeMap<&str, VerbMetrics> = BTreeMap::new();
+        for (verb, metrics) in verbs().zip(merged).filter(|(_, metrics)| metrics.calls > 0) {
+            // A few names mean one thing on a line and another in RESP: they are counted together.
+            reports.entry(verb.spec().name).or_default().add(&metrics);
+        }
+        reports
+            .iter()
+            .filter_map(|(name, metrics)| VerbReport::of(name, metrics))
             .collect()
     }
 
@@ -187,10 +197,10 @@ pub struct VerbReport {
 }
 
 impl VerbReport {
-    fn of(verb: Verb, metrics: &VerbMetrics) -> Option<Self> {
+    fn of(name: &'static str, metrics: &VerbMetrics) -> Option<Self> {
         let latency = metrics.latency_ns.as_ref()?;
         Some(Self {
-            name: verb.spec().name,
+            name,
             calls: metrics.calls,
             errors: metrics.errors,
             percentiles_ns: PERCENTILES

@@ -162,6 +162,14 @@ fn policy_change(args: &Args<'_>, limits: &Limits) -> Result<PolicyChange, Error
     let mut change = PolicyChange::default();
     let mut options = Options::after(args, 2);
     while let Some(name) = options.next() {
+        if !["TTL", "MAXTTL", "MODE", "MAXKEYS", "FULL"]
+            .iter()
+            .any(|known| name.is(known))
+        {
+            return Err(
+                name.unknown("TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n or FULL REJECT|EVICT")
+            );
+        }
         let value = options.value(&name)?;
         if name.is("TTL") {
             once(change.ttl_ms.is_none(), &name)?;
@@ -182,13 +190,9 @@ fn policy_change(args: &Args<'_>, limits: &Limits) -> Result<PolicyChange, Error
             let n = parse_u64(value)
                 .ok_or_else(|| Error::args("MAXKEYS takes a number of keys, 0 for no limit"))?;
             change.keys_max = Some(n);
-        } else if name.is("FULL") {
+        } else {
             once(change.evict.is_none(), &name)?;
             change.evict = Some(choice(value, "FULL", ["REJECT", "EVICT"])?);
-        } else {
-            return Err(
-                name.unknown("TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n or FULL REJECT|EVICT")
-            );
         }
     }
     Ok(change)

@@ -409,9 +409,7 @@ pub(super) fn hello<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
             name = Some(client_name(args.find(i + 1).ok_or_else(syntax)?)?);
             i += 2;
         } else if is(word, "AUTH") {
-            return Err(Error::redis(
-                "ERR AUTH called without any password configured for the default user. Are you sure your configuration is correct?",
-            ));
+            return Err(Error::redis(NO_PASSWORD));
         } else {
             return Err(Error::redis(format!(
                 "ERR Syntax error in HELLO option {}",
@@ -489,6 +487,11 @@ pub(super) fn command<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
         None => CommandsQuery::Info(args.rest(0)),
         Some(word) if is(word, "COUNT") && args.len() == 1 => CommandsQuery::Count,
         Some(word) if is(word, "LIST") && args.len() == 1 => CommandsQuery::List,
+        // Nobody needs a command twice; without a bound, one request could ask for a reply a
+        // hundred times its size.
+        Some(_) if args.len() > super::spec::verbs().len() => {
+            return Err(Error::too_big("more names than there are commands"));
+        }
         Some(word) if is(word, "INFO") => CommandsQuery::Info(args.rest(1)),
         Some(word) if is(word, "DOCS") => CommandsQuery::Docs(args.rest(1)),
         Some(word) => return Err(unknown_subcommand("COMMAND", word)),
@@ -586,9 +589,17 @@ pub(super) fn time<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
     Ok(Command::Time)
 }
 
-/// What Redis says of a command that it does not know.
+/// What Redis says where no password is set.
+const NO_PASSWORD: &str = "ERR AUTH called without any password configured for the default user. \
+                           Are you sure your configuration is correct?";
+
+/// What Redis says of a command that it does not know. The words behind `AUTH` are secrets and
+/// are not repeated.
 pub(crate) fn unknown_command(args: &Args<'_>) -> Error {
     const SHOWN_MAX: usize = 128;
+    if is(args.verb(), "AUTH") {
+        return Error::redis(NO_PASSWORD);
+    }
     let shown = |word: &[u8], room: usize| word[..word.len().min(room)].escape_ascii().to_string();
     let mut behind = String::new();
     for word in args.rest(0).iter() {
@@ -678,6 +689,6 @@ fn syntax() -> Error {
 fn unknown_subcommand(command: &str, word: &[u8]) -> Error {
     let word = word.escape_ascii();
     Error::redis(format!(
-        "ERR unknown subcommand or wrong number of arguments for '{word}'. Try {command} HELP."
+        "ERR unknown subcommand or wrong number of arguments for '{command}|{word}'"
     ))
 }

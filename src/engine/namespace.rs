@@ -46,7 +46,8 @@ impl Policy {
     /// The policy with some of it changed, if that fits together.
     pub fn with(mut self, change: &PolicyChange) -> Result<Self, Error> {
         self.ttl_max_ms = change.ttl_max_ms.unwrap_or(self.ttl_max_ms);
-        self.ttl_ms = change.ttl_ms.unwrap_or(self.ttl_ms);
+        // A default that nobody named gives way to a shorter maximum.
+        self.ttl_ms = change.ttl_ms.unwrap_or(self.ttl_ms.min(self.ttl_max_ms));
         self.mode = change.mode.unwrap_or(self.mode);
         self.keys_max = change.keys_max.unwrap_or(self.keys_max);
         self.evict = change.evict.unwrap_or(self.evict);
@@ -208,19 +209,25 @@ impl Namespace {
         policy: &Policy,
         change: impl FnOnce(&mut Shard, &mut NamespaceRoom<'_>) -> R,
     ) -> R {
+        let index = self.index(key);
         let mut room = NamespaceRoom {
             namespace: self,
+            shard: index,
             keys_max: policy.keys_max,
             evict: policy.evict,
         };
-        self.write_shard(self.index(key), |shard| change(shard, &mut room))
+        self.write_shard(index, |shard| change(shard, &mut room))
     }
 
     /// Changes a shard by its number.
     pub(super) fn write_shard<R>(&self, index: usize, change: impl FnOnce(&mut Shard) -> R) -> R {
-        let mut shard = self.shards[index].lock();
+        self.change(&mut self.shards[index].lock(), change)
+    }
+
+    /// Changes a shard that is locked, and counts what that does to keys and memory.
+    fn change<R>(&self, shard: &mut Shard, change: impl FnOnce(&mut Shard) -> R) -> R {
         let (keys, bytes) = (shard.len() as i64, shard.bytes() as isize);
-        let result = change(&mut shard);
+        let result = change(shard);
         let keys = shard.len() as i64 - keys;
         if keys != 0 {
             self.keys.fetch_add(keys, Ordering::Relaxed);
@@ -269,6 +276,8 @@ impl Drop for Namespace {
 #[derive(Debug)]
 pub(super) struct NamespaceRoom<'a> {
     namespace: &'a Namespace,
+    /// The number of the shard that asks, which is locked.
+    shard: usize,
     keys_max: u64,
     evict: bool,
 }
@@ -284,12 +293,21 @@ impl Room for NamespaceRoom<'_> {
     fn evicts(&self) -> bool {
         self.evict
     }
+
+    fn evict_elsewhere(&self) -> bool {
+        let shards = &self.namespace.shards;
+        // A shard that is busy is passed by: waiting for it while holding another could wait for ever.
+        (1..shards.len()).any(|further| {
+            let other = shards[(self.shard + further) % shards.len()].try_lock();
+            other.is_some_and(|mut other| self.namespace.change(&mut other, Shard::evict_soonest))
+        })
+    }
 }
 
 /// The refusal of a change for which there is no room.
 pub(super) fn full() -> Error {
     Error::new(
         Code::Full,
-        "no room: the memory or key limit is reached; nothing was changed",
+        "no room: the memory or key limit is reached; nothing was stored",
     )
 }

@@ -12,7 +12,7 @@ use crate::command::{
     Args, ClientCommand, Code, Command, Error, Reply, SessionCommand, lookup_line, lookup_resp,
     printable, unknown_command,
 };
-use crate::engine::Session;
+use crate::engine::{Budget, Session};
 use crate::limits::TRANSACTION_BYTES_MAX;
 use crate::metrics::Tally;
 use crate::time::Millis;
@@ -148,7 +148,7 @@ impl Client {
         if let Some(transaction) = &mut self.transaction
             && !is_transaction_control(&command)
         {
-            let queued = transaction.queue(request);
+            let queued = transaction.queue(request, self.shared.engine.budget());
             self.dialect.encode(&queued, out);
             return After::GoOn;
         }
@@ -163,7 +163,7 @@ impl Client {
             return After::GoOn;
         }
         if line::is_http(args.verb()) {
-            let text = "this is not an HTTP port; closing, so that nothing of the request runs as a command";
+            let text = "no HTTP here; closing, so that nothing of a request runs as a command (Redis commands are spoken in RESP)";
             self.refuse(Error::new(Code::Unknown, text), out);
             return After::Close;
         }
@@ -353,7 +353,11 @@ impl Drop for Client {
 }
 
 impl Transaction {
-    fn queue<'a>(&mut self, request: &[u8]) -> Reply<'a> {
+    fn queue<'a>(&mut self, request: &[u8], memory: &Budget) -> Reply<'a> {
+        if !memory.admits(request.len() as isize) {
+            self.broken = true;
+            return Error::new(Code::Full, "no memory for more of this transaction").into();
+        }
         if self.requests.len() + request.len() > TRANSACTION_BYTES_MAX {
             self.broken = true;
             return Error::too_big(format!(

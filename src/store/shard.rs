@@ -116,6 +116,11 @@ pub trait Room {
 
     /// Whether keys may be evicted to make room.
     fn evicts(&self) -> bool;
+
+    /// Evicts a key of another shard, where this one has none left to give; false if that cannot be done.
+    fn evict_elsewhere(&self) -> bool {
+        false
+    }
 }
 
 /// Room without end.
@@ -396,6 +401,15 @@ impl Shard {
         ((end as usize) < self.table.places()).then_some(end)
     }
 
+    /// Drops a key that is among the soonest to expire; false if there is none.
+    pub fn evict_soonest(&mut self) -> bool {
+        let victim = self.wheel.soonest();
+        if let Some(at) = victim {
+            self.evict(at);
+        }
+        victim.is_some()
+    }
+
     /// Takes all keys out, for the caller to drop where it hurts nobody; the counters stay.
     #[must_use]
     pub fn clear(&mut self) -> Self {
@@ -452,10 +466,13 @@ impl Shard {
             if room.admits(keys, bytes) && self.len() < ENTRIES_MAX {
                 return true;
             }
-            let victim = self.wheel.soonest().filter(|&at| Some(at) != found);
-            match victim {
-                Some(at) if room.evicts() && evictions < EVICTIONS_MAX => self.evict(at),
-                _ => return false,
+            if !room.evicts() || evictions == EVICTIONS_MAX {
+                return false;
+            }
+            match self.wheel.soonest().filter(|&at| Some(at) != found) {
+                Some(at) => self.evict(at),
+                None if room.evict_elsewhere() => {}
+                None => return false,
             }
             evictions += 1;
         }

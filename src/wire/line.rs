@@ -78,6 +78,10 @@ impl LineDecoder {
     pub(super) fn refuse(&mut self, line: &[u8]) -> bool {
         match announced_body(line) {
             Body::None => false,
+            Body::Bytes(0) => {
+                self.discard = Discard::LineEnd;
+                false
+            }
             Body::Bytes(len) if len <= DISCARD_BYTES_MAX => {
                 self.discard = Discard::Bytes(len);
                 false

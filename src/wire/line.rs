@@ -74,6 +74,10 @@ impl LineDecoder {
         }
     }
 
+    pub(super) fn is_discarding(&self) -> bool {
+        self.discard != Discard::Nothing
+    }
+
     /// Arranges that the body which a refused line announces is thrown away; returns whether that cannot be done.
     pub(super) fn refuse(&mut self, line: &[u8]) -> bool {
         match announced_body(line) {

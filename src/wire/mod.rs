@@ -111,6 +111,16 @@ impl Decoder {
         }
     }
 
+    /// Whether what was consumed last belongs to a request whose end is still to come: a refused
+    /// body, or a request over the limit, that is being thrown away.
+    pub fn is_discarding(&self) -> bool {
+        match &self.dialect {
+            Some(Framing::Line(decoder)) => decoder.is_discarding(),
+            Some(Framing::Resp(decoder)) => decoder.is_discarding(),
+            None => false,
+        }
+    }
+
     /// Says that the request of these bytes was refused, so that a body that it announced never
     /// runs as a command; returns whether the connection must close because nobody can tell where the body ends.
     #[must_use]

@@ -43,6 +43,10 @@ enum Broken {
 }
 
 impl RespDecoder {
+    pub(super) fn is_discarding(&self) -> bool {
+        self.oversize.is_some()
+    }
+
     pub(super) fn next<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Decoded<'a> {
         match self.advance(input, limits) {
             Ok(Some(skipped)) => skipped,

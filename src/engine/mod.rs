@@ -40,7 +40,7 @@ use parking_lot::Mutex;
 pub use budget::Budget;
 pub use namespace::{Namespace, Policy};
 
-use crate::command::{Code, Command, Error, PolicyChange, Reply};
+use crate::command::{Code, Command, Error, PolicyChange, Reply, Seen, Single};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::{Ask, Secret, Shard, Verdict};
@@ -219,11 +219,10 @@ impl Engine {
         command: &Command<'_>,
         now: Millis,
     ) -> Reply<'s> {
-        if session.namespace.is_dropped() {
+        if session.namespace.is_dropped() && !names_its_namespace(command) {
             match self.open(session.namespace.name()) {
                 Ok(again) => session.namespace = again,
-                Err(error) if !names_its_namespace(command) => return error.into(),
-                Err(_) => {}
+                Err(error) => return error.into(),
             }
         }
         let here = Here { engine: self, now };
@@ -305,6 +304,29 @@ fn names_its_namespace(command: &Command<'_>) -> bool {
             | Command::BfReserve { .. }
             | Command::BfCard { .. }
             | Command::BfInfo { .. }
+            | Command::Seen(Seen {
+                namespace: Some(_),
+                ..
+            })
+            | Command::Touch {
+                at: Single {
+                    namespace: Some(_),
+                    ..
+                },
+                ..
+            }
+            | Command::TtlLeft {
+                at: Single {
+                    namespace: Some(_),
+                    ..
+                },
+            }
+            | Command::Inspect {
+                at: Single {
+                    namespace: Some(_),
+                    ..
+                },
+            }
     )
 }
 

@@ -240,7 +240,7 @@ impl Client {
 
     fn break_transaction(&mut self) {
         if let Some(transaction) = &mut self.transaction {
-            transaction.broken = true;
+            transaction.give_up();
         }
     }
 
@@ -353,17 +353,34 @@ impl Drop for Client {
 }
 
 impl Transaction {
-    fn queue<'a>(&mut self, request: &[u8], memory: &Budget) -> Reply<'a> {
-        if !memory.admits(request.len() as isize) {
-            self.broken = true;
-            return Error::new(Code::Full, "no memory for more of this transaction").into();
+    /// Nothing of it will be executed.
+    fn give_up(&mut self) {
+        self.broken = true;
+        self.requests = Vec::new();
+    }
+
+    fn queue<'a>(&mut self, request: &[u8], budget: &Budget) -> Reply<'a> {
+        if self.broken {
+            // It will never be executed, so there is nothing to keep.
+            return Reply::Word("QUEUED");
         }
         if self.requests.len() + request.len() > TRANSACTION_BYTES_MAX {
-            self.broken = true;
+            self.give_up();
             return Error::too_big(format!(
                 "a transaction has at most {TRANSACTION_BYTES_MAX} bytes"
             ))
             .into();
+        }
+        // A buffer that grows doubles.
+        let room = self.requests.capacity();
+        let growth = if self.requests.len() + request.len() > room {
+            room.max(request.len())
+        } else {
+            0
+        };
+        if !budget.admits(growth as isize) {
+            self.give_up();
+            return Error::new(Code::Full, "no memory for more of this transaction").into();
         }
         self.requests.extend_from_slice(request);
         self.count += 1;

@@ -80,6 +80,8 @@ struct Connection<S> {
     backlog: bool,
     phase: Phase,
     draining: bool,
+    /// Whether the last execution came to the end of a request.
+    progressed: bool,
     /// Since when a request has been unfinished.
     unfinished_since: Option<Instant>,
     /// Since when the client has left too many replies unread.
@@ -112,6 +114,7 @@ pub(super) async fn serve<S>(
         backlog: false,
         phase: Phase::Open,
         draining: false,
+        progressed: false,
         unfinished_since: None,
         stalled_since: None,
         timer: None,
@@ -230,21 +233,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn take_in(&mut self, received: &[u8]) {
         if self.input.is_empty() {
             let consumed = self.execute(received);
-            self.keep(&received[consumed..], consumed > 0);
+            self.keep(&received[consumed..]);
             return;
         }
-        if !self.keep(received, false) {
+        self.progressed = false;
+        if !self.keep(received) {
             return;
         }
         let input = std::mem::take(&mut self.input);
         let consumed = self.execute(&input);
         self.input = input;
         self.input.drain(..consumed);
-        self.input_changed(consumed > 0);
+        self.input_changed();
     }
 
     /// Keeps the beginning of a request; false if there is no memory for it.
-    fn keep(&mut self, received: &[u8], progressed: bool) -> bool {
+    fn keep(&mut self, received: &[u8]) -> bool {
         if !received.is_empty() && !self.shared.engine.budget().admits(received.len() as isize) {
             self.close_with(Error::new(
                 Code::Full,
@@ -253,18 +257,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return false;
         }
         self.input.extend_from_slice(received);
-        self.input_changed(progressed);
+        self.input_changed();
         true
     }
 
-    fn input_changed(&mut self, progressed: bool) {
+    fn input_changed(&mut self) {
         if self.input.is_empty() {
             self.input = Vec::new();
         }
-        let is_unfinished = !self.input.is_empty() || self.decoder.is_discarding();
-        if !is_unfinished {
+        if self.input.is_empty() && !self.decoder.is_discarding() {
             self.unfinished_since = None;
-        } else if progressed || self.unfinished_since.is_none() {
+        } else if self.progressed || self.unfinished_since.is_none() {
             self.unfinished_since = Some(Instant::now());
         }
     }
@@ -277,6 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let limits = shared.engine.limits();
         let mut at = 0;
         self.backlog = false;
+        self.progressed = false;
         while self.phase != Phase::Closing {
             if self.unread() > unread_max {
                 self.backlog = true;
@@ -288,8 +292,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             match self.decoder.next(&input[at..], limits) {
                 Decoded::Incomplete => break,
-                Decoded::Skip { consumed } => at += consumed,
+                Decoded::Skip { consumed } => {
+                    at += consumed;
+                    // What is thrown away piece by piece wins no time.
+                    self.progressed |= !self.decoder.is_discarding();
+                }
                 Decoded::Request { consumed, args } => {
+                    self.progressed = true;
                     let request = &input[at..at + consumed];
                     at += consumed;
                     let after = self
@@ -307,6 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     close,
                 } => {
                     at += consumed;
+                    self.progressed = true;
                     shared.engine.metrics().malformed.add(1);
                     self.client.refuse_bytes(error, &mut self.output);
                     if close {

@@ -58,7 +58,7 @@ impl LineDecoder {
         recycle(&mut self.spans);
         recycle(&mut self.scratch);
         if let Err(reason) = split_words(line, &mut self.spans, &mut self.scratch) {
-            let close = self.refuse(line);
+            let close = self.refuse(line) || is_http(first_word(line));
             return Decoded::Refused {
                 consumed,
                 error: Error::new(Code::Syntax, reason),
@@ -82,6 +82,10 @@ impl LineDecoder {
     pub(super) fn refuse(&mut self, line: &[u8]) -> bool {
         match announced_body(line) {
             Body::None => false,
+            Body::Bytes(0) => {
+                self.discard = Discard::LineEnd;
+                false
+            }
             Body::Bytes(len) if len <= DISCARD_BYTES_MAX => {
                 self.discard = Discard::Bytes(len);
                 false
@@ -162,6 +166,13 @@ fn announced_body(line: &[u8]) -> Body {
     parse_u64(len)
         .and_then(|len| usize::try_from(len).ok())
         .map_or(Body::Unreadable, Body::Bytes)
+}
+
+/// A line's first word, as it was sent.
+fn first_word(line: &[u8]) -> &[u8] {
+    line.split(|&b| is_blank(b))
+        .find(|word| !word.is_empty())
+        .unwrap_or_default()
 }
 
 /// Whether a line whose verb nobody knows is of an HTTP request. Such a connection is closed:

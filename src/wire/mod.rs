@@ -85,16 +85,6 @@ impl Decoder {
             .map(|framing| matches!(framing, Framing::Resp(_)))
     }
 
-    /// Whether a request that was refused is being thrown away and its end has not come: the
-    /// bytes before that are consumed, but the request is not over.
-    pub fn is_discarding(&self) -> bool {
-        match &self.dialect {
-            Some(Framing::Line(decoder)) => decoder.is_discarding(),
-            Some(Framing::Resp(decoder)) => decoder.is_discarding(),
-            None => false,
-        }
-    }
-
     /// Looks for the next request. `input` begins behind what was consumed before.
     pub fn next<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Decoded<'a> {
         let Some(&first) = input.first() else {
@@ -118,6 +108,16 @@ impl Decoder {
         match framing {
             Framing::Line(decoder) => decoder.next(input, limits),
             Framing::Resp(decoder) => decoder.next(input, limits),
+        }
+    }
+
+    /// Whether what was consumed last belongs to a request whose end is still to come: a refused
+    /// body, or a request over the limit, that is being thrown away.
+    pub fn is_discarding(&self) -> bool {
+        match &self.dialect {
+            Some(Framing::Line(decoder)) => decoder.is_discarding(),
+            Some(Framing::Resp(decoder)) => decoder.is_discarding(),
+            None => false,
         }
     }
 

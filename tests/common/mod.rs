@@ -9,7 +9,9 @@
     reason = "a test fails by panicking"
 )]
 
-use std::io::{BufRead, BufReader, Read, Write};
+pub mod scenario;
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -70,6 +72,11 @@ impl TestServer {
 
     pub fn connect(&self) -> Client {
         Client::new(TcpStream::connect(&self.address).unwrap())
+    }
+
+    /// One of the numbers that `STATS` tells, asked on a connection of its own.
+    pub fn gauge(&self, name: &str) -> u64 {
+        self.connect().gauge(name)
     }
 
     /// Tells the server to stop, without waiting.
@@ -144,19 +151,28 @@ impl Client {
         lines
     }
 
+    /// One of the numbers that `STATS` tells; 0 if it is not among them.
+    pub fn gauge(&mut self, name: &str) -> u64 {
+        self.ask_all("STATS")
+            .iter()
+            .find_map(|row| row.strip_prefix(name)?.strip_prefix(' '))
+            .map_or(0, |number| number.parse().unwrap())
+    }
+
     /// Sends a RESP array and returns the reply in the notation of [`Client::resp`].
     pub fn call(&mut self, words: &[&str]) -> String {
         self.send(resp_request(words));
         self.resp()
     }
 
-    /// One RESP reply, written as `+OK`, `-ERR ...`, `:1`, `$text`, `nil`, `[a, b]`, `{k: v}`, `#t`.
+    /// One RESP reply, written as `+OK`, `-ERR ...`, `:1`, `$text`, `nil`, `[a, b]`,
+    /// and in RESP3 `{k: v}`, `#t`, `_`.
     pub fn resp(&mut self) -> String {
         let line = self.line();
         let (kind, rest) = line.split_at(1);
         match kind {
             "+" | "-" | ":" | "#" => line,
-            "_" => "nil".to_owned(),
+            "_" => "_".to_owned(),
             "$" if rest == "-1" => "nil".to_owned(),
             "$" => {
                 let mut body = vec![0; rest.parse::<usize>().unwrap() + 2];
@@ -177,6 +193,16 @@ impl Client {
                 format!("{{{}}}", pairs.join(", "))
             }
             _ => panic!("not RESP: {line}"),
+        }
+    }
+
+    /// Whether the server has closed the connection, by an end or a reset, with nothing left to read.
+    pub fn is_closed(&mut self) -> bool {
+        let mut byte = [0];
+        match self.reader.read(&mut byte) {
+            Ok(0) => true,
+            Ok(_) => false,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
         }
     }
 

@@ -1,0 +1,533 @@
+//! Every verb of the line protocol: its answers, and every refusal it can give.
+//!
+//! Limits are in `limits.rs`, hostile bytes in `hostile.rs`. The last test compares with the
+//! command table: a verb without a scenario fails it.
+
+mod common;
+
+use common::TestServer;
+use common::scenario::{CLOSED, Step, play_lines, scenarios};
+use onced::command::spec::{Home, verbs};
+
+const SEEN_USAGE: &str =
+    "ERR ARGS usage: SEEN key [ttl] [SLIDE|FIXED] [FP hex] [AT unixms] [NS name]";
+const NO_UNIT: &str = "ERR ARGS a duration needs a unit: 250ms, 10s, 5m, 24h or 7d (is a bare number seconds or milliseconds?)";
+const NO_DURATION: &str =
+    "ERR ARGS not a duration: write a whole number and a unit, such as 250ms, 10s, 5m, 24h or 7d";
+const OVERFLOW: &str = "ERR RANGE the duration is too long to be represented";
+const TOO_LONG: &str = "ERR RANGE the longest ttl here is 365d";
+const ZERO: &str = "ERR RANGE a ttl is at least 1ms";
+const NEGATIVE: &str = "ERR RANGE a ttl is not negative";
+const EMPTY_KEY: &str = "ERR ARGS a key has at least one byte";
+const BAD_FP: &str = "ERR ARGS FP takes 1 to 32 hex digits";
+const BAD_NAME: &str = "ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . -";
+const FULL: &str = "ERR FULL no room: the memory or key limit is reached; nothing was changed";
+const NS_USAGE: &str =
+    "ERR ARGS usage: NS LIST, NS INFO name, NS SET name [options], NS PURGE name, NS DROP name";
+const BAD_ESCAPE: &str = r#"ERR SYNTAX unknown escape; known are \" \\ \n \r \t \xHH"#;
+
+scenarios! { play_lines;
+    seen_answers_new_then_dup: &[
+        ("SEEN order-17 60s", "NEW"),
+        ("SEEN order-17 60s", "DUP"),
+        ("seen order-17", "DUP"),
+        ("SEEN order-18", "NEW"),
+        ("TTL order-18", "~3600000"),
+        ("SEEN order-19 -", "NEW"),
+        ("TTL order-19", "~3600000"),
+        ("SEEN order-20 1ms", "NEW"),
+        ("\tSEEN   order-17\t60s  ", "DUP"),
+        ("SEEN order-17 60s\r", "DUP"),
+    ];
+    seen_takes_every_unit: &[
+        ("SEEN a 900000ms", "NEW"), ("TTL a", "~900000"),
+        ("SEEN b 900s", "NEW"), ("TTL b", "~900000"),
+        ("SEEN c 15m", "NEW"), ("TTL c", "~900000"),
+        ("SEEN d 24h", "NEW"), ("TTL d", "~86400000"),
+        ("SEEN e 365D", "NEW"), ("TTL e", "~31536000000"),
+    ];
+    seen_refuses_lives_that_are_none: &[
+        ("SEEN k 60", NO_UNIT),
+        ("SEEN k 0", NO_UNIT),
+        ("SEEN k 60x", NO_DURATION),
+        ("SEEN k banana", NO_DURATION),
+        ("SEEN k 1.5h", NO_DURATION),
+        ("SEEN k 1h30m", NO_DURATION),
+        ("SEEN k \"\"", NO_DURATION),
+        ("SEEN k 0s", ZERO),
+        ("SEEN k 0ms", ZERO),
+        ("SEEN k -1s", NEGATIVE),
+        ("SEEN k -1", NEGATIVE),
+        ("SEEN k 366d", TOO_LONG),
+        ("SEEN k 31536000001ms", TOO_LONG),
+        ("SEEN k 9223372036854775807ms", TOO_LONG),
+        ("SEEN k 9223372036854775808ms", TOO_LONG),
+        ("SEEN k 18446744073709551615ms", TOO_LONG),
+        ("SEEN k 18446744073709551616ms", OVERFLOW),
+        ("SEEN k 213503982335d", OVERFLOW),
+        ("PEEK k", "N"),
+    ];
+    seen_refuses_words_that_do_not_fit: &[
+        ("SEEN", SEEN_USAGE),
+        ("SEEN k 60s SLIDE FP a AT {now} NS default more", SEEN_USAGE),
+        ("SEEN \"\" 60s", EMPTY_KEY),
+        ("SEEN k 60s WHAT", "ERR ARGS unknown option 'WHAT'; expected SLIDE, FIXED, FP hex, AT unixms or NS name"),
+        ("SEEN k 60s 60s", "ERR ARGS unknown option '60s'; expected SLIDE, FIXED, FP hex, AT unixms or NS name"),
+        ("SEEN k 60s {x*50}", "ERR ARGS unknown option '{x*40}'...; expected SLIDE, FIXED, FP hex, AT unixms or NS name"),
+        (r#"SEEN k 60s "\x00\n""#, r"ERR ARGS unknown option '\x00\n'; expected SLIDE, FIXED, FP hex, AT unixms or NS name"),
+        ("SEEN k 60s SLIDE SLIDE", "ERR ARGS 'SLIDE' is given twice, or contradicts another option"),
+        ("SEEN k SLIDE FIXED", "ERR ARGS 'FIXED' is given twice, or contradicts another option"),
+        ("SEEN k FP a FP a", "ERR ARGS 'FP' is given twice, or contradicts another option"),
+        ("SEEN k AT {now} AT {now}", "ERR ARGS 'AT' is given twice, or contradicts another option"),
+        ("SEEN k NS default NS default", "ERR ARGS 'NS' is given twice, or contradicts another option"),
+        ("SEEN k 60s FP", "ERR ARGS 'FP' needs a value"),
+        ("SEEN k AT", "ERR ARGS 'AT' needs a value"),
+        ("SEEN k ns", "ERR ARGS 'ns' needs a value"),
+        ("PEEK k", "N"),
+    ];
+    seen_judges_fingerprints: &[
+        ("SEEN k 60s FP xyz", BAD_FP),
+        ("SEEN k 60s FP \"\"", BAD_FP),
+        ("SEEN k 60s FP -1", BAD_FP),
+        ("SEEN k 60s FP {0*33}", BAD_FP),
+        ("SEEN k 60s FP 0a", "NEW"),
+        ("SEEN k 60s FP 0a", "DUP"),
+        ("SEEN k 60s FP 0A", "DUP"),
+        ("SEEN k 60s FP a", "MISMATCH"),
+        ("SEEN k 60s", "DUP"),
+        ("SEEN k 1h SLIDE FP b", "MISMATCH"),
+        ("TTL k", "~60000"),
+        ("INSPECT k", "ROWS 3 | state seen | expires_in_ms ~60000 | fingerprint 0a"),
+        ("SEEN long 60s FP {f*32}", "NEW"),
+        ("INSPECT long", "ROWS 3 | state seen | expires_in_ms ~60000 | fingerprint {f*32}"),
+        ("SEEN plain 60s", "NEW"),
+        ("SEEN plain 60s FP a", "DUP"),
+        ("INSPECT plain", "ROWS 2 | state seen | expires_in_ms ~60000"),
+    ];
+    a_fixed_window_stays_and_a_sliding_one_moves: &[
+        ("SEEN k 60s", "NEW"),
+        ("SEEN k 1h", "DUP"),
+        ("SEEN k 1h FIXED", "DUP"),
+        ("TTL k", "~60000"),
+        ("SEEN k 1h SLIDE", "DUP"),
+        ("TTL k", "~3600000"),
+        ("SEEN k 1s SLIDE", "DUP"),
+        ("TTL k", "~3600000"),
+        ("NS SET sliding MODE SLIDE", "OK"),
+        ("USE sliding", "OK"),
+        ("SEEN k 60s", "NEW"),
+        ("SEEN k 1h FIXED", "DUP"),
+        ("TTL k", "~60000"),
+        ("MSEEN 30m k k", "DD"),
+        ("TTL k", "~1800000"),
+        ("SEEN k 1h", "DUP"),
+        ("TTL k", "~3600000"),
+    ];
+    an_event_has_its_own_time: &[
+        ("SEEN ahead 60s AT {now+120000}", "NEW"),
+        ("TTL ahead", "~180000"),
+        ("SEEN far 60s AT {now+299000}", "NEW"),
+        ("SEEN farther 60s AT {now+302000}", "ERR RANGE AT lies more than 5m ahead of the server's clock"),
+        ("SEEN farthest 60s AT 18446744073709551615", "ERR RANGE AT lies more than 5m ahead of the server's clock"),
+        ("SEEN beyond 60s AT 18446744073709551616", "ERR ARGS AT takes a moment in Unix milliseconds"),
+        ("SEEN now 60s AT -1", "ERR ARGS AT takes a moment in Unix milliseconds"),
+        ("SEEN now 60s AT noon", "ERR ARGS AT takes a moment in Unix milliseconds"),
+        ("PEEK farther farthest beyond now", "NNNN"),
+        ("SEEN past 60s AT {now-30000}", "NEW"),
+        ("TTL past", "~60000"),
+        // Nobody can say whether an event that is older than its window was seen in it: that is counted.
+        ("STATS default", "ROWS…| unsure 0 |…"),
+        ("SEEN old 60s AT {now-61000}", "NEW"),
+        ("SEEN old 60s AT {now-61000}", "DUP"),
+        ("TTL old", "~60000"),
+        ("SEEN oldest 60s AT 0", "NEW"),
+        ("STATS default", "ROWS…| unsure 2 |…"),
+    ];
+    mseen_answers_a_letter_per_key: &[
+        ("MSEEN 60s a b b a c", "NNDDN"),
+        ("MSEEN - a d", "DN"),
+        ("TTL d", "~3600000"),
+        ("MSEEN", "ERR ARGS usage: MSEEN ttl key..."),
+        ("MSEEN 60s", "ERR ARGS usage: MSEEN ttl key..."),
+        ("MSEEN e f", NO_DURATION),
+        ("MSEEN 60 e", NO_UNIT),
+        ("MSEEN 0s e", ZERO),
+        ("MSEEN -1s e", NEGATIVE),
+        ("MSEEN 366d e", TOO_LONG),
+        ("MSEEN 18446744073709551616ms e", OVERFLOW),
+        // All words are checked before the first key is executed.
+        ("MSEEN 60s e \"\"", EMPTY_KEY),
+        ("MSEEN 60s e {k*8193}", "ERR TOOBIG the key has 8193 bytes; the longest is 8192"),
+        ("PEEK e", "N"),
+    ];
+    peek_changes_nothing: &[
+        ("PEEK k", "N"),
+        ("PEEK k", "N"),
+        ("SEEN k 60s", "NEW"),
+        ("PEEK j k j k", "NDND"),
+        ("PEEK", "ERR ARGS usage: PEEK key..."),
+        ("PEEK k \"\"", EMPTY_KEY),
+    ];
+    forget_counts_what_was_there: &[
+        ("FORGET k", "OK 0"),
+        ("MSEEN 60s a b c", "NNN"),
+        ("FORGET a b b d", "OK 2"),
+        ("PEEK a b c", "NND"),
+        ("SEEN a 60s", "NEW"),
+        ("FORGET", "ERR ARGS usage: FORGET key..."),
+        ("FORGET c \"\"", EMPTY_KEY),
+        ("PEEK c", "D"),
+    ];
+    touch_sets_the_end: &[
+        ("TOUCH k 60s", "NIL"),
+        ("PEEK k", "N"),
+        ("SEEN k 60s", "NEW"),
+        ("TOUCH k 1h", "OK"), ("TTL k", "~3600000"),
+        ("TOUCH k 60s", "OK"), ("TTL k", "~60000"),
+        ("TOUCH k 30s GT", "OK"), ("TTL k", "~60000"),
+        ("touch k 5m gt", "OK"), ("TTL k", "~300000"),
+        ("TOUCH k -", "OK"), ("TTL k", "~3600000"),
+        ("TOUCH", "ERR ARGS usage: TOUCH key ttl [GT] [NS name]"),
+        ("TOUCH k", "ERR ARGS usage: TOUCH key ttl [GT] [NS name]"),
+        ("TOUCH k 1s GT NS default more", "ERR ARGS usage: TOUCH key ttl [GT] [NS name]"),
+        ("TOUCH k 60", NO_UNIT),
+        ("TOUCH k soon", NO_DURATION),
+        ("TOUCH k 0s", ZERO),
+        ("TOUCH k -1s", NEGATIVE),
+        ("TOUCH k 366d", TOO_LONG),
+        ("TOUCH k 18446744073709551616ms", OVERFLOW),
+        ("TOUCH \"\" 60s", EMPTY_KEY),
+        ("TOUCH k 60s GT GT", "ERR ARGS 'GT' is given twice, or contradicts another option"),
+        ("TOUCH k 60s NS a NS", "ERR ARGS 'NS' is given twice, or contradicts another option"),
+        ("TOUCH k 60s LT", "ERR ARGS unknown option 'LT'; expected GT or NS name"),
+        ("TOUCH k 60s NS", "ERR ARGS 'NS' needs a value"),
+        ("TTL k", "~3600000"),
+    ];
+    ttl_tells_what_is_left: &[
+        ("TTL k", "NIL"),
+        ("SEEN k 60s", "NEW"),
+        ("TTL k", "~60000"),
+        ("TTL", "ERR ARGS usage: TTL key [NS name]"),
+        ("TTL k NS default more", "ERR ARGS usage: TTL key [NS name]"),
+        ("TTL \"\"", EMPTY_KEY),
+        ("TTL k WHAT", "ERR ARGS unknown option 'WHAT'; expected NS name"),
+        ("TTL k NS", "ERR ARGS 'NS' needs a value"),
+    ];
+    inspect_tells_what_is_known: &[
+        ("INSPECT k", "NIL"),
+        ("SEEN k 60s", "NEW"),
+        ("INSPECT k", "ROWS 2 | state seen | expires_in_ms ~60000"),
+        ("INSPECT", "ERR ARGS usage: INSPECT key [NS name]"),
+        ("INSPECT k NS default more", "ERR ARGS usage: INSPECT key [NS name]"),
+        ("INSPECT \"\"", EMPTY_KEY),
+        ("INSPECT k WHAT", "ERR ARGS unknown option 'WHAT'; expected NS name"),
+        ("INSPECT k NS", "ERR ARGS 'NS' needs a value"),
+    ];
+    a_request_may_name_its_namespace: &[
+        ("SEEN k 60s NS other", "ERR NONS no namespace 'other'; make it with NS SET other"),
+        ("TOUCH k 60s NS other", "ERR NONS no namespace 'other'; make it with NS SET other"),
+        ("TTL k NS other", "ERR NONS no namespace 'other'; make it with NS SET other"),
+        ("INSPECT k NS other", "ERR NONS no namespace 'other'; make it with NS SET other"),
+        ("NS SET other TTL 2h", "OK"),
+        ("SEEN k NS other", "NEW"),
+        ("TTL k NS other", "~7200000"),
+        ("TOUCH k 1h NS other GT", "OK"),
+        ("INSPECT k NS other", "ROWS 2 | state seen | expires_in_ms ~7200000"),
+        ("PEEK k", "N"),
+        ("TTL k", "NIL"),
+        ("SEEN k 60s NS default", "NEW"),
+        ("SEEN k 60s", "DUP"),
+        ("SEEN k NS \"\"", BAD_NAME),
+        ("SEEN k NS \"a b\"", BAD_NAME),
+        ("SEEN k NS a/b", BAD_NAME),
+        ("SEEN k NS {n*65}", BAD_NAME),
+        ("TTL k NS é", BAD_NAME),
+        ("TOUCH k 1s NS a:b", BAD_NAME),
+        ("INSPECT k NS *", BAD_NAME),
+    ];
+    use_chooses_and_makes_a_namespace: &[
+        ("SEEN k 60s", "NEW"),
+        ("USE other", "OK"),
+        ("SEEN k 60s", "NEW"),
+        ("USE default", "OK"),
+        ("SEEN k 60s", "DUP"),
+        ("USE Other", "OK"),
+        ("SEEN k 60s", "NEW"),
+        ("USE A-z0_9.", "OK"),
+        ("USE", "ERR ARGS usage: USE name"),
+        ("USE a b", "ERR ARGS usage: USE name"),
+        ("USE \"\"", BAD_NAME),
+        ("USE a:b", BAD_NAME),
+        ("NS LIST", "ROWS 4 | A-z0_9. keys=0 | Other keys=1 | default keys=1 | other keys=1"),
+    ];
+    ns_makes_sets_and_tells: &[
+        ("NS LIST", "ROWS 1 | default keys=0"),
+        ("NS SET plain", "OK"),
+        ("NS INFO plain", "ROWS 16 | name plain | ttl 1h | maxttl 365d | mode FIXED | maxkeys 0 | full REJECT | keys 0 | bytes … | new 0 | dup 0 | mismatch 0 | unsure 0 | full 0 | expired 0 | evicted 0 | hit_rate 0.0000"),
+        ("ns set all ttl 10m maxttl 20m mode slide maxkeys 5 full evict", "OK"),
+        ("NS INFO all", "ROWS 16 | name all | ttl 10m | maxttl 20m | mode SLIDE | maxkeys 5 | full EVICT |…"),
+        // What is not named stays.
+        ("NS SET all MODE FIXED", "OK"),
+        ("NS INFO all", "ROWS 16 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 5 | full EVICT |…"),
+        ("NS SET all FULL REJECT MAXKEYS 0", "OK"),
+        ("NS INFO all", "ROWS 16 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 0 | full REJECT |…"),
+        ("NS LIST", "ROWS 3 | all keys=0 | default keys=0 | plain keys=0"),
+        ("USE all", "OK"),
+        ("SEEN k", "NEW"), ("TTL k", "~600000"),
+        ("SEEN j 20m", "NEW"),
+        ("SEEN i 21m", "ERR RANGE the longest ttl here is 20m"),
+        ("MSEEN 21m i", "ERR RANGE the longest ttl here is 20m"),
+        ("TOUCH k 21m", "ERR RANGE the longest ttl here is 20m"),
+        ("NS SET default TTL 2h", "OK"),
+        ("USE default", "OK"),
+        ("SEEN k", "NEW"), ("TTL k", "~7200000"),
+    ];
+    ns_refuses_what_does_not_fit: &[
+        ("NS", "ERR ARGS usage: NS LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] | PURGE name | DROP name"),
+        ("NS SET p TTL 1h MAXTTL 2h MODE FIXED MAXKEYS 1 FULL EVICT MORE", "ERR ARGS usage: NS LIST | INFO…"),
+        ("NS LIST all", NS_USAGE),
+        ("NS INFO", NS_USAGE),
+        ("NS SET", NS_USAGE),
+        ("NS WHAT", NS_USAGE),
+        ("NS WHAT p", NS_USAGE),
+        ("NS INFO p more", NS_USAGE),
+        ("NS PURGE p FORCED", NS_USAGE),
+        ("NS INFO \"\"", BAD_NAME),
+        ("NS SET a:b", BAD_NAME),
+        ("NS SET {n*65}", BAD_NAME),
+        ("NS PURGE a:b", BAD_NAME),
+        ("NS DROP a:b", BAD_NAME),
+        ("NS INFO p", "ERR NONS no namespace 'p'; make it with NS SET p"),
+        ("NS PURGE p", "ERR NONS no namespace 'p'; make it with NS SET p"),
+        ("NS DROP p", "ERR NONS no namespace 'p'; make it with NS SET p"),
+        ("NS SET p TTL 2h MAXTTL 1h", "ERR RANGE the namespace's ttl (2h) would exceed its longest (1h)"),
+        ("NS SET p MAXTTL 1m", "ERR RANGE the namespace's ttl (1h) would exceed its longest (1m)"),
+        ("NS SET p TTL 366d", "ERR RANGE the server's longest ttl is 365d"),
+        ("NS SET p MAXTTL 366d", "ERR RANGE the server's longest ttl is 365d"),
+        ("NS SET p TTL 0s", ZERO),
+        ("NS SET p TTL 60", NO_UNIT),
+        ("NS SET p TTL -", NEGATIVE),
+        ("NS SET p MAXTTL -1s", NEGATIVE),
+        ("NS SET p MAXTTL 18446744073709551616ms", OVERFLOW),
+        ("NS SET p MODE BOTH", "ERR ARGS MODE is FIXED or SLIDE"),
+        ("NS SET p FULL MAYBE", "ERR ARGS FULL is REJECT or EVICT"),
+        ("NS SET p MAXKEYS many", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
+        ("NS SET p MAXKEYS -1", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
+        ("NS SET p MAXKEYS 18446744073709551616", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
+        ("NS SET p TTL", "ERR ARGS 'TTL' needs a value"),
+        ("NS SET p WHAT 1", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n or FULL REJECT|EVICT"),
+        ("NS SET p TTL 1s TTL 1s", "ERR ARGS 'TTL' is given twice, or contradicts another option"),
+        ("NS SET p MAXTTL 2h MAXTTL 2h", "ERR ARGS 'MAXTTL' is given twice, or contradicts another option"),
+        ("NS SET p MODE FIXED MODE SLIDE", "ERR ARGS 'MODE' is given twice, or contradicts another option"),
+        ("NS SET p MAXKEYS 1 MAXKEYS 2", "ERR ARGS 'MAXKEYS' is given twice, or contradicts another option"),
+        ("NS SET p FULL EVICT FULL EVICT", "ERR ARGS 'FULL' is given twice, or contradicts another option"),
+        // None of these made it.
+        ("NS LIST", "ROWS 1 | default keys=0"),
+        // A refused change changes nothing.
+        ("NS SET p TTL 10m MAXTTL 20m", "OK"),
+        ("NS SET p MODE SLIDE TTL 30m", "ERR RANGE the namespace's ttl (30m) would exceed its longest (20m)"),
+        ("NS INFO p", "ROWS 16 | name p | ttl 10m | maxttl 20m | mode FIXED |…"),
+    ];
+    purge_empties_and_drop_removes: &[
+        ("USE p", "OK"),
+        ("NS SET p TTL 10m", "OK"),
+        ("MSEEN 60s a b c", "NNN"),
+        ("NS PURGE p", "OK"),
+        ("NS INFO p", "ROWS 16 | name p | ttl 10m |… | keys 0 |…"),
+        ("PEEK a b c", "NNN"),
+        ("MSEEN 60s a b c", "NNN"),
+        ("NS DROP p", "OK"),
+        ("NS INFO p", "ERR NONS no namespace 'p'; make it with NS SET p"),
+        ("NS DROP p", "ERR NONS no namespace 'p'; make it with NS SET p"),
+        // The connection still means that name: it is made again, as new.
+        ("SEEN a", "NEW"),
+        ("TTL a", "~3600000"),
+        ("NS LIST", "ROWS 2 | default keys=0 | p keys=1"),
+        ("NS DROP default", "ERR ARGS the default namespace stays; NS PURGE default empties it"),
+        ("USE default", "OK"),
+        ("SEEN a", "NEW"),
+        ("NS PURGE default", "OK"),
+        ("SEEN a", "NEW"),
+    ];
+    a_full_namespace_rejects: &[
+        ("NS SET small MAXKEYS 2", "OK"),
+        ("USE small", "OK"),
+        ("MSEEN 60s a b c", "NNE"),
+        ("SEEN c 60s", FULL),
+        ("SEEN a 60s", "DUP"),
+        ("PEEK a b c", "DDN"),
+        ("TOUCH a 1h", "OK"),
+        ("STATS small", "ROWS…| full 2 |…"),
+        ("FORGET a", "OK 1"),
+        ("SEEN c 60s", "NEW"),
+        ("SEEN a 60s", FULL),
+        ("NS SET small MAXKEYS 3", "OK"),
+        ("SEEN a 60s", "NEW"),
+        ("NS SET small MAXKEYS 1", "OK"),
+        ("MSEEN 60s a b c d", "DDDE"),
+    ];
+    stats_tells_of_the_server_or_a_namespace: &[
+        ("MSEEN 60s a b a", "NND"),
+        ("STATS", "ROWS … | version 0.1.0 | time_ms … | namespaces 1 | keys 2 | memory_bytes … | memory_bytes_max 1073741824 | new 2 | dup 1 | mismatch 0 | unsure 0 | full 0 | expired 0 | evicted 0 | hit_rate 0.3333 | connections 1 | connections_total 1 | connections_refused 0 | connections_timed_out 0 | bytes_in … | bytes_out … | malformed 0 | verb_mseen_calls 1 | verb_mseen_errors 0 | verb_mseen_p50_us … | verb_mseen_p99_us … | verb_mseen_p999_us …"),
+        ("SEEN", SEEN_USAGE),
+        ("STATS", "ROWS…| verb_seen_calls 1 | verb_seen_errors 1 |…"),
+        ("STATS default", "ROWS 16 | name default |…| keys 2 |…| new 2 | dup 1 |…"),
+        ("STATS other", "ERR NONS no namespace 'other'; make it with NS SET other"),
+        ("STATS a:b", BAD_NAME),
+        ("STATS a b", "ERR ARGS usage: STATS [name]"),
+    ];
+    small_talk: &[
+        ("PING", "PONG"),
+        ("ping", "PONG"),
+        ("PING hello", "hello"),
+        ("PING \"two words\"", "\"two words\""),
+        (r#"PING "\x00\xff\n""#, r#""\x00\xff\n""#),
+        ("PING \"\"", "\"\""),
+        ("PING a b", "ERR ARGS usage: PING [word]"),
+        ("TIME", "~{now+60000}"),
+        ("TIME now", "ERR ARGS usage: TIME"),
+        ("VERSION", "0.1.0"),
+        ("VERSION 2", "ERR ARGS usage: VERSION"),
+        ("HELP", "ROWS 15 | SEEN key [ttl] [SLIDE|FIXED] [FP hex] [AT unixms] [NS name] - Asks … | MSEEN … | QUIT  - Ends…"),
+        ("HELP seen", "ROWS 4 | usage SEEN key … | summary Asks… | replies NEW, DUP, MISMATCH | example SEEN order-17 60s -> NEW"),
+        ("HELP TIME", "ROWS 3 | usage TIME | summary … | replies …"),
+        ("HELP GET", "ERR UNKNOWN no such verb; HELP lists them"),
+        ("HELP \"\"", "ERR UNKNOWN no such verb; HELP lists them"),
+        ("HELP a b", "ERR ARGS usage: HELP [verb]"),
+        ("QUIT now", "ERR ARGS usage: QUIT"),
+        ("QUIT", "BYE"),
+        ("", CLOSED),
+    ];
+    unknown_verbs_cost_the_request_only: &[
+        ("HELLO", "ERR UNKNOWN unknown verb 'HELLO'; HELP lists the verbs"),
+        ("SET k v NX", "ERR UNKNOWN unknown verb 'SET'; HELP lists the verbs"),
+        ("ONCE.SEEN k", "ERR UNKNOWN unknown verb 'ONCE.SEEN'; HELP lists the verbs"),
+        ("SEENX k", "ERR UNKNOWN unknown verb 'SEENX'; HELP lists the verbs"),
+        ("\"\" k", "ERR UNKNOWN unknown verb ''; HELP lists the verbs"),
+        (r#""\x00\r\n" k"#, r"ERR UNKNOWN unknown verb '\x00\r\n'; HELP lists the verbs"),
+        ("{v*60}", "ERR UNKNOWN unknown verb '{v*40}'...; HELP lists the verbs"),
+        ("\"SEEN\" k 60s", "NEW"),
+        ("STATS", "ROWS…| malformed 7 |…"),
+    ];
+    keys_are_any_bytes: &[
+        ("SEEN \"a b\" 60s", "NEW"),
+        (r#"SEEN "a\x20b" 60s"#, "DUP"),
+        ("SEEN \"plain\" 60s", "NEW"),
+        ("SEEN plain 60s", "DUP"),
+        (r#"SEEN "\x70lain" 60s"#, "DUP"),
+        (r#"SEEN "\x00" 60s"#, "NEW"),
+        (r#"SEEN "\x00\x00" 60s"#, "NEW"),
+        ("SEEN \0 60s", "DUP"),
+        (r#"SEEN "\n" 60s"#, "NEW"),
+        (r#"SEEN "\x0a" 60s"#, "DUP"),
+        (r#"SEEN "\r" 60s"#, "NEW"),
+        (r#"SEEN "\t\"\\" 60s"#, "NEW"),
+        (r#"SEEN "\x09\x22\x5C" 60s"#, "DUP"),
+        (r#"SEEN "\xff\xfe" 60s"#, "NEW"),
+        (r#"SEEN "\xFF\xFE" 60s"#, "DUP"),
+        ("SEEN é 60s", "NEW"),
+        (r#"SEEN "\xc3\xa9" 60s"#, "DUP"),
+        ("SEEN a\"b 60s", "NEW"),
+        (r#"SEEN "a\"b" 60s"#, "DUP"),
+        (r"SEEN a\nb 60s", "NEW"),
+        (r#"SEEN "a\\nb" 60s"#, "DUP"),
+        ("SEEN 60s 60s", "NEW"),
+        ("SEEN SLIDE SLIDE", "NEW"),
+        ("SEEN - -", "NEW"),
+        ("PEEK LEN 5", "NN"),
+    ];
+    malformed_lines_cost_the_request_only: &[
+        ("SEEN \"a 60s", "ERR SYNTAX unbalanced quotes"),
+        ("SEEN \"a\\", "ERR SYNTAX unbalanced quotes"),
+        ("SEEN \"a\\\" 60s", "ERR SYNTAX unbalanced quotes"),
+        ("\"", "ERR SYNTAX unbalanced quotes"),
+        ("SEEN \"a\"b 60s", "ERR SYNTAX a closing quote ends a word; a space must follow it"),
+        (r#"SEEN "\q" 60s"#, BAD_ESCAPE),
+        (r#"SEEN "\x1g" 60s"#, r"ERR SYNTAX \x needs two hex digits"),
+        (r#"SEEN "\x1" 60s"#, r"ERR SYNTAX \x needs two hex digits"),
+        ("SEEN a 60s", "NEW"),
+    ];
+}
+
+/// A server that makes no namespaces knows those of its file alone.
+#[test]
+fn namespaces_may_be_fixed() {
+    let server = TestServer::with(|raw| {
+        raw.create_namespaces = Some(false);
+        raw.namespace.insert(
+            "orders".to_owned(),
+            onced::config::RawNamespace {
+                ttl: Some("10m".to_owned()),
+                ..onced::config::RawNamespace::default()
+            },
+        );
+    });
+    let none = "ERR NONS no namespace 'other'; make it with NS SET other";
+    play_lines(
+        &server,
+        &[
+            ("USE orders", "OK"),
+            ("SEEN k", "NEW"),
+            ("TTL k", "~600000"),
+            ("USE other", none),
+            ("NS SET other", none),
+            ("SEEN k NS other", none),
+            ("SEEN k", "DUP"),
+            ("NS DROP orders", "OK"),
+            (
+                "SEEN k",
+                "ERR NONS no namespace 'orders'; make it with NS SET orders",
+            ),
+            ("PING", "PONG"),
+            ("USE default", "OK"),
+            ("SEEN k", "NEW"),
+        ],
+    );
+}
+
+#[test]
+fn a_full_namespace_evicts_the_soonest_to_expire() {
+    const KEYS_MAX: usize = 1_000;
+    let server = TestServer::start();
+    let mut client = server.connect();
+    assert_eq!(
+        client.ask(&format!("NS SET cache MAXKEYS {KEYS_MAX} FULL EVICT")),
+        "OK"
+    );
+    assert_eq!(client.ask("USE cache"), "OK");
+    let batch = |name: &str, ttl: &str| {
+        let keys: Vec<_> = (0..KEYS_MAX).map(|n| format!("{name}-{n}")).collect();
+        format!("MSEEN {ttl} {}", keys.join(" "))
+    };
+    let all_new = "N".repeat(KEYS_MAX);
+    assert_eq!(client.ask(&batch("soon", "60s")), all_new);
+    assert_eq!(client.ask(&batch("late", "10h")), all_new);
+    let rows = client.ask_all("STATS cache").join(" | ");
+    assert!(
+        rows.contains("| keys 1000 |") && rows.contains("| evicted 1000 |"),
+        "{rows}"
+    );
+    // Each shard evicts from its own keys, so a few late ones went before the last soon ones.
+    let late = client.ask(&batch("late", "10h").replace("MSEEN 10h", "PEEK"));
+    let kept = late.matches('D').count();
+    assert!(kept > KEYS_MAX * 8 / 10, "{kept} of the late keys are left");
+}
+
+#[test]
+fn every_verb_of_the_table_has_a_scenario() {
+    for spec in verbs().map(onced::command::spec::Verb::spec) {
+        let is_played = SCENARIOS
+            .iter()
+            .copied()
+            .flatten()
+            .any(|(request, reply): &Step| {
+                request.split_ascii_whitespace().next() == Some(spec.name)
+                    && !reply.starts_with("ERR UNKNOWN")
+            });
+        assert!(
+            is_played || spec.home == Home::Redis,
+            "{} has no scenario",
+            spec.name
+        );
+    }
+}

@@ -1,0 +1,599 @@
+//! Every RESP command: its answers, its refusals in Redis's words, and this protocol's own verbs as `ONCE.<VERB>`.
+//!
+//! Replies are in the notation of the harness: `+OK`, `-ERR …`, `:1`, `$text`, `nil`, `[a, b]`,
+//! and in RESP3 `{k: v}`, `#t`, `_`. The last test compares with the command table.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::TestServer;
+use common::scenario::{CLOSED, Step, play_resp, scenarios, words};
+use onced::command::spec::{Home, RESP_PREFIX, verbs};
+
+const SYNTAX: &str = "-ERR syntax error";
+const NOT_INTEGER: &str = "-ERR value is not an integer or out of range";
+const EMPTY_KEY: &str = "-ERR ARGS a key has at least one byte";
+const BAD_NAME: &str =
+    "-ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . -";
+const FULL: &str = "-OOM no room: the memory or key limit is reached; nothing was changed";
+
+scenarios! { play_resp;
+    set_nx_asks_as_seen_does: &[
+        ("SET k v NX PX 60000", "+OK"),
+        ("SET k w NX PX 60000", "nil"),
+        ("GET k", "$v"),
+        ("PTTL k", ":~60000"),
+        ("SEEN k 60s", "+DUP"),
+        ("SEEN j 60s", "+NEW"),
+        ("SET j 1 NX EX 60", "nil"),
+        ("GET j", "$1"),
+        ("set l 1 nx", "+OK"),
+        ("TTL l", ":~3600"),
+        ("SET l w NX GET", "$1"),
+        ("SET m w NX GET EX 10", "nil"),
+        ("GET m", "$w"),
+        ("SET n v NX EXAT {at}", "+OK"),
+        ("EXPIRETIME n", ":{at}"),
+        ("SET o v NX PXAT {at}000", "+OK"),
+        ("PEXPIRETIME o", ":{at}000"),
+        // What would have ended is stored for no time at all.
+        ("SET p v NX PXAT 1", "+OK"),
+        ("GET p", "nil"),
+        ("SET n w NX PXAT 1", "nil"),
+        ("GET n", "$v"),
+    ];
+    set_stores_a_value: &[
+        ("SET k v", "+OK"),
+        ("GET k", "$v"),
+        ("TTL k", ":~3600"),
+        ("SET k \"\" EX 60", "+OK"),
+        ("GET k", "$"),
+        ("TTL k", ":~60"),
+        ("SET k w KEEPTTL", "+OK"),
+        ("GET k", "$w"),
+        ("TTL k", ":~60"),
+        ("SET k x GET", "$w"),
+        ("TTL k", ":~3600"),
+        ("SET new v GET", "nil"),
+        ("GET new", "$v"),
+        ("SET k v PX 60000", "+OK"), ("PTTL k", ":~60000"),
+        ("SET k v EXAT {at}", "+OK"), ("EXPIRETIME k", ":{at}"),
+        ("SET k v PXAT {at}123", "+OK"), ("PEXPIRETIME k", ":{at}123"),
+        ("SET kept v KEEPTTL", "+OK"), ("TTL kept", ":~3600"),
+        // Beyond the longest life it is clamped.
+        ("SET k v EX 99999999999", "+OK"), ("TTL k", ":~31536000"),
+        ("SET k v PXAT 9223372036854775807", "+OK"), ("TTL k", ":~31536000"),
+        // A value that ends in the past is gone as soon as it is set.
+        ("SET k v EXAT 1", "+OK"), ("GET k", "nil"), ("EXISTS k", ":0"),
+    ];
+    set_has_conditions: &[
+        ("SET k v XX", "nil"),
+        ("GET k", "nil"),
+        ("SET k v XX GET", "nil"),
+        ("SET k v", "+OK"),
+        ("SET k w XX EX 60", "+OK"),
+        ("GET k", "$w"),
+        ("TTL k", ":~60"),
+        ("SET k x XX GET KEEPTTL", "$w"),
+        ("TTL k", ":~60"),
+        ("SET k y IFEQ v", "nil"),
+        ("GET k", "$x"),
+        ("SET k y IFEQ x", "+OK"),
+        ("GET k", "$y"),
+        ("SET k z IFEQ y GET PX 60000", "$y"),
+        ("GET k", "$z"),
+        ("SET none v IFEQ v", "nil"),
+        ("SET k 1", "+OK"),
+        ("SET k 2 IFEQ 1", "+OK"),
+        ("SEEN marker 60s", "+NEW"),
+        ("SET marker 2 IFEQ 1", "+OK"),
+        ("GET marker", "$2"),
+    ];
+    set_refuses_what_does_not_fit: &[
+        ("SET", "-ERR wrong number of arguments for 'set' command"),
+        ("SET k", "-ERR wrong number of arguments for 'set' command"),
+        ("SET k v WHAT", SYNTAX),
+        ("SET k v NX XX", SYNTAX),
+        ("SET k v NX NX", SYNTAX),
+        ("SET k v XX IFEQ v", SYNTAX),
+        ("SET k v IFEQ", SYNTAX),
+        ("SET k v EX", SYNTAX),
+        ("SET k v EX 10 PX 10", SYNTAX),
+        ("SET k v EX 10 KEEPTTL", SYNTAX),
+        ("SET k v KEEPTTL EX 10", SYNTAX),
+        ("SET k v EX ten", NOT_INTEGER),
+        ("SET k v EX 1.5", NOT_INTEGER),
+        ("SET k v EX +5", NOT_INTEGER),
+        ("SET k v EX \"\"", NOT_INTEGER),
+        ("SET k v EX 9223372036854775808", NOT_INTEGER),
+        ("SET k v EX 0", "-ERR invalid expire time in 'set' command"),
+        ("SET k v PX -1", "-ERR invalid expire time in 'set' command"),
+        ("SET k v EXAT 0", "-ERR invalid expire time in 'set' command"),
+        ("SET k v PXAT -5", "-ERR invalid expire time in 'set' command"),
+        ("SET k v EX 9223372036854775807", "-ERR invalid expire time in 'set' command"),
+        ("SET \"\" v", EMPTY_KEY),
+        ("EXISTS k", ":0"),
+    ];
+    relatives_of_set: &[
+        ("SETNX k v", ":1"),
+        ("SETNX k w", ":0"),
+        ("GET k", "$v"),
+        ("TTL k", ":~3600"),
+        ("SETEX k 60 w", "+OK"), ("GET k", "$w"), ("TTL k", ":~60"),
+        ("PSETEX k 90000 x", "+OK"), ("GET k", "$x"), ("PTTL k", ":~90000"),
+        ("GETSET k y", "$x"), ("GET k", "$y"), ("TTL k", ":~3600"),
+        ("GETSET new v", "nil"), ("GET new", "$v"),
+        ("SETNX k", "-ERR wrong number of arguments for 'setnx' command"),
+        ("SETNX k v w", "-ERR wrong number of arguments for 'setnx' command"),
+        ("SETEX k 60", "-ERR wrong number of arguments for 'setex' command"),
+        ("SETEX k 0 v", "-ERR invalid expire time in 'setex' command"),
+        ("SETEX k soon v", NOT_INTEGER),
+        ("PSETEX k -1 v", "-ERR invalid expire time in 'psetex' command"),
+        ("PSETEX k 1", "-ERR wrong number of arguments for 'psetex' command"),
+        ("GETSET k", "-ERR wrong number of arguments for 'getset' command"),
+        ("SETNX \"\" v", EMPTY_KEY), ("SETEX \"\" 1 v", EMPTY_KEY), ("GETSET \"\" v", EMPTY_KEY),
+    ];
+    get_and_its_relatives: &[
+        ("GET k", "nil"),
+        ("SET k value EX 60", "+OK"),
+        ("GET k", "$value"),
+        ("STRLEN k", ":5"), ("STRLEN none", ":0"),
+        ("TYPE k", "+string"), ("TYPE none", "+none"),
+        ("MGET k none k", "[$value, nil, $value]"),
+        ("GETEX k", "$value"), ("TTL k", ":~60"),
+        ("GETEX k EX 90", "$value"), ("TTL k", ":~90"),
+        ("GETEX k PX 60000", "$value"), ("PTTL k", ":~60000"),
+        ("GETEX k EXAT {at}", "$value"), ("EXPIRETIME k", ":{at}"),
+        ("GETEX k PXAT {at}500", "$value"), ("PEXPIRETIME k", ":{at}500"),
+        ("GETEX k PERSIST", "$value"), ("TTL k", ":~31536000"),
+        ("GETEX none EX 10", "nil"), ("EXISTS none", ":0"),
+        ("GETEX k EXAT 1", "$value"), ("GET k", "nil"),
+        ("SET k v", "+OK"),
+        ("GETDEL k", "$v"), ("GETDEL k", "nil"),
+        ("SEEN marker 60s", "+NEW"),
+        ("GET marker", "$1"), ("STRLEN marker", ":1"), ("TYPE marker", "+string"),
+        ("GETDEL marker", "$1"),
+        ("GET", "-ERR wrong number of arguments for 'get' command"),
+        ("GET a b", "-ERR wrong number of arguments for 'get' command"),
+        ("GET \"\"", EMPTY_KEY),
+        ("MGET", "-ERR wrong number of arguments for 'mget' command"),
+        ("MGET a \"\"", EMPTY_KEY),
+        ("STRLEN", "-ERR wrong number of arguments for 'strlen' command"),
+        ("TYPE a b", "-ERR wrong number of arguments for 'type' command"),
+        ("GETDEL", "-ERR wrong number of arguments for 'getdel' command"),
+        ("GETEX", "-ERR wrong number of arguments for 'getex' command"),
+        ("GETEX k WHAT", SYNTAX), ("GETEX k EX", SYNTAX), ("GETEX k PERSIST 1", SYNTAX), ("GETEX k WHAT 1", SYNTAX),
+        ("GETEX k EX 0", "-ERR invalid expire time in 'getex' command"),
+        ("GETEX k EX x", NOT_INTEGER),
+    ];
+    deleting: &[
+        ("SET a v", "+OK"), ("SET b v", "+OK"), ("SET c v", "+OK"),
+        ("EXISTS a b none a", ":3"),
+        ("TOUCH a b none", ":2"),
+        ("DEL a a none", ":1"),
+        ("UNLINK b none", ":1"),
+        ("EXISTS a b c", ":1"),
+        ("DELEX c IFEQ w", ":0"), ("DELEX c IFEQ v", ":1"), ("DELEX c", ":0"),
+        ("SET c v", "+OK"), ("DELEX c", ":1"),
+        ("SET c v", "+OK"), ("DELIFEQ c w", ":0"), ("DELIFEQ c v", ":1"), ("DELIFEQ c v", ":0"),
+        ("SEEN marker 60s", "+NEW"), ("DELIFEQ marker 1", ":1"),
+        ("DEL", "-ERR wrong number of arguments for 'del' command"),
+        ("UNLINK", "-ERR wrong number of arguments for 'unlink' command"),
+        ("EXISTS", "-ERR wrong number of arguments for 'exists' command"),
+        ("TOUCH", "-ERR wrong number of arguments for 'touch' command"),
+        ("DELEX", "-ERR wrong number of arguments for 'delex' command"),
+        ("DELEX c IFEQ", SYNTAX), ("DELEX c WHAT v", SYNTAX),
+        ("DELIFEQ c", "-ERR wrong number of arguments for 'delifeq' command"),
+        ("DEL a \"\"", EMPTY_KEY),
+    ];
+    expiry_is_told: &[
+        ("TTL k", ":-2"), ("PTTL k", ":-2"), ("EXPIRETIME k", ":-2"), ("PEXPIRETIME k", ":-2"),
+        ("SET k v PXAT {at}600", "+OK"),
+        ("TTL k", ":~3601"), ("PTTL k", ":~3600600"), ("PEXPIRETIME k", ":{at}600"),
+        ("SET k v EXAT {at}", "+OK"), ("EXPIRETIME k", ":{at}"),
+        ("TTL", "-ERR wrong number of arguments for 'ttl' command"),
+        ("PTTL a b", "-ERR wrong number of arguments for 'pttl' command"),
+        ("EXPIRETIME", "-ERR wrong number of arguments for 'expiretime' command"),
+        ("PEXPIRETIME", "-ERR wrong number of arguments for 'pexpiretime' command"),
+        ("TTL \"\"", EMPTY_KEY),
+    ];
+    expiry_is_set: &[
+        ("EXPIRE k 60", ":0"), ("PEXPIRE k 60", ":0"), ("EXPIREAT k {at}", ":0"), ("PEXPIREAT k {at}000", ":0"), ("PERSIST k", ":0"),
+        ("SET k v", "+OK"),
+        ("EXPIRE k 60", ":1"), ("TTL k", ":~60"),
+        ("PEXPIRE k 90000", ":1"), ("PTTL k", ":~90000"),
+        ("EXPIREAT k {at}", ":1"), ("EXPIRETIME k", ":{at}"),
+        ("PEXPIREAT k {at}250", ":1"), ("PEXPIRETIME k", ":{at}250"),
+        ("PERSIST k", ":1"), ("TTL k", ":~31536000"),
+        ("EXPIRE k 99999999999", ":1"), ("TTL k", ":~31536000"),
+        // Everything has an expiry here: NX never holds, XX always.
+        ("EXPIRE k 60 NX", ":0"), ("TTL k", ":~31536000"),
+        ("EXPIRE k 60 XX", ":1"), ("TTL k", ":~60"),
+        ("EXPIRE k 30 GT", ":0"), ("TTL k", ":~60"),
+        ("EXPIRE k 90 gt", ":1"), ("TTL k", ":~90"),
+        ("EXPIRE k 900 LT", ":0"), ("TTL k", ":~90"),
+        ("PEXPIRE k 60000 LT", ":1"), ("TTL k", ":~60"),
+        ("PEXPIREAT k {at}000 LT", ":0"), ("EXPIREAT k {at} GT", ":1"), ("EXPIRETIME k", ":{at}"),
+        // An end in the past removes the key.
+        ("EXPIRE k 0 GT", ":0"), ("EXISTS k", ":1"),
+        ("EXPIRE k -1", ":1"), ("EXISTS k", ":0"),
+        ("SET k v", "+OK"), ("EXPIRE k 0 LT", ":1"), ("EXISTS k", ":0"),
+        ("SET k v", "+OK"), ("PEXPIRE k -60000", ":1"), ("EXISTS k", ":0"),
+        ("SET k v", "+OK"), ("EXPIREAT k 1", ":1"), ("EXISTS k", ":0"),
+        ("SET k v", "+OK"), ("PEXPIREAT k 0", ":1"), ("EXISTS k", ":0"),
+        ("EXPIRE k", "-ERR wrong number of arguments for 'expire' command"),
+        ("PEXPIRE k", "-ERR wrong number of arguments for 'pexpire' command"),
+        ("EXPIREAT", "-ERR wrong number of arguments for 'expireat' command"),
+        ("PEXPIREAT k", "-ERR wrong number of arguments for 'pexpireat' command"),
+        ("PERSIST", "-ERR wrong number of arguments for 'persist' command"),
+        ("EXPIRE k soon", NOT_INTEGER),
+        ("EXPIRE k 60 WHAT", "-ERR Unsupported option WHAT"),
+        ("EXPIRE k 9223372036854775807", "-ERR invalid expire time in 'expire' command"),
+        ("EXPIREAT k 9223372036854775807", "-ERR invalid expire time in 'expireat' command"),
+        ("EXPIRE \"\" 60", EMPTY_KEY),
+    ];
+    bloom_filters_are_namespaces: &[
+        ("BF.EXISTS f a", ":0"), ("BF.MEXISTS f a b", "[:0, :0]"), ("BF.CARD f", ":0"),
+        ("BF.INFO f", "-ERR not found"),
+        ("BF.ADD f a", ":1"), ("BF.ADD f a", ":0"),
+        ("BF.MADD f a b b", "[:0, :1, :0]"),
+        ("BF.EXISTS f a", ":1"), ("BF.MEXISTS f a b c", "[:1, :1, :0]"), ("BF.CARD f", ":2"),
+        ("BF.INFO f", "[+Capacity, :2, +Size, :…, +Number of filters, :1, +Number of items inserted, :2, +Expansion rate, :1]"),
+        ("BF.INFO f ITEMS", "[:2]"), ("BF.INFO f capacity", "[:2]"), ("BF.INFO f SIZE", "[:…]"),
+        ("BF.INFO f FILTERS", "[:1]"), ("BF.INFO f EXPANSION", "[:1]"),
+        ("BF.INFO f WHAT", "-ERR Invalid information value"),
+        ("BF.RESERVE f 0.01 100", "-ERR item exists"),
+        ("BF.RESERVE g 0.01 2 NONSCALING", "+OK"),
+        ("BF.MADD g a b c a", "[:1, :1, -OOM no room: the memory or key limit is reached; nothing was changed, :0]"),
+        ("BF.ADD g c", FULL),
+        ("BF.INFO g CAPACITY", "[:2]"),
+        ("BF.RESERVE h 0.01 2 EXPANSION 2", "+OK"), ("BF.MADD h a b c", "[:1, :1, :1]"),
+        ("BF.INSERT i NOCREATE ITEMS a", "-ERR not found"),
+        ("BF.INSERT i CAPACITY 1 ERROR 0.001 EXPANSION 2 NONSCALING ITEMS a b", "[:1, -OOM …]"),
+        ("BF.INSERT i NOCREATE ITEMS a", "[:0]"),
+        ("BF.INSERT j ITEMS a a", "[:1, :0]"),
+        ("ONCE.USE f", "+OK"), ("EXISTS a", ":1"), ("TTL a", ":~3600"),
+    ];
+    bloom_filters_refuse_what_does_not_fit: &[
+        ("BF.ADD f", "-ERR wrong number of arguments for 'bf.add' command"),
+        ("BF.MADD f", "-ERR wrong number of arguments for 'bf.madd' command"),
+        ("BF.EXISTS f", "-ERR wrong number of arguments for 'bf.exists' command"),
+        ("BF.MEXISTS f", "-ERR wrong number of arguments for 'bf.mexists' command"),
+        ("BF.CARD", "-ERR wrong number of arguments for 'bf.card' command"),
+        ("BF.INFO", "-ERR wrong number of arguments for 'bf.info' command"),
+        ("BF.RESERVE f 0.1", "-ERR wrong number of arguments for 'bf.reserve' command"),
+        ("BF.RESERVE f x 10", "-ERR bad error rate"),
+        ("BF.RESERVE f 0 10", "-ERR (0 < error rate range < 1)"),
+        ("BF.RESERVE f 1 10", "-ERR (0 < error rate range < 1)"),
+        ("BF.RESERVE f nan 10", "-ERR (0 < error rate range < 1)"),
+        ("BF.RESERVE f 0.1 x", "-ERR bad capacity"),
+        ("BF.RESERVE f 0.1 -1", "-ERR bad capacity"),
+        ("BF.RESERVE f 0.1 0", "-ERR (capacity should be larger than 0)"),
+        ("BF.RESERVE f 0.1 10 EXPANSION", "-ERR bad expansion"),
+        ("BF.RESERVE f 0.1 10 WHAT", SYNTAX),
+        ("BF.INSERT f ITEMS", "-ERR wrong number of arguments for 'bf.insert' command"),
+        ("BF.INSERT f NOCREATE ITEMS", "-ERR wrong number of arguments for 'bf.insert' command"),
+        ("BF.INSERT f NOCREATE NONSCALING", SYNTAX),
+        ("BF.INSERT f CAPACITY x ITEMS a", "-ERR bad capacity"),
+        ("BF.INSERT f ERROR 2 ITEMS a", "-ERR (0 < error rate range < 1)"),
+        ("BF.INSERT f EXPANSION x ITEMS a", "-ERR bad expansion"),
+        ("BF.INSERT f WHAT ITEMS a", SYNTAX),
+        ("BF.ADD a:b x", BAD_NAME), ("BF.CARD a:b", BAD_NAME), ("BF.INFO \"\"", BAD_NAME),
+        ("BF.ADD f \"\"", EMPTY_KEY), ("BF.MADD f a \"\"", EMPTY_KEY), ("BF.INSERT f ITEMS a \"\"", EMPTY_KEY),
+        ("ONCE.NS LIST", "[$default, $keys=0]"),
+    ];
+    a_transaction_is_an_ordered_batch: &[
+        ("EXEC", "-ERR EXEC without MULTI"), ("DISCARD", "-ERR DISCARD without MULTI"),
+        ("MULTI", "+OK"), ("EXEC", "[]"),
+        ("MULTI", "+OK"),
+        ("SET a v NX", "+QUEUED"), ("SET a w NX", "+QUEUED"), ("MSEEN 60s a b", "+QUEUED"), ("GET a", "+QUEUED"),
+        ("ONCE.TTL none", "+QUEUED"), ("PING", "+QUEUED"),
+        ("EXEC", "[+OK, nil, $DN, $v, nil, +PONG]"),
+        // Nothing runs before EXEC.
+        ("MULTI", "+OK"), ("SET c v", "+QUEUED"), ("DISCARD", "+OK"), ("GET c", "nil"),
+        // Refused when it is executed: the others are executed all the same.
+        ("ONCE.NS SET small MAXKEYS 1", "+OK"), ("ONCE.USE small", "+OK"),
+        ("MULTI", "+OK"), ("SETNX a v", "+QUEUED"), ("SETNX b v", "+QUEUED"), ("GET a", "+QUEUED"),
+        ("EXEC", "[:1, -OOM …, $v]"),
+        ("ONCE.USE default", "+OK"),
+        // Refused when it is queued: nothing is executed.
+        ("MULTI", "+OK"), ("SET d v", "+QUEUED"), ("SET d", "-ERR wrong number of arguments for 'set' command"), ("SET d w", "+QUEUED"),
+        ("EXEC", "-EXECABORT Transaction discarded because of previous errors."),
+        ("GET d", "nil"), ("EXEC", "-ERR EXEC without MULTI"),
+        ("MULTI", "+OK"), ("WHAT", "-ERR unknown command 'WHAT', with args beginning with: "), ("EXEC", "-EXECABORT Transaction discarded because of previous errors."),
+        ("MULTI", "+OK"), ("SET d v EX 0", "-ERR invalid expire time in 'set' command"), ("DISCARD", "+OK"), ("PING", "+PONG"),
+        ("MULTI", "+OK"), ("MULTI", "-ERR MULTI calls can not be nested"), ("SET e v", "+QUEUED"), ("EXEC", "[+OK]"),
+        ("WATCH a", "-ERR unknown command 'WATCH', with args beginning with: 'a' "),
+        ("MULTI", "+OK"), ("SELECT 3", "+QUEUED"), ("SET a third", "+QUEUED"), ("EXEC", "[+OK, +OK]"), ("GET a", "$third"),
+        ("MULTI", "+OK"), ("RESET", "+RESET"), ("EXEC", "-ERR EXEC without MULTI"), ("GET a", "$v"),
+        ("MULTI now", "-ERR wrong number of arguments for 'multi' command"),
+        ("EXEC now", "-ERR wrong number of arguments for 'exec' command"),
+        ("DISCARD now", "-ERR wrong number of arguments for 'discard' command"),
+        ("MULTI", "+OK"), ("EXEC now", "-ERR wrong number of arguments for 'exec' command"), ("EXEC", "-EXECABORT Transaction discarded because of previous errors."),
+        ("MULTI", "+OK"), ("SET f v", "+QUEUED"), ("QUIT", "+OK"), ("", CLOSED),
+    ];
+    client_tells_about_connections: &[
+        ("CLIENT ID", ":1"),
+        ("CLIENT GETNAME", "nil"),
+        ("CLIENT SETNAME worker-1", "+OK"), ("CLIENT GETNAME", "$worker-1"),
+        ("CLIENT SETINFO LIB-NAME lib", "+OK"), ("client setinfo lib-ver 1.2", "+OK"),
+        ("CLIENT INFO", "$id=1 addr=127.0.0.1:… name=worker-1 age=… lib-name=lib lib-ver=1.2"),
+        ("CLIENT LIST", "$id=1 addr=127.0.0.1:… name=worker-1 age=… lib-name=lib lib-ver=1.2\n"),
+        ("CLIENT SETNAME \"\"", "+OK"), ("CLIENT GETNAME", "nil"),
+        ("CLIENT NO-EVICT on", "+OK"), ("CLIENT NO-TOUCH off", "+OK"),
+        ("CLIENT REPLY ON", "+OK"),
+        ("CLIENT", "-ERR wrong number of arguments for 'client' command"),
+        ("CLIENT ID now", "-ERR unknown subcommand or wrong number of arguments for 'ID'. Try CLIENT HELP."),
+        ("CLIENT SETNAME", "-ERR unknown subcommand or wrong number of arguments for 'SETNAME'. Try CLIENT HELP."),
+        ("CLIENT KILL x", "-ERR unknown subcommand or wrong number of arguments for 'KILL'. Try CLIENT HELP."),
+        ("CLIENT SETNAME \"a b\"", "-ERR Client names cannot contain spaces, newlines or special characters."),
+        ("CLIENT SETINFO WHAT x", "-ERR Unrecognized option 'WHAT'"),
+        ("CLIENT REPLY MAYBE", SYNTAX),
+    ];
+    command_tells_about_commands: &[
+        ("COMMAND INFO get once.seen none", "[[$get, :2, [+readonly], :1, :1, :1], [$once.seen, :-2, [+write], :1, :1, :1], nil]"),
+        ("COMMAND INFO SEEN", "[[$once.seen, :-2, [+write], :1, :1, :1]]"),
+        ("COMMAND INFO mget ping flushall", "[[$mget, :-2, [+readonly], :1, :-1, :1], [$once.ping, :-1, [+fast], :0, :0, :0], [$flushall, :-1, [+admin], :0, :0, :0]]"),
+        ("COMMAND DOCS get none", "[$get, [$summary, $Tells a key's value; a key that was only seen has 1., $since, $0.1.0, $group, $redis, $syntax, $GET key]]"),
+        ("COMMAND DOCS none", "[]"),
+        ("COMMAND COUNT now", "-ERR unknown subcommand or wrong number of arguments for 'COUNT'. Try COMMAND HELP."),
+        ("COMMAND WHAT", "-ERR unknown subcommand or wrong number of arguments for 'WHAT'. Try COMMAND HELP."),
+    ];
+    config_and_info_tell_about_the_server: &[
+        ("CONFIG GET maxclients", "[$maxclients, $10000]"),
+        ("CONFIG GET max-k* WORK*", "[$workers, $2, $max-key, $8KiB]"),
+        ("CONFIG GET none", "[]"),
+        ("CONFIG GET databases save appendonly timeout maxmemory", "[$maxmemory, $1073741824, $databases, $1024, $timeout, $0, $save, $, $appendonly, $no]"),
+        ("CONFIG", "-ERR wrong number of arguments for 'config' command"),
+        ("CONFIG GET", "-ERR unknown subcommand or wrong number of arguments for 'GET'. Try CONFIG HELP."),
+        ("CONFIG SET a b", "-ERR unknown subcommand or wrong number of arguments for 'SET'. Try CONFIG HELP."),
+        ("SET k v", "+OK"), ("SEEN k", "+DUP"), ("GET", "-ERR wrong number…"),
+        ("INFO", "$# Server\r\nredis_version:7.4.0\r\n…# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\n…# Memory\r\n…# Persistence\r\n…# Stats\r\n…# Replication\r\n…# Commandstats\r\n…# Latencystats\r\n…# Keyspace\r\ndb0:keys=1,expires=1,avg_ttl=0\r\n"),
+        ("INFO server", "$# Server\r\n…uptime_in_seconds:…\r\n"),
+        ("INFO KEYSPACE clients", "$# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\n\r\n# Keyspace\r\ndb0:keys=1,expires=1,avg_ttl=0\r\n"),
+        ("INFO memory", "$# Memory\r\nused_memory:…\r\nmaxmemory:1073741824\r\n"),
+        ("INFO stats", "$…keyspace_hits:1\r\n…onced_dup:1\r\n…"),
+        ("INFO persistence replication", "$# Persistence\r\nloading:0\r\naof_enabled:0\r\n\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"),
+        ("INFO commandstats", "$…cmdstat_set:calls=1,rejected_calls=0,failed_calls=0\r\n…cmdstat_get:calls=1,…failed_calls=1\r\n…"),
+        ("INFO latencystats", "$…latency_percentiles_usec_set:p50=…,p99=…,p99.9=…\r\n…"),
+        ("INFO none", "$"),
+        ("INFO everything", "$# Server…# Keyspace…"),
+    ];
+    hello_chooses_the_version: &[
+        ("HELLO", "[$server, $onced, $version, $0.1.0, $proto, :2, $id, :1, $mode, $standalone, $role, $master, $modules, []]"),
+        ("GET none", "nil"),
+        ("HELLO 3 SETNAME three", "{$server: $onced, $version: $0.1.0, $proto: :3, $id: :1, $mode: $standalone, $role: $master, $modules: []}"),
+        ("CLIENT GETNAME", "$three"),
+        ("GET none", "_"), ("SET k v XX", "_"), ("MGET none", "[_]"), ("ONCE.TTL none", "_"),
+        ("BF.ADD f a", "#t"), ("BF.ADD f a", "#f"), ("BF.MADD f a b", "[#f, #t]"), ("BF.EXISTS f a", "#t"), ("BF.MEXISTS f c", "[#f]"),
+        ("BF.INFO f ITEMS", "[:2]"),
+        ("BF.INFO f", "{+Capacity: :2, +Size: :…, +Number of filters: :1, +Number of items inserted: :2, +Expansion rate: :1}"),
+        ("CONFIG GET maxclients", "{$maxclients: $10000}"),
+        ("SEEN k 60s", "+NEW"),
+        ("INSPECT k", "{$state: $seen, $expires_in_ms: $~60000}"),
+        ("COMMAND DOCS quit", "{$quit: {$summary: $…, $syntax: $QUIT}}"),
+        ("MULTI", "+OK"), ("GET none", "+QUEUED"), ("EXEC", "[_]"),
+        ("HELLO", "{$server:…$proto: :3,…}"),
+        ("HELLO 2", "[$server,…$proto, :2,…]"),
+        ("GET none", "nil"), ("BF.ADD f c", ":1"),
+        ("HELLO 4", "-NOPROTO unsupported protocol version"),
+        ("HELLO 1", "-NOPROTO unsupported protocol version"),
+        ("HELLO 2 WHAT", "-ERR Syntax error in HELLO option 'WHAT'"),
+        ("HELLO 2 SETNAME", SYNTAX),
+        ("HELLO 2 SETNAME \"a b\"", "-ERR Client names cannot contain spaces, newlines or special characters."),
+        ("HELLO 3 AUTH default secret", "-ERR AUTH called without any password configured for the default user. Are you sure your configuration is correct?"),
+        ("GET none", "nil"),
+        ("HELLO 3", "{…}"), ("RESET", "+RESET"), ("GET none", "nil"),
+    ];
+    select_chooses_a_namespace: &[
+        ("SET k zero", "+OK"),
+        ("SELECT 1", "+OK"), ("GET k", "nil"), ("SET k one", "+OK"),
+        ("SELECT 0", "+OK"), ("GET k", "$zero"),
+        ("ONCE.USE db1", "+OK"), ("GET k", "$one"),
+        ("RESET", "+RESET"), ("GET k", "$zero"),
+        ("SELECT 1023", "+OK"), ("DBSIZE", ":0"),
+        ("SELECT 1024", "-ERR DB index is out of range"),
+        ("SELECT -1", "-ERR DB index is out of range"),
+        ("SELECT x", "-ERR …"),
+        ("SELECT", "-ERR wrong number of arguments for 'select' command"),
+        ("RESET now", "-ERR wrong number of arguments for 'reset' command"),
+        ("CLIENT SETNAME me", "+OK"), ("RESET", "+RESET"), ("CLIENT GETNAME", "nil"),
+    ];
+    flushing_and_counting: &[
+        ("DBSIZE", ":0"),
+        ("SET a v", "+OK"), ("SET b v", "+OK"), ("DBSIZE", ":2"),
+        ("SELECT 1", "+OK"), ("SET a v", "+OK"), ("DBSIZE", ":1"),
+        ("FLUSHDB", "+OK"), ("DBSIZE", ":0"), ("SET a v", "+OK"),
+        ("SELECT 0", "+OK"), ("DBSIZE", ":2"),
+        ("FLUSHALL ASYNC", "+OK"), ("DBSIZE", ":0"),
+        ("SELECT 1", "+OK"), ("DBSIZE", ":0"), ("FLUSHDB sync", "+OK"),
+        ("FLUSHDB NOW", SYNTAX), ("FLUSHALL NOW", SYNTAX),
+        ("FLUSHDB SYNC SYNC", "-ERR wrong number of arguments for 'flushdb' command"),
+        ("FLUSHALL a b", "-ERR wrong number of arguments for 'flushall' command"),
+        ("DBSIZE now", "-ERR wrong number of arguments for 'dbsize' command"),
+    ];
+    scan_and_keys_refuse_what_does_not_fit: &[
+        ("SCAN 0 COUNT 100000", "[$0, []]"),
+        ("KEYS *", "[]"),
+        ("SET one v", "+OK"),
+        ("KEYS o?e", "[$one]"), ("KEYS [a-n]*", "[]"), ("KEYS [n-p]*", "[$one]"), ("KEYS [^o]*", "[]"), ("KEYS \\one", "[$one]"),
+        ("SCAN 0 MATCH o* COUNT 100000", "[$0, [$one]]"),
+        ("SCAN 0 match x* count 100000", "[$0, []]"),
+        ("SCAN 0 TYPE string COUNT 100000", "[$0, [$one]]"),
+        ("SCAN 0 TYPE hash COUNT 100000", "[$0, []]"),
+        ("SCAN 18446744073709551615", "[$0, []]"),
+        ("SCAN", "-ERR wrong number of arguments for 'scan' command"),
+        ("SCAN x", "-ERR invalid cursor"), ("SCAN -1", "-ERR invalid cursor"), ("SCAN 18446744073709551616", "-ERR invalid cursor"),
+        ("SCAN 0 MATCH", SYNTAX), ("SCAN 0 WHAT x", SYNTAX), ("SCAN 0 COUNT 0", SYNTAX), ("SCAN 0 COUNT -1", SYNTAX), ("SCAN 0 COUNT x", NOT_INTEGER),
+        ("KEYS", "-ERR wrong number of arguments for 'keys' command"),
+    ];
+    small_talk: &[
+        ("PING", "+PONG"), ("PING hello", "$hello"), ("PING a b", "-ERR ARGS usage: PING [word]"),
+        ("ECHO hello", "$hello"), ("ECHO \"\"", "$"),
+        ("ECHO", "-ERR wrong number of arguments for 'echo' command"),
+        ("TIME", "[$~{at}, $…000]"),
+        ("TIME now", "-ERR wrong number of arguments for 'time' command"),
+        ("WAIT 0 0", ":0"), ("WAIT 3 100", ":0"),
+        ("WAIT 0 -1", "-ERR timeout is negative"), ("WAIT x 0", NOT_INTEGER),
+        ("WAIT 0", "-ERR wrong number of arguments for 'wait' command"),
+        ("FOO", "-ERR unknown command 'FOO', with args beginning with: "),
+        ("foo a \"b c\"", "-ERR unknown command 'foo', with args beginning with: 'a' 'b c' "),
+        ("HSET h f v", "-ERR unknown command 'HSET', with args beginning with: 'h' 'f' 'v' "),
+        ("ONCE.GET k", "-ERR unknown command 'ONCE.GET', with args beginning with: 'k' "),
+        ("\"\"", "-ERR unknown command '', with args beginning with: "),
+        ("{x*200} y", "-ERR unknown command '{x*128}', with args beginning with: 'y' "),
+        ("QUIT", "+OK"), ("", CLOSED),
+    ];
+    own_verbs_under_their_names: &[
+        ("ONCE.SEEN k 60s FP a", "+NEW"), ("once.seen k", "+DUP"), ("SEEN k FP b", "+MISMATCH"),
+        ("ONCE.SEEN", "-ERR ARGS usage: SEEN key …"),
+        ("ONCE.SEEN k 60", "-ERR ARGS a duration needs a unit…"), ("ONCE.SEEN k 366d", "-ERR RANGE the longest ttl here is 365d"),
+        ("SEEN \"\"", EMPTY_KEY), ("SEEN \"a b\" 60s", "+NEW"), ("SEEN \"{k*8193}\"", "-ERR TOOBIG the key has 8193 bytes; the longest is 8192"),
+        ("ONCE.MSEEN 60s k j j", "$DND"), ("MSEEN 60s k", "$D"), ("MSEEN 60s", "-ERR ARGS usage: MSEEN ttl key..."),
+        ("ONCE.PEEK k none", "$DN"), ("PEEK k", "$D"),
+        ("ONCE.TOUCH k 1h", "+OK"), ("ONCE.TOUCH none 1h", "nil"),
+        ("ONCE.TTL k", ":~3600000"), ("ONCE.TTL none", "nil"),
+        ("ONCE.INSPECT k", "[$state, $seen, $expires_in_ms, $~3600000, $fingerprint, $a]"), ("INSPECT none", "nil"),
+        ("ONCE.FORGET k none", ":1"), ("FORGET k", ":0"),
+        ("ONCE.USE other", "+OK"), ("USE default", "+OK"), ("USE a:b", BAD_NAME),
+        ("ONCE.NS LIST", "[$default, $keys=2, $other, $keys=0]"), ("NS SET other TTL 2h", "+OK"), ("NS INFO other", "[$name, $other, $ttl, $2h,…]"),
+        ("NS DROP other", "+OK"), ("NS INFO other", "-ERR NONS no namespace 'other'; make it with NS SET other"),
+        ("SEEN k NS other", "-ERR NONS no namespace 'other'; make it with NS SET other"),
+        ("ONCE.STATS", "[$version, $0.1.0,…]"), ("STATS default", "[$name, $default,…]"),
+        ("ONCE.PING", "+PONG"), ("ONCE.PING word", "$word"),
+        ("ONCE.TIME", ":~{now+60000}"),
+        ("ONCE.VERSION", "+0.1.0"), ("VERSION", "+0.1.0"),
+        ("ONCE.HELP", "[$SEEN, $key…]"), ("HELP seen", "[$usage, $SEEN…]"), ("HELP none", "-ERR UNKNOWN no such verb; HELP lists them"),
+        ("NS SET small MAXKEYS 1", "+OK"), ("USE small", "+OK"), ("MSEEN 60s a b", "$NE"), ("SEEN b", FULL),
+        ("SET b v", FULL), ("SET b v NX", FULL), ("SETNX b v", FULL), ("GETSET b v", FULL), ("SET a w", "+OK"), ("GET b", "nil"),
+        ("ONCE.QUIT", "+OK"), ("", CLOSED),
+    ];
+}
+
+#[test]
+fn scanning_to_the_end_tells_every_key_once() {
+    const KEYS: usize = 5_000;
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let keys: BTreeSet<_> = (0..KEYS).map(|n| format!("$key:{n}")).collect();
+    let names: Vec<_> = keys.iter().map(|key| &key[1..]).collect();
+    let added = client.call(&[&["MSEEN", "5m"][..], &names].concat());
+    assert_eq!(added, format!("${}", "N".repeat(KEYS)));
+    let items = |reply: &str| -> Vec<String> {
+        let inside = &reply[reply.rfind('[').unwrap() + 1..reply.find(']').unwrap()];
+        inside
+            .split(", ")
+            .filter(|item| !item.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    for options in [
+        &[][..],
+        &["COUNT", "1000"],
+        &["MATCH", "key:*7", "COUNT", "37"],
+    ] {
+        let (mut found, mut cursor) = (Vec::new(), "0".to_owned());
+        loop {
+            let reply = client.call(&[&["SCAN", &cursor][..], options].concat());
+            found.extend(items(&reply));
+            cursor = reply[2..reply.find(',').unwrap()].to_owned();
+            if cursor == "0" {
+                break;
+            }
+        }
+        let expected: Vec<_> = keys
+            .iter()
+            .filter(|key| !options.contains(&"MATCH") || key.ends_with('7'))
+            .cloned()
+            .collect();
+        found.sort();
+        assert_eq!(found, expected, "SCAN {options:?}");
+    }
+    let mut found = items(&client.call(&["KEYS", "*"]));
+    found.sort();
+    assert_eq!(found, keys.into_iter().collect::<Vec<_>>());
+    assert_eq!(items(&client.call(&["KEYS", "key:49[0-4]?"])).len(), 50);
+}
+
+#[test]
+fn command_counts_and_lists_every_row() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    assert_eq!(
+        client.call(&["COMMAND", "COUNT"]),
+        format!(":{}", verbs().len())
+    );
+    let list = client.call(&["COMMAND", "LIST"]);
+    for spec in verbs().map(onced::command::spec::Verb::spec) {
+        let name = match spec.home {
+            Home::Native => format!("{RESP_PREFIX}{}", spec.name),
+            Home::Redis => spec.name.to_owned(),
+        };
+        assert!(
+            list.contains(&format!("${}", name.to_ascii_lowercase())),
+            "{name}"
+        );
+    }
+    for request in [&["COMMAND"][..], &["COMMAND", "INFO"], &["COMMAND", "DOCS"]] {
+        let reply = client.call(request);
+        assert_eq!(
+            reply.matches("once.").count(),
+            reply.matches("$once.").count(),
+            "{request:?}"
+        );
+        assert!(
+            reply.contains("$once.seen") && reply.contains("$bf.madd"),
+            "{request:?}"
+        );
+    }
+}
+
+#[test]
+fn replies_may_be_turned_off() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    for (request, is_answered) in [
+        ("CLIENT REPLY SKIP", false),
+        ("SET a skipped", false),
+        ("ECHO one", true),
+        ("CLIENT REPLY OFF", false),
+        ("SET b off", false),
+        ("NONSENSE", false),
+        ("CLIENT REPLY SKIP", false),
+        ("SET c off", false),
+        ("CLIENT REPLY ON", true),
+        ("GET b", true),
+    ] {
+        let words = words(request);
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        client.send(common::resp_request(&words));
+        if is_answered {
+            let expected = match request {
+                "ECHO one" => "$one",
+                "GET b" => "$off",
+                _ => "+OK",
+            };
+            assert_eq!(client.resp(), expected, "{request}");
+        }
+    }
+    assert_eq!(client.call(&["MGET", "a", "c"]), "[$skipped, $off]");
+}
+
+#[test]
+fn every_command_of_the_table_has_a_scenario() {
+    let played: BTreeSet<_> = SCENARIOS
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|(_, reply): &&Step| !reply.starts_with("-ERR unknown command"))
+        .filter_map(|(request, _)| request.split_ascii_whitespace().next())
+        .collect();
+    for spec in verbs().map(onced::command::spec::Verb::spec) {
+        let name = match spec.home {
+            Home::Native => format!("{RESP_PREFIX}{}", spec.name),
+            Home::Redis => spec.name.to_owned(),
+        };
+        assert!(played.contains(name.as_str()), "{name} has no scenario");
+    }
+}

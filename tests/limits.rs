@@ -631,7 +631,7 @@ fn full_memory_rejects_and_changes_nothing() {
     );
     let stored = answers.matches('N').count() as u64;
     assert_eq!(client.gauge("keys"), stored);
-    assert_eq!(client.gauge("full"), 10_000 - stored);
+    assert_eq!(client.gauge("refused"), 10_000 - stored);
     let refused = format!("{}-{}", answers.rfind('E').unwrap(), "p".repeat(200));
     assert!(
         client
@@ -674,7 +674,7 @@ fn full_memory_evicts_where_a_namespace_says_so() {
     let (keys, evicted) = (client.gauge("keys"), client.gauge("evicted"));
     assert!(evicted > 0);
     assert_eq!(keys + evicted, 10_000);
-    assert_eq!(client.gauge("full"), 0);
+    assert_eq!(client.gauge("refused"), 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! This protocol's own commands on keys.
 
 use super::namespace::full;
-use super::{Answer, Here, Namespace, Session, no_such};
+use super::{Answer, Here, Namespace, Session};
 use crate::command::{Error, Reply, Seen, Single, Ttl, Words};
 use crate::limits::AT_AHEAD_MAX_MS;
 use crate::store::{Ask, Verdict};
@@ -170,7 +170,10 @@ impl Here<'_> {
     ) -> Answer<'s> {
         match named.map(super::spaces::name) {
             None => act(here),
-            Some(name) => act(&*self.engine.find(name).ok_or_else(|| no_such(name))?),
+            Some(name) => act(&*self
+                .engine
+                .find(name)
+                .ok_or_else(|| self.engine.no_such(name))?),
         }
     }
 }

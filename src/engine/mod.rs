@@ -188,12 +188,7 @@ impl Engine {
         match self.namespaces.get(name) {
             Some(found) => Ok(Arc::clone(&found)),
             None if self.create_namespaces => self.make(name),
-            None => Err(Error::new(
-                Code::NoNs,
-                format!(
-                    "no namespace '{name}', and this server makes none: create-namespaces is false"
-                ),
-            )),
+            None => Err(self.no_such(name)),
         }
     }
 
@@ -250,6 +245,15 @@ impl Engine {
         }
     }
 
+    fn no_such(&self, name: &str) -> Error {
+        let text = if self.create_namespaces {
+            format!("no namespace '{name}'; make it with NS SET {name}")
+        } else {
+            format!("no namespace '{name}', and this server makes none: create-namespaces is false")
+        };
+        Error::new(Code::NoNs, text)
+    }
+
     fn make(&self, name: &str) -> Result<Arc<Namespace>, Error> {
         let _one_at_a_time = self.making.lock();
         if let Some(found) = self.find(name) {
@@ -272,13 +276,6 @@ impl Engine {
         self.namespaces.insert(name.into(), Arc::clone(&made));
         Ok(made)
     }
-}
-
-fn no_such(name: &str) -> Error {
-    Error::new(
-        Code::NoNs,
-        format!("no namespace '{name}'; make it with NS SET {name}"),
-    )
 }
 
 /// Whether a command does not depend on the session's namespace.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Answer, DEFAULT_NAMESPACE, Engine, Here, Namespace, Session, no_such};
+use super::{Answer, DEFAULT_NAMESPACE, Engine, Here, Namespace, Session};
 use crate::command::{BfInsert, Code, Command, Error, PolicyChange, Reply, Words};
 use crate::store::{Ask, Verdict};
 
@@ -78,7 +78,9 @@ impl Here<'_> {
 
     fn known(&self, asked: &[u8]) -> Result<Arc<Namespace>, Error> {
         let asked = name(asked);
-        self.engine.find(asked).ok_or_else(|| no_such(asked))
+        self.engine
+            .find(asked)
+            .ok_or_else(|| self.engine.no_such(asked))
     }
 
     fn ns_list<'s>(&self) -> Reply<'s> {
@@ -118,7 +120,7 @@ impl Here<'_> {
             .engine
             .namespaces
             .remove(name)
-            .ok_or_else(|| no_such(name))?;
+            .ok_or_else(|| self.engine.no_such(name))?;
         dropped.mark_dropped();
         self.engine.discard(&dropped);
         Ok(Reply::OK)

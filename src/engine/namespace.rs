@@ -294,12 +294,15 @@ impl Room for NamespaceRoom<'_> {
         self.evict
     }
 
-    fn evict_elsewhere(&self) -> bool {
+    fn evict_elsewhere(&self, now: Millis) -> bool {
         let shards = &self.namespace.shards;
         // A shard that is busy is passed by: waiting for it while holding another could wait for ever.
         (1..shards.len()).any(|further| {
             let other = shards[(self.shard + further) % shards.len()].try_lock();
-            other.is_some_and(|mut other| self.namespace.change(&mut other, Shard::evict_soonest))
+            other.is_some_and(|mut other| {
+                self.namespace
+                    .change(&mut other, |shard| shard.evict_soonest(now))
+            })
         })
     }
 }

@@ -18,6 +18,10 @@ use crate::time::Millis;
 
 /// Entries that one insertion may evict before it gives up and is refused.
 const EVICTIONS_MAX: usize = 64;
+/// Steps of the wheel that one insertion may make before it evicts or is refused.
+const RECLAIM_STEPS: usize = 128;
+/// Entries that one eviction may put where they belong before it takes the next.
+const VICTIM_MOVES_MAX: usize = 64;
 /// Entries that one shard can hold: the wheel keeps one bit of an entry's number for itself.
 const ENTRIES_MAX: usize = 1 << 31;
 
@@ -118,7 +122,7 @@ pub trait Room {
     fn evicts(&self) -> bool;
 
     /// Evicts a key of another shard, where this one has none left to give; false if that cannot be done.
-    fn evict_elsewhere(&self) -> bool {
+    fn evict_elsewhere(&self, _now: Millis) -> bool {
         false
     }
 }
@@ -347,7 +351,7 @@ impl Shard {
                 };
                 if let Some(at) = self.table.find(key) {
                     self.table.set_extra(at, extra);
-                    self.move_deadline(at, deadline);
+                    self.begin_window(at, deadline, now);
                 } else {
                     let at = self.table.insert(key, deadline, extra);
                     self.wheel.schedule(at, due_tick(deadline));
@@ -402,10 +406,11 @@ impl Shard {
     }
 
     /// Drops a key that is among the soonest to expire; false if there is none.
-    pub fn evict_soonest(&mut self) -> bool {
-        let victim = self.wheel.soonest();
+    pub fn evict_soonest(&mut self, now: Millis) -> bool {
+        let due = |at| due_tick(self.table.node(at).deadline);
+        let victim = self.wheel.soonest(VICTIM_MOVES_MAX, due);
         if let Some(at) = victim {
-            self.evict(at);
+            self.evict(at, now);
         }
         victim.is_some()
     }
@@ -431,18 +436,69 @@ impl Shard {
         room: &mut impl Room,
         now: Millis,
     ) -> bool {
-        if !self.make_room(found, change, room) {
-            return false;
-        }
-        if found.is_some_and(|at| self.table.node(at).deadline < now) {
-            self.counters.expired += 1;
+        let lapsed = found.filter(|&at| self.table.node(at).deadline < now);
+        let before = (self.len() as isize, self.bytes() as isize);
+        if self.is_admitted(found.is_none(), change, room, before) {
+            self.counters.expired += u64::from(lapsed.is_some());
+        } else {
+            if let Some(at) = lapsed {
+                self.counters.expired += 1;
+                self.drop_entry(at);
+            }
+            if !self.make_room(change, room, before, now) {
+                return false;
+            }
         }
         self.apply(change, now);
         true
     }
 
-    /// Evicts until the owner admits what `change` adds, or until that leads nowhere.
-    fn make_room(&mut self, found: Option<u32>, change: &Change<'_>, room: &mut impl Room) -> bool {
+    /// Gives back what has lapsed, then evicts, until the owner admits what `change` adds, or
+    /// until that leads nowhere: whether a key is stored must not depend on who swept when.
+    fn make_room(
+        &mut self,
+        change: &Change<'_>,
+        room: &mut impl Room,
+        before: (isize, isize),
+        now: Millis,
+    ) -> bool {
+        let Change::Put { key, .. } = change else {
+            return true;
+        };
+        self.expire(now, RECLAIM_STEPS);
+        // An entry that is to be replaced is nobody's victim: it is kept out of the wheel meanwhile.
+        let found = self.table.find(key);
+        if let Some(at) = found {
+            self.wheel.cancel(at);
+        }
+        let mut evictions = 0;
+        let admitted = loop {
+            if self.is_admitted(found.is_none(), change, room, before) {
+                break true;
+            }
+            if !room.evicts() || evictions == EVICTIONS_MAX {
+                break false;
+            }
+            if !self.evict_soonest(now) && !room.evict_elsewhere(now) {
+                break false;
+            }
+            evictions += 1;
+        };
+        if let Some(at) = found {
+            self.wheel
+                .schedule(at, due_tick(self.table.node(at).deadline));
+        }
+        admitted
+    }
+
+    /// Whether the owner admits what `change` (a `Put`) adds to the keys and bytes there were `before`.
+    fn is_admitted(
+        &self,
+        is_new: bool,
+        change: &Change<'_>,
+        room: &impl Room,
+        before: (isize, isize),
+    ) -> bool {
         let Change::Put {
             key,
             fingerprint,
@@ -452,34 +508,23 @@ impl Shard {
         else {
             return true;
         };
-        let (keys_before, bytes_before) = (self.len() as isize, self.bytes() as isize);
-        let mut evictions = 0;
-        loop {
-            let mut bytes = Extra::heap_bytes(fingerprint.is_some(), value.map(<[u8]>::len));
-            let mut keys = 0;
-            if found.is_none() {
-                bytes += self.table.growth(key) + self.wheel.growth(self.table.places());
-                keys = 1;
-            }
-            let keys = self.len() as isize + keys - keys_before;
-            let bytes = (self.bytes() + bytes) as isize - bytes_before;
-            if room.admits(keys, bytes) && self.len() < ENTRIES_MAX {
-                return true;
-            }
-            if !room.evicts() || evictions == EVICTIONS_MAX {
-                return false;
-            }
-            match self.wheel.soonest().filter(|&at| Some(at) != found) {
-                Some(at) => self.evict(at),
-                None if room.evict_elsewhere() => {}
-                None => return false,
-            }
-            evictions += 1;
+        let mut keys = self.len();
+        let mut bytes =
+            self.bytes() + Extra::heap_bytes(fingerprint.is_some(), value.map(<[u8]>::len));
+        if is_new {
+            keys += 1;
+            bytes += self.table.growth(key) + self.wheel.growth(self.table.next_place());
         }
+        room.admits(keys as isize - before.0, bytes as isize - before.1) && self.len() < ENTRIES_MAX
     }
 
-    fn evict(&mut self, at: u32) {
-        self.counters.evicted += 1;
+    fn evict(&mut self, at: u32, now: Millis) {
+        if now <= self.table.node(at).deadline {
+            self.counters.evicted += 1;
+        } else {
+            // It lapsed within this tick, so the wheel has not come to it yet.
+            self.counters.expired += 1;
+        }
         self.drop_entry(at);
     }
 
@@ -491,7 +536,20 @@ impl Shard {
             self.wheel.schedule(at, due_tick(deadline));
         } else {
             self.counters.expired += 1;
-            self.table.remove(at);
+            self.take_out(at);
+        }
+    }
+
+    /// Sets the window of an entry that was stored again.
+    fn begin_window(&mut self, at: u32, deadline: Millis, now: Millis) {
+        if self.table.node(at).deadline < now {
+            // A key that had lapsed begins anew, last in line: left where it waits, it would be
+            // the first to be evicted.
+            self.wheel.cancel(at);
+            self.table.set_deadline(at, deadline);
+            self.wheel.schedule(at, due_tick(deadline));
+        } else {
+            self.move_deadline(at, deadline);
         }
     }
 
@@ -508,7 +566,15 @@ impl Shard {
 
     fn drop_entry(&mut self, at: u32) {
         self.wheel.cancel(at);
+        self.take_out(at);
+    }
+
+    /// Removes an entry that no longer waits in the wheel.
+    fn take_out(&mut self, at: u32) {
         self.table.remove(at);
+        if self.table.places() == 0 {
+            self.wheel.release();
+        }
     }
 }
 

@@ -128,6 +128,15 @@ impl Table {
         self.nodes.len()
     }
 
+    /// The number that the next entry will have.
+    pub(super) fn next_place(&self) -> usize {
+        if self.vacant == NONE {
+            self.places()
+        } else {
+            self.vacant as usize
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Slot>() + self.nodes.bytes() + self.heap_bytes
     }

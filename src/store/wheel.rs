@@ -99,19 +99,25 @@ impl Wheel {
             }
     }
 
-    /// Bytes that scheduling an entry with the highest number yet would add.
-    pub(super) fn growth(&self, places: usize) -> usize {
+    /// Bytes that scheduling the entry of this number would add.
+    pub(super) fn growth(&self, at: usize) -> usize {
         let slots = if self.slots.is_some() {
             0
         } else {
             size_of::<Slots>()
         };
         slots
-            + if places >= self.links.len() {
+            + if at >= self.links.len() {
                 Slab::<Link>::CHUNK_BYTES
             } else {
                 0
             }
+    }
+
+    /// Gives the memory of an empty wheel back.
+    pub(super) fn release(&mut self) {
+        debug_assert_eq!(self.waiting, 0, "only an empty wheel has nothing to keep");
+        self.links = Slab::default();
     }
 
     /// Moves an empty wheel to the present; one with entries stays where its work is.
@@ -201,7 +207,20 @@ impl Wheel {
 
     /// An entry that is among the first to fall due: the one that has waited longest in the
     /// first occupied slot. Where all lives are equally long, that is the very first.
-    pub(super) fn soonest(&self) -> Option<u32> {
+    ///
+    /// An entry whose time was put off since it was scheduled does not count as soon: it is put
+    /// where it belongs on the way, up to `moves_max` of them.
+    pub(super) fn soonest(&mut self, moves_max: usize, due: impl Fn(u32) -> u64) -> Option<u32> {
+        for _ in 0..moves_max {
+            let (level, slot, _) = self.earliest()?;
+            let at = self.first(level, slot);
+            let due = due(at);
+            if self.slot_of(due) == (level, slot) {
+                return Some(at);
+            }
+            self.cancel(at);
+            self.schedule(at, due);
+        }
         self.earliest()
             .map(|(level, slot, _)| self.first(level, slot))
     }
@@ -254,6 +273,9 @@ mod tests {
 
     use super::*;
 
+    /// More moves than any of these tests needs.
+    const MOVES: usize = 1_000;
+
     /// Runs the wheel to `now`; returns who fell due, with how many single steps it took.
     fn run_to(wheel: &mut Wheel, now: Millis, due: &BTreeMap<u32, u64>) -> (Vec<u32>, usize) {
         let (mut fired, mut steps) = (Vec::new(), 0);
@@ -290,7 +312,7 @@ mod tests {
             for jump in jumps.into_iter().chain([500_000_000_000]) {
                 now += jump;
                 let soonest = waiting.values().min().copied();
-                if let (Some(at), Some(soonest)) = (wheel.soonest(), soonest) {
+                if let (Some(at), Some(soonest)) = (wheel.soonest(MOVES, |at| waiting[&at]), soonest) {
                     prop_assert_eq!(wheel.slot_of(waiting[&at]), wheel.slot_of(soonest));
                 }
                 let (mut fired, steps) = run_to(&mut wheel, Millis(now), &waiting);
@@ -328,10 +350,25 @@ mod tests {
             now = now.after(100);
             wheel.schedule(at, due_tick(now.after(life)));
         }
+        let due =
+            |at: u32| due_tick(Millis(1_790_000_000_000).after((u64::from(at) + 1) * 100 + life));
         for at in 0..10_000 {
-            let soonest = wheel.soonest().unwrap();
+            let soonest = wheel.soonest(MOVES, due).unwrap();
             wheel.cancel(soonest);
             assert_eq!(soonest, at);
         }
+    }
+
+    #[test]
+    fn what_was_put_off_is_not_the_soonest() {
+        let mut wheel = Wheel::default();
+        for at in 0..100_u32 {
+            wheel.schedule(at, 1_000 + u64::from(at));
+        }
+        // All but number 50 end an hour later now.
+        let due = |at| if at == 50 { 1_050 } else { 226_000 };
+        assert_eq!(wheel.soonest(MOVES, due), Some(50));
+        wheel.cancel(50);
+        assert!(wheel.soonest(MOVES, due).is_some());
     }
 }

@@ -54,8 +54,8 @@ for words in GET "GET a b" "SET $k:x" "SETEX $k:x 10" "EXPIRE $k:x" MGET DEL ECH
   # shellcheck disable=SC2086 # the words are meant to be split
   equals "wrong arity: $words" "(error) ERR wrong number of arguments for '${verb,,}' command" "$(cli $words)"
 done
-equals "wrong arity of a subcommand" "(error) ERR wrong number of arguments for 'client|setname' command" "$(cli CLIENT SETNAME)"
-matches "unknown subcommand" "^\(error\) ERR unknown subcommand 'nosuch'" "$(cli CLIENT nosuch)"
+matches "wrong arity of a subcommand" '^\(error\) ERR .*wrong number of arguments for' "$(cli CLIENT SETNAME)"
+matches "unknown subcommand" '^\(error\) ERR unknown subcommand' "$(cli CLIENT nosuch)"
 equals "options that exclude each other" '(error) ERR syntax error' "$(cli SET "$k:x" 1 NX XX)"
 equals "an expiry that is no number" '(error) ERR value is not an integer or out of range' "$(cli SET "$k:x" 1 PX soon)"
 equals "an expiry of nothing" "(error) ERR invalid expire time in 'set' command" "$(cli SET "$k:x" 1 PX 0)"

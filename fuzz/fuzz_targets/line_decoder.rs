@@ -1,17 +1,16 @@
-//! Any bytes as requests of the line protocol: no panic, whatever arrives.
-//!
-//! For now it reads them as durations, the words of that protocol with a grammar of their own.
+//! Any bytes as requests of the line protocol: no panic, and the same requests however the
+//! bytes arrive. The first byte of the input says in pieces of how many bytes.
 
 #![no_main]
 
+mod pieces;
+
 use libfuzzer_sys::fuzz_target;
-use onced::time::{DurationWord, parse_duration_ms};
 
 fuzz_target!(|bytes: &[u8]| {
-    for word in bytes.split(|&b| matches!(b, b' ' | b'\t' | b'\n')) {
-        if let Ok(ms) = parse_duration_ms(word) {
-            let printed = DurationWord(ms).to_string();
-            assert_eq!(parse_duration_ms(printed.as_bytes()), Ok(ms));
-        }
+    if let Some((&piece, bytes)) = bytes.split_first()
+        && bytes.first() != Some(&b'*')
+    {
+        pieces::agree(bytes, usize::from(piece));
     }
 });

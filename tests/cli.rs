@@ -1,5 +1,7 @@
 //! The subcommands as a person or a script meets them: output, exit status, one clear line when wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::io::Write;

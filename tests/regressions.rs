@@ -119,3 +119,15 @@ fn a_dropped_namespace_comes_back_only_when_it_is_used() {
         assert!(reply.is_empty() || answer == reply, "{request}: {answer}");
     }
 }
+
+/// `redis-cli --pipe` sends a line end before its first command; it was taken for the line protocol.
+#[test]
+fn a_line_end_chooses_no_dialect() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.send("\r\n\r\n");
+    assert_eq!(client.call(&["PING"]), "+PONG");
+    let mut client = server.connect();
+    client.send("\n\r\n");
+    assert_eq!(client.ask("PING"), "PONG");
+}

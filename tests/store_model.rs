@@ -5,6 +5,7 @@
 //! map follows the shard, and what may be missing is checked instead.
 
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{HashMap, HashSet};
 

@@ -6,7 +6,7 @@
 //! what is malformed beyond repair (answer, close). It allocates nothing beyond a span per word
 //! that has come, and looks at every byte once, however small the pieces.
 //!
-//! - [`line`]: the line protocol
+//! - [`mod@line`]: the line protocol
 //! - [`resp`]: RESP2 and RESP3
 
 pub mod line;
@@ -90,6 +90,10 @@ impl Decoder {
         let Some(&first) = input.first() else {
             return Decoded::Incomplete;
         };
+        if self.dialect.is_none() && matches!(first, b'\r' | b'\n') {
+            // Nothing yet in either dialect; `redis-cli --pipe` begins like this when it has nothing to send.
+            return Decoded::Skip { consumed: 1 };
+        }
         if self.dialect.is_none() && first == TLS_HANDSHAKE {
             let error = Error::new(
                 Code::Syntax,

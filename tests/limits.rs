@@ -114,9 +114,9 @@ fn a_request_has_so_many_bytes() {
 
 #[test]
 fn a_request_has_so_many_keys() {
-    let server = TestServer::with(|raw| raw.max_batch = Some(3));
     const LINE: &str = "ERR TOOBIG 4 keys in one request; the most are 3";
     const RESP: &str = "-ERR TOOBIG 4 keys in one request; the most are 3";
+    let server = TestServer::with(|raw| raw.max_batch = Some(3));
     play_lines(
         &server,
         &[
@@ -165,9 +165,9 @@ fn a_value_has_so_many_bytes() {
 
 #[test]
 fn there_are_so_many_namespaces() {
-    let server = TestServer::with(|raw| raw.max_namespaces = Some(3));
     const LINE: &str = "ERR FULL there are 3 namespaces, the most there may be";
     const RESP: &str = "-OOM there are 3 namespaces, the most there may be";
+    let server = TestServer::with(|raw| raw.max_namespaces = Some(3));
     play_lines(
         &server,
         &[

@@ -1,5 +1,7 @@
 //! The `redis` crate as a client, unchanged: what it needs at connecting, and what deduplication does with it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::TestServer;

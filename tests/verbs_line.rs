@@ -314,6 +314,7 @@ scenarios! { play_lines;
         ("NS SET p MAXKEYS -1", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
         ("NS SET p MAXKEYS 18446744073709551616", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
         ("NS SET p TTL", "ERR ARGS 'TTL' needs a value"),
+        ("NS SET p WHAT", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n or FULL REJECT|EVICT"),
         ("NS SET p WHAT 1", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n or FULL REJECT|EVICT"),
         ("NS SET p TTL 1s TTL 1s", "ERR ARGS 'TTL' is given twice, or contradicts another option"),
         ("NS SET p MAXTTL 2h MAXTTL 2h", "ERR ARGS 'MAXTTL' is given twice, or contradicts another option"),
@@ -326,6 +327,9 @@ scenarios! { play_lines;
         ("NS SET p TTL 10m MAXTTL 20m", "OK"),
         ("NS SET p MODE SLIDE TTL 30m", "ERR RANGE the namespace's ttl (30m) would exceed its longest (20m)"),
         ("NS INFO p", "ROWS 16 | name p | ttl 10m | maxttl 20m | mode FIXED |…"),
+        // A default that nobody names gives way to a shorter maximum.
+        ("NS SET p MAXTTL 5m", "OK"),
+        ("NS INFO p", "ROWS 16 | name p | ttl 5m | maxttl 5m |…"),
     ];
     purge_empties_and_drop_removes: &[
         ("USE p", "OK"),
@@ -478,6 +482,9 @@ fn namespaces_may_be_fixed() {
                 "SEEN k",
                 "ERR NONS no namespace 'orders', and this server makes none: create-namespaces is false",
             ),
+            ("NS INFO other", none),
+            ("NS PURGE other", none),
+            ("NS DROP other", none),
             ("PING", "PONG"),
             ("USE default", "OK"),
             ("SEEN k", "NEW"),

@@ -15,7 +15,7 @@ use crate::command::{
 use crate::engine::{Budget, Session};
 use crate::limits::TRANSACTION_BYTES_MAX;
 use crate::metrics::Tally;
-use crate::time::Millis;
+use crate::time::{Millis, parse_u64};
 use crate::wire::{Decoded, Decoder, Dialect, line, resp};
 
 /// What is to happen after a reply.
@@ -300,6 +300,10 @@ impl Client {
         let version = match (version, self.dialect) {
             (Some(b"3"), _) => 3,
             (Some(b"2"), _) | (None, Dialect::Line) => 2,
+            (Some(word), _) if parse_u64(word).is_none() => {
+                let text = "ERR Protocol version is not an integer or out of range";
+                return Error::redis(text).into();
+            }
             (Some(_), _) => return Error::redis("NOPROTO unsupported protocol version").into(),
             (None, Dialect::Resp(version)) => version,
         };

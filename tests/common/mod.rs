@@ -151,12 +151,17 @@ impl Client {
         lines
     }
 
-    /// One of the numbers that `STATS` tells; 0 if it is not among them.
+    /// One of the numbers that `STATS` tells; those of a verb that nobody called are 0.
     pub fn gauge(&mut self, name: &str) -> u64 {
-        self.ask_all("STATS")
+        let rows = self.ask_all("STATS");
+        let number = rows
             .iter()
-            .find_map(|row| row.strip_prefix(name)?.strip_prefix(' '))
-            .map_or(0, |number| number.parse().unwrap())
+            .find_map(|row| row.strip_prefix(name)?.strip_prefix(' '));
+        assert!(
+            number.is_some() || name.starts_with("verb_"),
+            "STATS tells no {name}"
+        );
+        number.map_or(0, |number| number.parse().unwrap())
     }
 
     /// Sends a RESP array and returns the reply in the notation of [`Client::resp`].

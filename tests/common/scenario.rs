@@ -96,15 +96,12 @@ fn fill(text: &str, at: u64) -> String {
         let Some((name, behind_name)) = behind.split_once('}') else {
             break;
         };
-        match placeholder(name, at) {
-            Some(value) => {
-                filled.push_str(&value);
-                rest = behind_name;
-            }
-            None => {
-                filled.push('{');
-                rest = behind;
-            }
+        if let Some(value) = placeholder(name, at) {
+            filled.push_str(&value);
+            rest = behind_name;
+        } else {
+            filled.push('{');
+            rest = behind;
         }
     }
     filled + rest

@@ -214,11 +214,11 @@ impl Engine {
         command: &Command<'_>,
         now: Millis,
     ) -> Reply<'s> {
-        if session.namespace.is_dropped() {
+        // A namespace that was dropped comes back for who needs it, not for who looks at others.
+        if session.namespace.is_dropped() && !names_its_namespace(command) {
             match self.open(session.namespace.name()) {
                 Ok(again) => session.namespace = again,
-                Err(error) if !names_its_namespace(command) => return error.into(),
-                Err(_) => {}
+                Err(error) => return error.into(),
             }
         }
         let here = Here { engine: self, now };

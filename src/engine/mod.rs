@@ -214,6 +214,7 @@ impl Engine {
         command: &Command<'_>,
         now: Millis,
     ) -> Reply<'s> {
+        // A namespace that was dropped comes back for who needs it, not for who looks at others.
         if session.namespace.is_dropped() && !names_its_namespace(command) {
             match self.open(session.namespace.name()) {
                 Ok(again) => session.namespace = again,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::time::{Instant, sleep};
 
 use super::{Accepted, ServerError};
 use crate::address::Address;
@@ -20,6 +21,8 @@ const BACKLOG: i32 = 1_024;
 const KEEPALIVE: Duration = Duration::from_mins(1);
 /// How long accepting rests when the system has no room for another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// How often it is said that connections cannot be accepted.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// A bound socket; a Unix one removes its file when dropped.
 #[derive(Debug)]
@@ -76,6 +79,7 @@ impl Listener {
 
     /// Accepts for ever, and hands every connection on.
     pub(super) async fn accept(self, mut hand_on: impl FnMut(Accepted)) -> io::Result<()> {
+        let mut failures = Failures::default();
         match self {
             Self::Tcp(listener) => {
                 let listener = TcpListener::from_std(listener)?;
@@ -89,7 +93,7 @@ impl Listener {
                                 }
                             }
                         }
-                        Err(error) => rest_after(&error).await,
+                        Err(error) => failures.rest_after(&error).await,
                     }
                 }
             }
@@ -103,7 +107,7 @@ impl Listener {
                                 tracing::debug!(%error, "a connection broke before it began");
                             }
                         },
-                        Err(error) => rest_after(&error).await,
+                        Err(error) => failures.rest_after(&error).await,
                     }
                 }
             }
@@ -152,7 +156,20 @@ fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
 
 /// Out of file descriptors or memory, accepting would fail again at once and burn a core: wait
 /// for a connection to end. Other errors concern one connection that is already gone.
-async fn rest_after(error: &io::Error) {
-    tracing::warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(ACCEPT_REST).await;
+#[derive(Default)]
+struct Failures {
+    warned: Option<Instant>,
+}
+
+impl Failures {
+    async fn rest_after(&mut self, error: &io::Error) {
+        if self
+            .warned
+            .is_none_or(|warned| warned.elapsed() > WARN_EVERY)
+        {
+            tracing::warn!(%error, "cannot accept connections; trying again and again");
+            self.warned = Some(Instant::now());
+        }
+        sleep(ACCEPT_REST).await;
+    }
 }

@@ -4,7 +4,7 @@
 //! model does, so no answer depends on the sweeper. Time moves in whole ticks of the wheel here,
 //! or a key that lapsed within this tick might or might not count against `MAXKEYS`.
 
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Barrier;
@@ -404,8 +404,9 @@ impl Model {
                 );
                 let absent = Space::new();
                 let held = self.spaces.get(SPACES[n]).unwrap_or(&absent);
-                let (new_ttl, new_max) =
-                    (ttl.unwrap_or(held.ttl_ms), max.unwrap_or(held.ttl_max_ms));
+                let new_max = max.unwrap_or(held.ttl_max_ms);
+                // A ttl that is not named gives way to a shorter maximum.
+                let new_ttl = ttl.unwrap_or(held.ttl_ms.min(new_max));
                 if [ttl, max]
                     .iter()
                     .flatten()
@@ -861,7 +862,9 @@ fn with_sweeper(engine: &Engine, now: Millis, race: impl Fn(usize) + Sync) {
             .collect();
         stop.store(true, Ordering::Relaxed);
         sweeper.join().unwrap();
-        outcomes.into_iter().for_each(|outcome| outcome.unwrap());
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
     });
 }
 

@@ -280,7 +280,11 @@ impl Run {
                 key,
                 ttl_ms,
                 value: content,
-            } => self.set(&name(key), content.map(value), self.now.after(ttl_ms)),
+            } => self.set(
+                &name(key),
+                content.map(value).as_deref(),
+                self.now.after(ttl_ms),
+            ),
             Op::SetDeadline { key, ttl_ms } => {
                 let (key, deadline) = (name(key), self.now.after(ttl_ms));
                 let is_live = self.live(&key).is_some();
@@ -308,7 +312,7 @@ impl Run {
                 let key = name(key);
                 assert_eq!(read(&self.shard, &key, self.now).as_ref(), self.live(&key));
             }
-            Op::ToTheEndOf(key) => self.to_the_end_of(&name(key)),
+            Op::ToTheEndOf(key) => self.jump_to_the_end_of(&name(key)),
             Op::Advance(ms) => self.now = self.now.after(ms),
             Op::ExpireSome(steps) => {
                 if !self.shard.expire(self.now, steps) {
@@ -370,21 +374,17 @@ impl Run {
         }
     }
 
-    fn set(&mut self, key: &[u8], value: Option<Vec<u8>>, deadline: Millis) {
+    fn set(&mut self, key: &[u8], value: Option<&[u8]>, deadline: Millis) {
         let key_of = SECRET.key(key);
-        let change = self.shard.set(
-            &key_of,
-            value.as_deref(),
-            deadline,
-            &mut Unbounded,
-            self.now,
-        );
+        let change = self
+            .shard
+            .set(&key_of, value, deadline, &mut Unbounded, self.now);
         self.log
             .push(Logged::of(&change.expect("there is room without end")));
         let held = Held {
             deadline,
             fingerprint: None,
-            value: value.clone(),
+            value: value.map(<[u8]>::to_vec),
         };
         self.put(key, held);
     }
@@ -394,7 +394,7 @@ impl Run {
         self.model.insert(key.to_vec(), held);
     }
 
-    fn to_the_end_of(&mut self, key: &[u8]) {
+    fn jump_to_the_end_of(&mut self, key: &[u8]) {
         let Some(deadline) = self.live(key).map(|held| held.deadline) else {
             return;
         };

@@ -350,7 +350,9 @@ impl Model {
                 }
                 let asked = (n, ttl_ms, slide, fingerprint, event_at);
                 let here = self.line;
-                self.open(here);
+                if space.is_none() {
+                    self.open(here);
+                }
                 let reply = match space.map_or(Some(here), |n| {
                     self.spaces.contains_key(SPACES[n]).then_some(SPACES[n])
                 }) {

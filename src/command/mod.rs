@@ -6,17 +6,18 @@
 //!
 //! - [`args`]: a request's words
 //! - [`spec`]: the table; its rows are in `spec/native.rs` and `spec/redis.rs`
-//! - `native`, `redis`: how words become commands, in this protocol's manner and in Redis's
+//! - `native`, `redis`, `redis_session`: how words become commands, in this protocol's manner and in Redis's
 //! - [`reply`]: answers and refusals
 
 pub mod args;
 mod native;
 mod redis;
+mod redis_session;
 pub mod reply;
 pub mod spec;
 
 pub(crate) use native::printable;
-pub(crate) use redis::unknown_command;
+pub(crate) use redis_session::unknown_command;
 
 pub use args::{Args, Span, Words};
 pub use reply::{Code, Error, Reply};

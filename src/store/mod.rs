@@ -5,6 +5,7 @@
 //! behind locks (`engine`) and give them a clock (`server`).
 //!
 //! - [`key`]: what a key is, packed and compared exactly
+//! - [`model`]: what a shard is asked, answers and changes
 //! - `slab`, `table`: where entries live and how they are found
 //! - `wheel`: which entries are due
 //! - [`shard`]: the three together, and the only way to change them
@@ -23,12 +24,12 @@
 //! ```
 
 pub mod key;
+pub mod model;
 pub mod shard;
 mod slab;
 mod table;
 mod wheel;
 
 pub use key::{Key, Secret};
-pub use shard::{
-    Ask, Change, Counters, Entry, Fingerprint, Room, Shard, Unbounded, Verdict, WindowMode,
-};
+pub use model::{Ask, Change, Counters, Fingerprint, Room, Unbounded, Verdict, WindowMode};
+pub use shard::{Entry, Shard};

@@ -11,7 +11,7 @@
 use bytes::Bytes;
 
 use super::key::{Key, StoredKey};
-use super::shard::Fingerprint;
+use super::model::Fingerprint;
 use super::slab::Slab;
 use crate::time::Millis;
 

@@ -1,0 +1,154 @@
+//! What a shard is asked, what it answers, and what it changes.
+//!
+//! Plain values without behaviour of their own; [`super::Shard`] gives them their meaning.
+
+use super::key::Key;
+use crate::time::Millis;
+
+/// A client's digest of the payload behind a key: up to 32 hex digits, compared as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The digits' value.
+    pub value: u128,
+    /// How many digits there were, so that `0a` and `a` differ.
+    pub digits: u8,
+}
+
+/// What a repeat does to a key's window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WindowMode {
+    /// Nothing: the window ends as long after the first time as was asked then.
+    #[default]
+    Fixed,
+    /// It extends the window to its own time plus its TTL, if that is later.
+    Slide,
+}
+
+/// The question of one `SEEN`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask<'a> {
+    /// How long the key lives from now, or from the event's own time if that is later.
+    pub ttl_ms: u64,
+    /// What a repeat does to the window.
+    pub mode: WindowMode,
+    /// Compared with the one that came with the key; absent on either side it matches.
+    pub fingerprint: Option<Fingerprint>,
+    /// The event's own time.
+    pub event_at: Option<Millis>,
+    /// What `GET` is to answer; `None` is `1`.
+    pub value: Option<&'a [u8]>,
+}
+
+impl Ask<'_> {
+    pub(super) fn deadline(&self, now: Millis) -> Millis {
+        self.event_at
+            .map_or(now, |at| at.max(now))
+            .after(self.ttl_ms)
+    }
+
+    /// Whether the event is so old that its window has passed: nobody can say if it was seen in it.
+    pub fn is_too_old(&self, now: Millis) -> bool {
+        self.event_at.is_some_and(|at| at.after(self.ttl_ms) < now)
+    }
+}
+
+/// The answer to one `SEEN`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The first time; the key is remembered now.
+    New,
+    /// Seen before, and its window has not ended.
+    Dup,
+    /// Seen before with another fingerprint; nothing was changed.
+    Mismatch,
+    /// Not seen before, and there is no room to remember it; nothing was changed.
+    Full,
+}
+
+/// One change of state, with nothing in it that depends on when or where it is applied.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// The key is there with just this content until the deadline.
+    Put {
+        /// The key.
+        key: Key<'a>,
+        /// The last millisecond of its window.
+        deadline: Millis,
+        /// The fingerprint it came with.
+        fingerprint: Option<Fingerprint>,
+        /// Its value; `None` is `1`.
+        value: Option<&'a [u8]>,
+    },
+    /// The key's window ends at another time.
+    Deadline {
+        /// The key.
+        key: Key<'a>,
+        /// The last millisecond of its window.
+        deadline: Millis,
+    },
+    /// The key is gone.
+    Remove {
+        /// The key.
+        key: Key<'a>,
+    },
+}
+
+/// Whether a shard may grow; its owner knows the bounds that many shards share.
+pub trait Room {
+    /// Whether growing by so many keys and bytes (less what was evicted for it) is allowed.
+    fn admits(&self, keys: isize, bytes: isize) -> bool;
+
+    /// Whether keys may be evicted to make room.
+    fn evicts(&self) -> bool;
+
+    /// Evicts a key of another shard, where this one has none left to give; false if that cannot be done.
+    fn evict_elsewhere(&self, _now: Millis) -> bool {
+        false
+    }
+}
+
+/// Room without end.
+#[derive(Clone, Copy, Debug)]
+pub struct Unbounded;
+
+impl Room for Unbounded {
+    fn admits(&self, _keys: isize, _bytes: isize) -> bool {
+        true
+    }
+
+    fn evicts(&self) -> bool {
+        false
+    }
+}
+
+/// What became of the keys of a shard since it was made; survives [`Shard::clear`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Answers [`Verdict::New`].
+    pub new: u64,
+    /// Answers [`Verdict::Dup`].
+    pub dup: u64,
+    /// Answers [`Verdict::Mismatch`].
+    pub mismatch: u64,
+    /// New answers that could not be certain: the event was older than its window.
+    pub unsure: u64,
+    /// Keys whose window ended.
+    pub expired: u64,
+    /// Keys dropped before their window ended, to make room.
+    pub evicted: u64,
+    /// Answers [`Verdict::Full`].
+    pub full: u64,
+}
+
+impl Counters {
+    /// Adds another shard's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.new += other.new;
+        self.dup += other.dup;
+        self.mismatch += other.mismatch;
+        self.unsure += other.unsure;
+        self.expired += other.expired;
+        self.evicted += other.evicted;
+        self.full += other.full;
+    }
+}

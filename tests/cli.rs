@@ -170,6 +170,8 @@ fn completions_and_the_manual_page_know_the_subcommands() {
         );
     }
     assert!(text(&onced(&["man"]).stdout).contains("onced"));
+    assert!(text(&onced(&["man", "serve"]).stdout).contains("max"));
+    assert_eq!(onced(&["man", "nosuch"]).status.code(), Some(2));
     assert!(text(&onced(&["--help"]).stdout).contains("deduplication server"));
 }
 

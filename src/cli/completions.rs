@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap_complete::Shell;
 
 /// Print a completion script for a shell
@@ -19,9 +20,26 @@ pub(crate) fn run(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn man() -> anyhow::Result<ExitCode> {
+/// Print the manual page of onced or of a subcommand, in roff
+#[derive(Debug, clap::Args)]
+pub(crate) struct ManArgs {
+    /// The subcommand
+    #[arg(value_name = "SUBCOMMAND")]
+    subcommand: Option<String>,
+}
+
+pub(crate) fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
+    let mut command = super::command();
+    // Fills in what subcommands inherit, such as their full names.
+    command.build();
+    if let Some(name) = &args.subcommand {
+        let Some(found) = command.find_subcommand(name) else {
+            bail!("there is no subcommand '{name}'");
+        };
+        command = found.clone();
+    }
     let mut page = Vec::new();
-    clap_mangen::Man::new(super::command()).render(&mut page)?;
+    clap_mangen::Man::new(command).render(&mut page)?;
     std::io::stdout().write_all(&page)?;
     Ok(ExitCode::SUCCESS)
 }

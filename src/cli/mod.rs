@@ -49,8 +49,8 @@ enum Action {
     Config(config::ConfigArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
-    /// Print the manual page, in roff
-    Man,
+    /// Print the manual page of onced or of a subcommand, in roff
+    Man(completions::ManArgs),
 }
 
 /// Where the server is.
@@ -77,7 +77,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Action::Stats(args) => stats::run(&args),
         Action::Config(args) => config::run(args),
         Action::Completions(args) => completions::run(&args),
-        Action::Man => completions::man(),
+        Action::Man(args) => completions::man(&args),
     };
     outcome.unwrap_or_else(|error| {
         // Whoever read the output has enough of it.

@@ -1,8 +1,10 @@
 //! Bugs that were, each with its story.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
-use common::TestServer;
+use common::{TestServer, eventually, resp_request};
 
 /// Eviction looked only at the shard of the new key, so a namespace of a few keys, most of whose
 /// shards are empty, refused new ones although it was told to evict.
@@ -130,4 +132,30 @@ fn a_line_end_chooses_no_dialect() {
     let mut client = server.connect();
     client.send("\n\r\n");
     assert_eq!(client.ask("PING"), "PONG");
+}
+
+/// Replies were dropped from the write buffer only when all of them were sent, so for a client
+/// that never quite caught up it grew by everything that was ever sent.
+#[test]
+fn a_client_that_never_catches_up_does_not_make_the_buffer_grow() {
+    const VALUE_BYTES: usize = 200_000;
+    const REPLIES: usize = 500;
+    let server = TestServer::start();
+    let mut client = server.connect();
+    assert_eq!(
+        client.call(&["SET", "big", &"v".repeat(VALUE_BYTES)]),
+        "+OK"
+    );
+    client.send(resp_request(&["GET", "big"]).repeat(REPLIES));
+    let mut watcher = server.connect();
+    eventually("replies pile up", || {
+        watcher.gauge("memory_bytes") > 8 << 20
+    });
+    let mut most = 0;
+    for _ in 0..REPLIES {
+        assert_eq!(client.resp().len(), VALUE_BYTES + 1);
+        most = most.max(watcher.gauge("memory_bytes"));
+    }
+    // The limit of 8 MiB, in a buffer that doubles as it grows, and half of it sent already.
+    assert!(most <= 32 << 20, "{most}");
 }

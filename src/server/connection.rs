@@ -198,7 +198,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Sends until everything is sent (ready) or the client takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unread() > 0 {
-            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.output[self.sent..]))?;
+            let unsent = &self.output[self.sent..];
+            let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, unsent) else {
+                self.forget_sent();
+                return Poll::Pending;
+            };
+            let n = written?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -208,6 +213,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.output.clear();
         self.sent = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Drops what was sent from the buffer's front, once that is half of it: a client that always
+    /// leaves something unread would make it grow for ever, and each byte is moved once on average.
+    fn forget_sent(&mut self) {
+        if self.sent > self.output.len() / 2 {
+            self.output.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     fn poll_read(&mut self, read: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

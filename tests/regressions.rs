@@ -122,18 +122,6 @@ fn a_dropped_namespace_comes_back_only_when_it_is_used() {
     }
 }
 
-/// `redis-cli --pipe` sends a line end before its first command; it was taken for the line protocol.
-#[test]
-fn a_line_end_chooses_no_dialect() {
-    let server = TestServer::start();
-    let mut client = server.connect();
-    client.send("\r\n\r\n");
-    assert_eq!(client.call(&["PING"]), "+PONG");
-    let mut client = server.connect();
-    client.send("\n\r\n");
-    assert_eq!(client.ask("PING"), "PONG");
-}
-
 /// Replies were dropped from the write buffer only when all of them were sent, so for a client
 /// that never quite caught up it grew by everything that was ever sent.
 #[test]

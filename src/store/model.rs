@@ -121,7 +121,7 @@ impl Room for Unbounded {
     }
 }
 
-/// What became of the keys of a shard since it was made; survives [`Shard::clear`].
+/// What became of the keys of a shard since it was made; survives [`super::Shard::clear`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Answers [`Verdict::New`].

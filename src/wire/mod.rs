@@ -90,10 +90,6 @@ impl Decoder {
         let Some(&first) = input.first() else {
             return Decoded::Incomplete;
         };
-        if self.dialect.is_none() && matches!(first, b'\r' | b'\n') {
-            // Nothing yet in either dialect; `redis-cli --pipe` begins like this when it has nothing to send.
-            return Decoded::Skip { consumed: 1 };
-        }
         if self.dialect.is_none() && first == TLS_HANDSHAKE {
             let error = Error::new(
                 Code::Syntax,

@@ -171,7 +171,7 @@ pub struct RawNamespace {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}", path = path.display())]
+    #[error("cannot read {path}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -187,7 +187,7 @@ pub enum ConfigError {
         message: String,
     },
     /// An address that is none.
-    #[error("listen: {0}")]
+    #[error("listen")]
     Address(#[from] AddressError),
     /// A value that is no value of this setting.
     #[error("{name}: {message}")]
@@ -433,7 +433,7 @@ impl RawNamespace {
 impl Settings {
     /// Every setting's name and value, as the file would have them.
     pub fn rows(&self) -> Vec<(&'static str, String)> {
-        let text = |text: String| format!("\"{text}\"");
+        let text = |text: String| toml::Value::String(text).to_string();
         let duration = |ms| text(DurationWord(ms).to_string());
         let listen: Vec<_> = self
             .listen
@@ -466,6 +466,40 @@ impl Settings {
             ("request-timeout", duration(limits.request_timeout_ms)),
             ("create-namespaces", self.create_namespaces.to_string()),
         ]
+    }
+
+    /// All settings as a file that reads back as the same.
+    pub fn to_toml(&self) -> String {
+        let mut file = String::new();
+        for (name, value) in self.rows() {
+            file.extend([name, " = ", &value, "\n"]);
+        }
+        for (name, change) in &self.namespaces {
+            let quoted = toml::Value::String(name.clone());
+            file.extend(["\n[namespace.", &quoted.to_string(), "]\n"]);
+            let word = |ms| format!("\"{}\"", DurationWord(ms));
+            let mode = |mode| {
+                if mode == WindowMode::Slide {
+                    "\"slide\""
+                } else {
+                    "\"fixed\""
+                }
+            };
+            let full = |evict| if evict { "\"evict\"" } else { "\"reject\"" };
+            let fields = [
+                ("ttl", change.ttl_ms.map(word)),
+                ("max-ttl", change.ttl_max_ms.map(word)),
+                ("mode", change.mode.map(|chosen| mode(chosen).to_owned())),
+                ("max-keys", change.keys_max.map(|keys| keys.to_string())),
+                ("full", change.evict.map(|evict| full(evict).to_owned())),
+            ];
+            for (field, value) in fields {
+                if let Some(value) = value {
+                    file.extend([field, " = ", &value, "\n"]);
+                }
+            }
+        }
+        file
     }
 
     /// What the server is made of.
@@ -624,18 +658,14 @@ mod tests {
 
     fn check(toml: &str) -> Result<Settings, String> {
         let raw: RawSettings = toml::from_str(toml).map_err(|error| error.to_string())?;
-        raw.check().map_err(|error| error.to_string())
+        raw.check()
+            .map_err(|error| format!("{:#}", anyhow::Error::from(error)))
     }
 
     #[test]
     fn what_is_shown_reads_back_as_the_same() {
         let settings = RawSettings::default().check().unwrap();
-        let shown: Vec<_> = settings
-            .rows()
-            .into_iter()
-            .map(|(name, value)| format!("{name} = {value}"))
-            .collect();
-        let again = check(&shown.join("\n")).unwrap();
+        let again = check(&settings.to_toml()).unwrap();
         assert_eq!(again.rows(), settings.rows());
         assert_eq!(again.limits, Limits::DEFAULT);
     }
@@ -674,7 +704,7 @@ mod tests {
     #[test]
     fn a_file_may_say_everything() {
         let settings = check(
-            "listen = [\"127.0.0.1:0\", \"unix:/tmp/onced\"]\nworkers = 3\nmax-memory = \"2GiB\"\ninsecure = true\n\
+            "listen = [\"127.0.0.1:0\", \"unix:/tmp/on\\\"ced\"]\nworkers = 3\nmax-memory = \"2GiB\"\ninsecure = true\n\
              create-namespaces = false\nmax-ttl = \"2h\"\n\
              [namespace.orders]\nttl = \"10m\"\nmode = \"slide\"\nmax-keys = 5\nfull = \"evict\"\n",
         )
@@ -695,6 +725,11 @@ mod tests {
             evict: Some(true),
         };
         assert_eq!(settings.namespaces, [("orders".to_owned(), change)]);
+        let again = check(&settings.to_toml()).unwrap();
+        assert_eq!(
+            (again.rows(), again.namespaces),
+            (settings.rows(), settings.namespaces)
+        );
     }
 
     #[test]

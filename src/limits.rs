@@ -29,6 +29,15 @@ pub const CLIENT_NAME_BYTES_MAX: usize = 256;
 pub const WHEEL_TICK_MS: u64 = 16;
 /// Bytes of requests that `MULTI` queues for `EXEC`.
 pub const TRANSACTION_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a glob pattern.
+pub const PATTERN_BYTES_MAX: usize = 256;
+/// Keys of a namespace that `KEYS` will look through; `SCAN` has no such bound.
+pub const KEYS_COMMAND_KEYS_MAX: u64 = 1_000_000;
+/// How long one connection's requests are executed before the worker looks after its others, in
+/// milliseconds.
+pub const SLICE_MS: u64 = 2;
+/// How long the commands of one `EXEC` may take together, in milliseconds.
+pub const EXEC_MS_MAX: u64 = 1_000;
 /// How long a draining server waits for its connections, in milliseconds.
 pub const DRAIN_MS: u64 = 10_000;
 /// Connections over the limit that are told so, at a time; further ones are closed without a word.

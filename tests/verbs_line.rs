@@ -391,7 +391,7 @@ scenarios! { play_lines;
         ("TIME now", "ERR ARGS usage: TIME"),
         ("VERSION", "0.1.0"),
         ("VERSION 2", "ERR ARGS usage: VERSION"),
-        ("HELP", "ROWS 15 | SEEN key [ttl] [SLIDE|FIXED] [FP hex] [AT unixms] [NS name] - Asks … | MSEEN … | QUIT Ends…"),
+        ("HELP", "ROWS 15 | SEEN key [ttl] [SLIDE|FIXED] [FP hex] [AT unixms] [NS name] - Asks … | MSEEN … | QUIT - Ends…"),
         ("HELP seen", "ROWS 4 | usage SEEN key … | summary Asks… | replies NEW, DUP, MISMATCH | example SEEN order-17 60s -> NEW"),
         ("HELP TIME", "ROWS 3 | usage TIME | summary … | replies …"),
         ("HELP GET", "ERR UNKNOWN no such verb; HELP lists them"),

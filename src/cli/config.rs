@@ -34,9 +34,7 @@ pub(crate) fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
             writeln!(out, "{}: ok", file.display())?;
         }
         Action::Show(args) => {
-            for (name, value) in args.check()?.rows() {
-                writeln!(out, "{name} = {value}")?;
-            }
+            out.write_all(args.check()?.to_toml().as_bytes())?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{RawSettings, Settings};
@@ -47,7 +48,15 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(level)
         .with_target(false)
+        // Whoever read the log may be gone; that is no reason to fall.
+        .log_internal_errors(false)
         .init();
+    // Before anybody can know that the server is there: from here on a signal drains it.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let stop = {
+        let _context = runtime.enter();
+        StopSignals::install().context("cannot wait for signals")?
+    };
     let server = Server::bind(settings.server().context("cannot get random bytes")?)?;
     raise_open_files(settings.limits.connections_max as u64);
     tracing::info!(
@@ -59,7 +68,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     for address in server.addresses() {
         tracing::info!("listening on {address}");
     }
-    server.run(told_to_stop())?;
+    server.run(stop.told())?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -92,17 +101,25 @@ fn raise_open_files(connections_max: u64) {
     }
 }
 
-/// Ready when the process gets `SIGTERM` or `SIGINT`.
-async fn told_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!("cannot wait for signals; stop this process with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// `SIGTERM` and `SIGINT`.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Ready when the process gets either.
+    async fn told(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

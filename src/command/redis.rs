@@ -12,7 +12,7 @@ use super::native::{key, keys, namespace_name};
 use super::{
     Args, BfInsert, Command, Error, ExpireIf, Expiry, Scan, Set, SetAnswer, SetIf, TtlForm,
 };
-use crate::limits::Limits;
+use crate::limits::{Limits, PATTERN_BYTES_MAX};
 use crate::time::{Millis, parse_u64};
 
 type Built<'a> = Result<Command<'a>, Error>;
@@ -409,7 +409,7 @@ pub(super) fn scan<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
         let value = args.find(i + 1).ok_or_else(syntax)?;
         i += 2;
         if is(word, "MATCH") {
-            scan.pattern = Some(value);
+            scan.pattern = Some(pattern(value)?);
         } else if is(word, "COUNT") {
             let count = integer(value)?;
             if count < 1 {
@@ -427,7 +427,7 @@ pub(super) fn scan<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
 
 pub(super) fn keys_glob<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
     Ok(Command::Keys {
-        pattern: args.get(0),
+        pattern: pattern(args.get(0))?,
     })
 }
 
@@ -481,6 +481,17 @@ fn value<'a>(word: &'a [u8], limits: &Limits) -> Result<&'a [u8], Error> {
         let (n, max) = (word.len(), limits.body_bytes_max);
         return Err(Error::too_big(format!(
             "the value has {n} bytes; the longest is {max}"
+        )));
+    }
+    Ok(word)
+}
+
+/// A glob within its bound: matching takes time in proportion to its length.
+pub(super) fn pattern(word: &[u8]) -> Result<&[u8], Error> {
+    if word.len() > PATTERN_BYTES_MAX {
+        let n = word.len();
+        return Err(Error::too_big(format!(
+            "the pattern has {n} bytes; the longest is {PATTERN_BYTES_MAX}"
         )));
     }
     Ok(word)

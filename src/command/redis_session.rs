@@ -6,7 +6,7 @@
 )]
 
 use super::native::printable;
-use super::redis::{integer, is, syntax};
+use super::redis::{integer, is, pattern, syntax};
 use super::{Args, ClientCommand, Command, CommandsQuery, Error, SessionCommand};
 use crate::limits::{CLIENT_NAME_BYTES_MAX, Limits, SELECT_MAX};
 
@@ -141,6 +141,9 @@ pub(super) fn command<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
 pub(super) fn config<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
     if !is(args.get(0), "GET") || args.len() < 2 {
         return Err(unknown_subcommand("CONFIG", args.get(0)));
+    }
+    for word in args.rest(1).iter() {
+        pattern(word)?;
     }
     session(SessionCommand::ConfigGet {
         patterns: args.rest(1),

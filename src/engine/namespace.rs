@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::budget::Budget;
 use crate::command::{Code, Error, PolicyChange, Ttl};
@@ -254,9 +254,12 @@ impl Namespace {
     pub(super) fn clear(&self) -> Vec<Shard> {
         let mut taken = Vec::new();
         for shard in &self.shards {
-            let old = shard.lock().clear();
-            self.keys.fetch_sub(old.len() as i64, Ordering::Relaxed);
-            taken.push(old);
+            let mut shard = shard.lock();
+            if !shard.is_empty() {
+                let old = shard.clear();
+                self.keys.fetch_sub(old.len() as i64, Ordering::Relaxed);
+                taken.push(old);
+            }
         }
         taken
     }
@@ -282,6 +285,14 @@ pub(super) struct NamespaceRoom<'a> {
     evict: bool,
 }
 
+impl NamespaceRoom<'_> {
+    /// Another shard, unless it is busy: waiting for it while holding one could wait for ever.
+    fn try_lock_other(&self, further: usize) -> Option<MutexGuard<'_, Shard>> {
+        let shards = &self.namespace.shards;
+        shards[(self.shard + further) % shards.len()].try_lock()
+    }
+}
+
 impl Room for NamespaceRoom<'_> {
     fn admits(&self, keys: isize, bytes: isize) -> bool {
         let keys_fit = self.keys_max == 0
@@ -294,12 +305,23 @@ impl Room for NamespaceRoom<'_> {
         self.evict
     }
 
+    fn reclaim_elsewhere(&self, now: Millis) {
+        const STEPS: usize = 32;
+        // Memory is the sweeper's business; a namespace's own bound is missed by whoever asks next.
+        if self.keys_max == 0 || self.namespace.keys() < self.keys_max {
+            return;
+        }
+        for further in 1..self.namespace.shards.len() {
+            if let Some(mut other) = self.try_lock_other(further) {
+                self.namespace
+                    .change(&mut other, |shard| shard.expire(now, STEPS));
+            }
+        }
+    }
+
     fn evict_elsewhere(&self, now: Millis) -> bool {
-        let shards = &self.namespace.shards;
-        // A shard that is busy is passed by: waiting for it while holding another could wait for ever.
-        (1..shards.len()).any(|further| {
-            let other = shards[(self.shard + further) % shards.len()].try_lock();
-            other.is_some_and(|mut other| {
+        (1..self.namespace.shards.len()).any(|further| {
+            self.try_lock_other(further).is_some_and(|mut other| {
                 self.namespace
                     .change(&mut other, |shard| shard.evict_soonest(now))
             })

@@ -137,11 +137,8 @@ pub(super) fn help<'s>(asked: Option<&[u8]>) -> Answer<'s> {
         return Ok(Reply::Rows(
             native
                 .map(|spec| {
-                    let told = match spec.usage {
-                        "" => spec.summary.to_owned(),
-                        usage => format!("{usage} - {}", spec.summary),
-                    };
-                    (spec.name.into(), told)
+                    let told = format!("{} - {}", spec.usage, spec.summary);
+                    (spec.name.into(), told.trim_start().to_owned())
                 })
                 .collect(),
         ));

@@ -116,12 +116,14 @@ impl Here<'_> {
                 "the default namespace stays; NS PURGE default empties it",
             ));
         }
-        let (_, dropped) = self
+        // Nobody opens the name anew between its removal and the mark, or two namespaces would answer for it.
+        let _one_at_a_time = self.engine.making.lock();
+        let dropped = self
             .engine
-            .namespaces
-            .remove(name)
+            .find(name)
             .ok_or_else(|| self.engine.no_such(name))?;
         dropped.mark_dropped();
+        self.engine.namespaces.remove(name);
         self.engine.discard(&dropped);
         Ok(Reply::OK)
     }

@@ -9,6 +9,7 @@ use super::glob;
 use super::namespace::full;
 use super::{Answer, Here, Namespace, Policy};
 use crate::command::{Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words};
+use crate::limits::KEYS_COMMAND_KEYS_MAX;
 use crate::store::shard::Entry;
 use crate::store::{Ask, Shard, Verdict, WindowMode};
 use crate::time::Millis;
@@ -16,7 +17,9 @@ use crate::time::Millis;
 /// The value of a key that has none.
 const MARKER_VALUE: &[u8] = b"1";
 /// Places that one lock is held for while keys are listed.
-const SCAN_PLACES: u32 = 1_024;
+const SCAN_PLACES: u32 = 128;
+/// Bytes of keys after which a `SCAN` answers, however many places are left to look at.
+const SCAN_BYTES: usize = 256 << 10;
 /// The most places that one `SCAN` looks at.
 const SCAN_COUNT_MAX: u32 = 100_000;
 
@@ -209,11 +212,12 @@ impl Here<'_> {
     pub(super) fn scan<'s>(&self, here: &Namespace, scan: &Scan<'_>) -> Reply<'s> {
         let mut cursor = scan.cursor;
         let mut found = Vec::new();
+        let mut bytes = 0;
         let is_string = scan
             .kind
             .is_none_or(|kind| kind.eq_ignore_ascii_case(b"string"));
         let mut left = scan.count.min(SCAN_COUNT_MAX);
-        while left > 0 {
+        while left > 0 && bytes < SCAN_BYTES {
             let places = left.min(SCAN_PLACES);
             left -= places;
             cursor = self.list(here, cursor, places, |key| {
@@ -222,6 +226,7 @@ impl Here<'_> {
                         .pattern
                         .is_none_or(|pattern| glob::matches(pattern, key))
                 {
+                    bytes += key.len();
                     found.push(Reply::Value(Bytes::copy_from_slice(key)));
                 }
             });
@@ -234,6 +239,11 @@ impl Here<'_> {
 
     pub(super) fn keys<'s>(&self, here: &Namespace, pattern: &[u8]) -> Answer<'s> {
         let max = self.engine.limits.unread_bytes_max;
+        if here.keys() > KEYS_COMMAND_KEYS_MAX {
+            return Err(Error::too_big(format!(
+                "KEYS looks through at most {KEYS_COMMAND_KEYS_MAX} keys; use SCAN"
+            )));
+        }
         let (mut cursor, mut bytes) = (0, 0);
         let mut found = Vec::new();
         loop {
@@ -265,14 +275,19 @@ impl Here<'_> {
         if shard >= here.shard_count() {
             return 0;
         }
-        let mut key = Vec::new();
+        // Keys are copied out while the shard is locked, and looked at when it is not.
+        let (mut keys, mut ends) = (Vec::new(), Vec::new());
         let next = here.read_shard(shard, |shard| {
             shard.scan(place, places, self.now, |stored| {
-                key.clear();
-                stored.write_to(&mut key);
-                visit(&key);
+                stored.write_to(&mut keys);
+                ends.push(keys.len());
             })
         });
+        let mut begins = 0;
+        for end in ends {
+            visit(&keys[begins..end]);
+            begins = end;
+        }
         match next {
             Some(place) => (shard as u64) << 32 | u64::from(place),
             None if shard + 1 < here.shard_count() => (shard as u64 + 1) << 32,

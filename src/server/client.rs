@@ -13,16 +13,21 @@ use crate::command::{
     printable, unknown_command,
 };
 use crate::engine::{Budget, Session};
-use crate::limits::TRANSACTION_BYTES_MAX;
+use crate::limits::{EXEC_MS_MAX, TRANSACTION_BYTES_MAX};
 use crate::metrics::Tally;
 use crate::time::{Millis, parse_u64};
 use crate::wire::{Decoded, Decoder, Dialect, line, resp};
+
+/// Requests that are executed between two looks at the clock.
+pub(super) const REQUESTS_PER_LOOK: u32 = 32;
 
 /// What is to happen after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
     /// The next request.
     GoOn,
+    /// The next request; this one may have taken long, so look at the clock first.
+    LookUp,
     /// The next request, but a body that came with this one is to be thrown away.
     Refused,
     /// Send what there is, then close.
@@ -185,25 +190,31 @@ impl Client {
         now: Millis,
         out: &mut Vec<u8>,
     ) -> After {
+        // What names no key may concern all of them.
+        let done = if verb.spec().keys.first == 0 {
+            After::LookUp
+        } else {
+            After::GoOn
+        };
         let Command::Session(command) = command else {
             let reply = self.shared.engine.execute(&mut self.session, command, now);
             self.tally.count(verb, matches!(reply, Reply::Error(_)));
             self.dialect.encode(&reply, out);
-            return After::GoOn;
+            return done;
         };
         if matches!(command, SessionCommand::Exec) {
             self.tally.count(verb, false);
-            return self.exec(now, out);
+            return self.exec(out);
         }
         let (reply, after) = self.on_connection(command, now);
         self.tally.count(verb, matches!(reply, Reply::Error(_)));
         self.dialect.encode(&reply, out);
-        after
+        if after == After::GoOn { done } else { after }
     }
 
     /// Executes what was queued, in order. Every reply is there; where they grow over the limit,
-    /// the rest is not executed, and each of its replies says so.
-    fn exec(&mut self, now: Millis, out: &mut Vec<u8>) -> After {
+    /// or the time they take does, the rest is not executed, and each of its replies says so.
+    fn exec(&mut self, out: &mut Vec<u8>) -> After {
         let Some(transaction) = self.transaction.take() else {
             self.refuse(Error::redis("ERR EXEC without MULTI"), out);
             return After::GoOn;
@@ -221,7 +232,10 @@ impl Client {
         resp::push_array_head(transaction.count, out);
         let mut decoder = Decoder::default();
         let mut requests = &transaction.requests[..];
-        let mut after = After::GoOn;
+        let mut after = After::LookUp;
+        let began = shared.clock.read();
+        let mut reading = began;
+        let mut executed = 0_u32;
         while let Decoded::Request { consumed, args } = decoder.next(requests, limits) {
             if out.len() - begins > limits.unread_bytes_max {
                 self.refuse(
@@ -230,8 +244,22 @@ impl Client {
                     ),
                     out,
                 );
-            } else if self.answer_aloud(&requests[..consumed], &args, now, out) == After::Close {
-                after = After::Close;
+            } else if reading.ms_since(&began) > EXEC_MS_MAX {
+                self.refuse(
+                    Error::too_big(format!(
+                        "not executed: this transaction takes over {EXEC_MS_MAX} ms"
+                    )),
+                    out,
+                );
+            } else {
+                let done = self.answer_aloud(&requests[..consumed], &args, reading.now, out);
+                if done == After::Close {
+                    after = After::Close;
+                }
+                executed += 1;
+                if done == After::LookUp || executed.is_multiple_of(REQUESTS_PER_LOOK) {
+                    reading = shared.clock.read();
+                }
             }
             requests = &requests[consumed..];
         }

@@ -22,15 +22,18 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::client::{After, Client};
+use super::client::{After, Client, REQUESTS_PER_LOOK};
 use super::shared::Shared;
 use crate::command::{Code, Error};
+use crate::limits::SLICE_MS;
 use crate::wire::{Decoded, Decoder};
 
 /// Bytes that one read takes at most.
 const READ_BYTES: usize = 64 << 10;
 /// Write buffers larger than this are not kept for the next batch.
 const WRITE_KEPT_BYTES: usize = 256 << 10;
+/// Bytes of an unfinished request that are kept while memory is short.
+const UNFINISHED_WHEN_SHORT: usize = 16 << 10;
 /// Unread replies that are allowed while memory is short.
 const UNREAD_WHEN_SHORT: usize = 64 << 10;
 /// How long a closing connection is read from, so that its last reply arrives.
@@ -76,8 +79,11 @@ struct Connection<S> {
     /// Encoded and not sent yet, from `sent` on.
     output: Vec<u8>,
     sent: usize,
-    /// Whether `input` may hold a whole request that was not executed because of unread replies.
+    /// Whether `input` may hold whole requests that were not executed, because of unread replies or
+    /// because others were to have their turn.
     backlog: bool,
+    /// Whether this connection has had its turn.
+    slice_is_over: bool,
     phase: Phase,
     draining: bool,
     /// Whether the last execution came to the end of a request.
@@ -112,6 +118,7 @@ pub(super) async fn serve<S>(
         output: Vec::new(),
         sent: 0,
         backlog: false,
+        slice_is_over: false,
         phase: Phase::Open,
         draining: false,
         progressed: false,
@@ -171,8 +178,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
+            if self.unread() <= self.unread_max() {
+                self.stalled_since = None;
+            }
             if self.phase == Phase::Closing || self.unread() > self.unread_max() {
                 return self.poll_timer(cx);
+            }
+            if self.slice_is_over {
+                // The worker's other connections first; this one goes on right after.
+                self.slice_is_over = false;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if self.backlog {
                 self.take_in(&[]);
@@ -247,32 +263,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn take_in(&mut self, received: &[u8]) {
         if self.input.is_empty() {
             let consumed = self.execute(received);
-            self.keep(&received[consumed..]);
-            return;
+            self.input.extend_from_slice(&received[consumed..]);
+        } else {
+            let mut input = std::mem::take(&mut self.input);
+            input.extend_from_slice(received);
+            let consumed = self.execute(&input);
+            input.drain(..consumed);
+            self.input = input;
         }
-        self.progressed = false;
-        if !self.keep(received) {
-            return;
-        }
-        let input = std::mem::take(&mut self.input);
-        let consumed = self.execute(&input);
-        self.input = input;
-        self.input.drain(..consumed);
+        self.decoder.rest();
         self.input_changed();
-    }
-
-    /// Keeps the beginning of a request; false if there is no memory for it.
-    fn keep(&mut self, received: &[u8]) -> bool {
-        if !received.is_empty() && !self.shared.engine.budget().admits(received.len() as isize) {
+        let is_unfinished = !self.backlog && self.input.len() > UNFINISHED_WHEN_SHORT;
+        if is_unfinished && !self.shared.engine.budget().admits(READ_BYTES as isize) {
             self.close_with(Error::new(
                 Code::Full,
                 "no memory for more of this request; closing",
             ));
-            return false;
         }
-        self.input.extend_from_slice(received);
-        self.input_changed();
-        true
     }
 
     fn input_changed(&mut self) {
@@ -288,7 +295,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Executes the whole requests at the beginning of `input`; returns how many bytes they are.
     fn execute(&mut self, input: &[u8]) -> usize {
-        let reading = self.shared.clock.read();
+        let began = self.shared.clock.read();
+        let mut reading = began;
+        let mut executed = 0_u32;
         let unread_max = self.unread_max();
         let shared = Arc::clone(&self.shared);
         let limits = shared.engine.limits();
@@ -323,6 +332,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     {
                         self.phase = Phase::Closing;
                     }
+                    executed += 1;
+                    if after == After::LookUp || executed.is_multiple_of(REQUESTS_PER_LOOK) {
+                        reading = shared.clock.read();
+                        if reading.ms_since(&began) >= SLICE_MS {
+                            self.backlog = true;
+                            self.slice_is_over = true;
+                            break;
+                        }
+                    }
                 }
                 Decoded::Refused {
                     consumed,
@@ -342,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         shared
             .engine
             .metrics()
-            .record(self.worker, &mut self.client.tally, reading.elapsed_ns());
+            .record(self.worker, &mut self.client.tally, began.elapsed_ns());
         at
     }
 
@@ -423,7 +441,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Keeps the budget's count of this connection's buffers.
     fn count_buffers(&mut self) {
-        let bytes = self.input.capacity() + self.output.capacity() + self.client.queued_bytes();
+        let bytes = self.input.capacity()
+            + self.output.capacity()
+            + self.client.queued_bytes()
+            + self.decoder.held_bytes();
         if bytes != self.counted_bytes {
             self.shared
                 .engine

@@ -64,7 +64,7 @@ pub struct ServerConfig {
 #[derive(Debug, Error)]
 pub enum ServerError {
     /// An address that cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: String,
@@ -83,7 +83,7 @@ pub enum ServerError {
     #[error("nothing to listen on: give --listen an address")]
     Nowhere,
     /// The system gives no threads, timers or sockets.
-    #[error("cannot start: {0}")]
+    #[error("cannot start")]
     Start(#[from] io::Error),
 }
 

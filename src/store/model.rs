@@ -101,6 +101,9 @@ pub trait Room {
     /// Whether keys may be evicted to make room.
     fn evicts(&self) -> bool;
 
+    /// Gives back what has lapsed in other shards, where that stands in the way.
+    fn reclaim_elsewhere(&self, _now: Millis) {}
+
     /// Evicts a key of another shard, where this one has none left to give; false if that cannot be done.
     fn evict_elsewhere(&self, _now: Millis) -> bool {
         false

@@ -319,6 +319,7 @@ impl Shard {
             return true;
         };
         self.expire(now, RECLAIM_STEPS);
+        room.reclaim_elsewhere(now);
         // An entry that is to be replaced is nobody's victim: it is kept out of the wheel meanwhile.
         let found = self.table.find(key);
         if let Some(at) = found {

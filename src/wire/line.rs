@@ -74,6 +74,15 @@ impl LineDecoder {
         }
     }
 
+    pub(super) fn rest(&mut self) {
+        recycle(&mut self.spans);
+        recycle(&mut self.scratch);
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.spans.capacity() * size_of::<Span>() + self.scratch.capacity()
+    }
+
     pub(super) fn is_discarding(&self) -> bool {
         self.discard != Discard::Nothing
     }

@@ -12,7 +12,7 @@
 pub mod line;
 pub mod resp;
 
-use crate::command::{Args, Code, Error, Reply};
+use crate::command::{Args, Code, Error, Reply, Span};
 use crate::limits::Limits;
 
 /// How a connection speaks.
@@ -109,6 +109,25 @@ impl Decoder {
             Framing::Line(decoder) => decoder.next(input, limits),
             Framing::Resp(decoder) => decoder.next(input, limits),
         }
+    }
+
+    /// Gives back the room that the last request's words took, where no request is under way.
+    pub fn rest(&mut self) {
+        match &mut self.dialect {
+            Some(Framing::Line(decoder)) => decoder.rest(),
+            Some(Framing::Resp(decoder)) => decoder.rest(),
+            None => {}
+        }
+    }
+
+    /// Bytes that the words of requests take beside the input, beyond what is always kept.
+    pub fn held_bytes(&self) -> usize {
+        let held = match &self.dialect {
+            Some(Framing::Line(decoder)) => decoder.held_bytes(),
+            Some(Framing::Resp(decoder)) => decoder.held_bytes(),
+            None => 0,
+        };
+        held.saturating_sub(SPANS_KEPT * (size_of::<Span>() + 1))
     }
 
     /// Whether what was consumed last belongs to a request whose end is still to come: a refused

@@ -67,6 +67,16 @@ impl RespDecoder {
         }
     }
 
+    pub(super) fn rest(&mut self) {
+        if self.elements_left.is_none() {
+            recycle(&mut self.spans);
+        }
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.spans.capacity() * size_of::<Span>()
+    }
+
     pub(super) fn is_discarding(&self) -> bool {
         self.oversize.is_some()
     }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -244,4 +244,26 @@ fn serve_listens_where_it_says_and_leaves_nothing_behind() {
     assert!(stopped.success());
     assert_eq!(server.wait().unwrap().code(), Some(0));
     assert!(!socket.exists());
+}
+
+/// Signals were handled only some time after the server had said that it listens.
+#[test]
+fn a_server_that_listens_can_be_stopped() {
+    for _ in 0..10 {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_onced"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--max-memory", "64MiB"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+        assert!(log.any(|line| line.unwrap().contains("listening on")));
+        // Nobody reads the log any more either, which must not matter.
+        drop(log);
+        let killed = Command::new("kill")
+            .args(["-TERM", &server.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(killed.success());
+        assert_eq!(server.wait().unwrap().code(), Some(0));
+    }
 }

@@ -141,6 +141,12 @@ fn the_table_of_constants_is_the_constants() {
             "requests queued by `MULTI`",
             limits::TRANSACTION_BYTES_MAX as u64,
         ),
+        ("what the commands of one `EXEC` take", limits::EXEC_MS_MAX),
+        ("a glob pattern", limits::PATTERN_BYTES_MAX as u64),
+        (
+            "keys of a namespace that `KEYS` looks through",
+            limits::KEYS_COMMAND_KEYS_MAX,
+        ),
         ("draining", limits::DRAIN_MS),
         (
             "connections told that there are too many, at a time",

@@ -4,7 +4,15 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{TestServer, eventually, resp_request};
+use onced::command::PolicyChange;
+use onced::engine::{Engine, EngineConfig};
+use onced::limits::{Limits, PATTERN_BYTES_MAX};
+use onced::store::{Ask, Verdict};
+use onced::time::Millis;
+use onced::wire::{Decoded, Decoder};
 
 /// Eviction looked only at the shard of the new key, so a namespace of a few keys, most of whose
 /// shards are empty, refused new ones although it was told to evict.
@@ -146,4 +154,173 @@ fn a_client_that_never_catches_up_does_not_make_the_buffer_grow() {
     }
     // The limit of 8 MiB, in a buffer that doubles as it grows, and half of it sent already.
     assert!(most <= 32 << 20, "{most}");
+}
+
+/// A pattern could be as long as a request, and an unclosed set in it was read to its end for
+/// every byte of every key, with the shard locked.
+#[test]
+fn patterns_are_bounded() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    assert_eq!(client.call(&["SET", "k", "1"]), "+OK");
+    let longest = format!("k{}", "*".repeat(PATTERN_BYTES_MAX - 1));
+    assert_eq!(client.call(&["KEYS", &longest]), "[$k]");
+    let longer = format!("{longest}*");
+    for request in [
+        &["KEYS", &longer][..],
+        &["SCAN", "0", "MATCH", &longer],
+        &["CONFIG", "GET", &longer],
+    ] {
+        assert!(client.call(request).starts_with("-ERR TOOBIG the pattern"));
+    }
+}
+
+/// A read's requests were all executed before the worker looked after anybody else, so a few
+/// kilobytes of KEYS kept it for tens of seconds, and a drain had to wait for them.
+#[test]
+fn a_connection_has_its_turn_and_no_more() {
+    const REQUESTS: usize = 500;
+    let server = TestServer::with(|settings| settings.workers = Some(1));
+    let mut client = server.connect();
+    for batch in 0..20 {
+        let keys: Vec<_> = (0..5_000).map(|n| format!("k{batch}-{n}")).collect();
+        assert!(
+            client
+                .ask(&format!("MSEEN 1h {}", keys.join(" ")))
+                .starts_with('N')
+        );
+    }
+    let mut busy = server.connect();
+    busy.send(resp_request(&["KEYS", "x"]).repeat(REQUESTS));
+    eventually("it has begun", || client.gauge("verb_keys_calls") > 0);
+    let done = client.gauge("verb_keys_calls");
+    assert!(
+        done < REQUESTS as u64,
+        "others were answered only after all of them"
+    );
+    for _ in 0..REQUESTS {
+        assert_eq!(busy.resp(), "[]");
+    }
+}
+
+/// The time of a stall was forgotten only if nothing was left to execute, so a client that read
+/// without pause, but slower than it was answered, was closed as one that did not read.
+#[test]
+fn a_client_that_reads_steadily_is_not_closed() {
+    const VALUE_BYTES: usize = 100_000;
+    const REPLIES: usize = 150;
+    let server = TestServer::with(|settings| {
+        settings.max_unread = Some("256KiB".to_owned());
+        settings.unread_timeout = Some("300ms".to_owned());
+    });
+    let mut client = server.connect();
+    assert_eq!(
+        client.call(&["SET", "big", &"v".repeat(VALUE_BYTES)]),
+        "+OK"
+    );
+    client.send(resp_request(&["GET", "big"]).repeat(REPLIES));
+    for _ in 0..REPLIES {
+        std::thread::sleep(Duration::from_millis(8));
+        assert_eq!(client.resp().len(), VALUE_BYTES + 1);
+    }
+    assert_eq!(server.connect().gauge("connections_timed_out"), 0);
+}
+
+/// When memory was full, a read that ended within a request had to find room for the whole next
+/// read, so a client that pipelined was closed although each of its requests was small.
+#[test]
+fn full_memory_closes_nobody_whose_requests_are_small() {
+    const REQUESTS: usize = 20_000;
+    let server = TestServer::with(|settings| settings.max_memory = Some("1MiB".to_owned()));
+    let mut client = server.connect();
+    let mut n = 0;
+    while client.ask(&format!("SEEN {n}-{} 1h", "p".repeat(200))) == "NEW" {
+        n += 1;
+    }
+    let known = format!("SEEN 0-{} 1h\n", "p".repeat(200));
+    let mut sending = client.stream.try_clone().unwrap();
+    let writer = std::thread::spawn(move || {
+        std::io::Write::write_all(&mut sending, known.repeat(REQUESTS).as_bytes()).unwrap();
+    });
+    for _ in 0..REQUESTS {
+        assert_eq!(client.line(), "DUP");
+    }
+    writer.join().unwrap();
+}
+
+/// One SCAN could gather a hundred thousand keys of 8 KiB, twice.
+#[test]
+fn a_scan_answers_with_little_at_a_time() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    for n in 0..200 {
+        assert_eq!(client.call(&["SET", &format!("{n:0>8000}"), "1"]), "+OK");
+    }
+    let (mut cursor, mut found, mut calls) = ("0".to_owned(), 0, 0);
+    loop {
+        let reply = client.call(&["SCAN", &cursor, "COUNT", "100000"]);
+        assert!(reply.len() < 2 << 20, "{}", reply.len());
+        found += reply.matches('$').count() - 1;
+        calls += 1;
+        cursor = reply
+            .trim_start_matches("[$")
+            .split(',')
+            .next()
+            .unwrap()
+            .to_owned();
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(found, 200);
+    assert!(calls > 2);
+}
+
+/// The words of a request were kept until the next one came, which may be never, and were
+/// counted nowhere: a thousand idle connections could hold gigabytes.
+#[test]
+fn the_words_of_a_request_go_with_it() {
+    let limits = Limits::DEFAULT;
+    let line = [&b"PEEK"[..], &b" a".repeat(500_000), b"\n"].concat();
+    let array = [&b"*100000\r\n"[..], &b"$1\r\na\r\n".repeat(100_000)].concat();
+    for request in [line, array] {
+        let mut decoder = Decoder::default();
+        assert!(matches!(
+            decoder.next(&request, &limits),
+            Decoded::Request { .. }
+        ));
+        assert!(decoder.held_bytes() > 500_000);
+        decoder.rest();
+        assert_eq!(decoder.held_bytes(), 0);
+    }
+}
+
+/// Keys that had lapsed counted against MAXKEYS until somebody swept, if they lay in another shard.
+#[test]
+fn what_has_lapsed_makes_room_in_every_shard() {
+    let small = PolicyChange {
+        keys_max: Some(100),
+        ..PolicyChange::default()
+    };
+    let engine = Engine::new(EngineConfig {
+        namespaces: vec![("small".to_owned(), small)],
+        ..EngineConfig::default()
+    });
+    let small = engine.open("small").unwrap();
+    let ask = Ask {
+        ttl_ms: 30,
+        ..Ask::default()
+    };
+    for round in 0..20_u64 {
+        let now = Millis(1_790_000_000_000 + round * 100);
+        for n in 0..100_u64 {
+            let key = [round.to_le_bytes(), n.to_le_bytes()].concat();
+            assert_eq!(
+                engine.seen(&small, &key, &ask, now),
+                Verdict::New,
+                "{round} {n}"
+            );
+        }
+        assert_eq!(engine.seen(&small, b"one more", &ask, now), Verdict::Full);
+    }
 }

@@ -68,6 +68,17 @@ enum Phase {
     Closing,
 }
 
+/// Why whole requests may be left in `input`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// There are none.
+    Nothing,
+    /// The client has too many replies unread; or it had, and they can be executed now.
+    Unread,
+    /// Others are to have their turn first.
+    TurnIsOver,
+}
+
 struct Connection<S> {
     stream: S,
     shared: Arc<Shared>,
@@ -79,11 +90,7 @@ struct Connection<S> {
     /// Encoded and not sent yet, from `sent` on.
     output: Vec<u8>,
     sent: usize,
-    /// Whether `input` may hold whole requests that were not executed, because of unread replies or
-    /// because others were to have their turn.
-    backlog: bool,
-    /// Whether this connection has had its turn.
-    slice_is_over: bool,
+    left: Left,
     phase: Phase,
     draining: bool,
     /// Whether the last execution came to the end of a request.
@@ -117,8 +124,7 @@ pub(super) async fn serve<S>(
         input: Vec::new(),
         output: Vec::new(),
         sent: 0,
-        backlog: false,
-        slice_is_over: false,
+        left: Left::Nothing,
         phase: Phase::Open,
         draining: false,
         progressed: false,
@@ -184,15 +190,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.phase == Phase::Closing || self.unread() > self.unread_max() {
                 return self.poll_timer(cx);
             }
-            if self.slice_is_over {
-                // The worker's other connections first; this one goes on right after.
-                self.slice_is_over = false;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            if self.backlog {
-                self.take_in(&[]);
-                continue;
+            match self.left {
+                Left::Nothing => {}
+                Left::Unread => {
+                    self.take_in(&[]);
+                    continue;
+                }
+                Left::TurnIsOver => {
+                    // The worker's other connections first; this one goes on right after.
+                    self.left = Left::Unread;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
             if self.phase == Phase::HalfClosed {
                 self.finish_input();
@@ -273,7 +282,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.decoder.rest();
         self.input_changed();
-        let is_unfinished = !self.backlog && self.input.len() > UNFINISHED_WHEN_SHORT;
+        let is_unfinished = self.left == Left::Nothing && self.input.len() > UNFINISHED_WHEN_SHORT;
         if is_unfinished && !self.shared.engine.budget().admits(READ_BYTES as isize) {
             self.close_with(Error::new(
                 Code::Full,
@@ -302,11 +311,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let shared = Arc::clone(&self.shared);
         let limits = shared.engine.limits();
         let mut at = 0;
-        self.backlog = false;
+        self.left = Left::Nothing;
         self.progressed = false;
         while self.phase != Phase::Closing {
             if self.unread() > unread_max {
-                self.backlog = true;
+                self.left = Left::Unread;
                 break;
             }
             // The decoder settles the dialect when it sees the first byte.
@@ -336,8 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     if after == After::LookUp || executed.is_multiple_of(REQUESTS_PER_LOOK) {
                         reading = shared.clock.read();
                         if reading.ms_since(&began) >= SLICE_MS {
-                            self.backlog = true;
-                            self.slice_is_over = true;
+                            self.left = Left::TurnIsOver;
                             break;
                         }
                     }

@@ -16,7 +16,9 @@ use thiserror::Error;
 use crate::address::{Address, AddressError};
 use crate::command::PolicyChange;
 use crate::engine::{EngineConfig, Policy};
-use crate::limits::{LimitError, Limits, NAMESPACE_NAME_BYTES_MAX, PORT, TTL_CEILING_MS};
+use crate::limits::{
+    LimitError, Limits, NAMESPACE_NAME_FORM, PORT, TTL_CEILING_MS, is_namespace_name,
+};
 use crate::server::ServerConfig;
 use crate::store::key::SECRET_BYTES;
 use crate::store::{Secret, WindowMode};
@@ -379,11 +381,10 @@ impl RawSettings {
 impl RawNamespace {
     fn check(&self, name: &str, limits: &Limits) -> Result<PolicyChange, ConfigError> {
         let at = |field: &str| format!("namespace.{name}.{field}");
-        let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        if name.is_empty() || name.len() > NAMESPACE_NAME_BYTES_MAX || !name.bytes().all(is_name) {
+        if !is_namespace_name(name.as_bytes()) {
             return Err(wrong(
                 format!("namespace.{name}"),
-                "a name is 1 to 64 of A-Z a-z 0-9 _ . -",
+                format!("a name is {NAMESPACE_NAME_FORM}"),
             ));
         }
         let life = |field: &str, text: &Option<String>| match text {

@@ -8,7 +8,7 @@
 )]
 
 use super::{Args, Command, Error, PolicyChange, Seen, SessionCommand, Single, Ttl, Words};
-use crate::limits::{FINGERPRINT_DIGITS_MAX, Limits, NAMESPACE_NAME_BYTES_MAX};
+use crate::limits::{FINGERPRINT_DIGITS_MAX, Limits, NAMESPACE_NAME_FORM, is_namespace_name};
 use crate::store::{Fingerprint, WindowMode};
 use crate::time::{DurationError, DurationWord, Millis, parse_duration_ms, parse_u64};
 
@@ -282,10 +282,9 @@ pub(super) fn keys<'a>(words: Words<'a>, limits: &Limits) -> Result<Words<'a>, E
 
 /// A namespace's name.
 pub(super) fn namespace_name(word: &[u8]) -> Result<&[u8], Error> {
-    let is_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-    if word.is_empty() || word.len() > NAMESPACE_NAME_BYTES_MAX || !word.iter().all(is_name) {
+    if !is_namespace_name(word) {
         return Err(Error::args(format!(
-            "a namespace's name is 1 to {NAMESPACE_NAME_BYTES_MAX} of the characters A-Z a-z 0-9 _ . -"
+            "a namespace's name is {NAMESPACE_NAME_FORM}"
         )));
     }
     Ok(word)

@@ -324,3 +324,20 @@ fn what_has_lapsed_makes_room_in_every_shard() {
         assert_eq!(engine.seen(&small, b"one more", &ask, now), Verdict::Full);
     }
 }
+
+/// Whenever little was unread, the time of a stall was forgotten, also of a connection that was
+/// only waiting for its last replies to be taken: after `QUIT`, one that never reads stayed for ever.
+#[test]
+fn a_closing_connection_that_never_reads_is_closed() {
+    const REPLIES: usize = 50;
+    let server = TestServer::with(|settings| settings.unread_timeout = Some("200ms".to_owned()));
+    let mut watcher = server.connect();
+    let mut deaf = server.connect();
+    assert_eq!(deaf.call(&["SET", "big", &"v".repeat(200_000)]), "+OK");
+    deaf.send(resp_request(&["GET", "big"]).repeat(REPLIES));
+    deaf.send(resp_request(&["QUIT"]));
+    eventually("all is executed", || {
+        watcher.gauge("verb_get_calls") == REPLIES as u64
+    });
+    eventually("it is closed", || watcher.gauge("connections") == 1);
+}

@@ -184,12 +184,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
-            if self.unread() <= self.unread_max() {
-                self.stalled_since = None;
-            }
             if self.phase == Phase::Closing || self.unread() > self.unread_max() {
-                return self.poll_timer(cx);
+                return self.poll_stalled(cx);
             }
+            self.stalled_since = None;
             match self.left {
                 Left::Nothing => {}
                 Left::Unread => {
@@ -215,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.take_in(&read[..n]);
                 }
                 Poll::Pending if self.draining => self.finish_input(),
-                Poll::Pending => return self.poll_timer(cx),
+                Poll::Pending => return self.poll_unfinished(cx),
             }
         }
     }
@@ -394,26 +392,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.phase = Phase::Closing;
     }
 
-    /// Waits for the client, but not for ever where it holds up its own conversation.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let limits = self.shared.engine.limits();
-        let is_stalled = self.phase == Phase::Closing || self.unread() > self.unread_max();
-        if !is_stalled {
-            self.stalled_since = None;
-        } else if self.stalled_since.is_none() {
-            self.stalled_since = Some(Instant::now());
-        }
-        let unread = self
-            .stalled_since
-            .map(|since| since + Duration::from_millis(limits.unread_timeout_ms));
-        let unfinished = self
-            .unfinished_since
-            .map(|since| since + Duration::from_millis(limits.request_timeout_ms));
-        // A request cannot be finished while nothing is read.
-        let Some(deadline) = (if is_stalled { unread } else { unfinished }) else {
+    /// Waits for the client to take replies, but not for ever. Nothing is read meanwhile, so an
+    /// unfinished request cannot be finished and is not waited for.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
+        let timeout_ms = self.shared.engine.limits().unread_timeout_ms;
+        ready!(self.poll_timeout(since, timeout_ms, cx));
+        Poll::Ready(End::Gone)
+    }
+
+    /// Waits for the client to send, but not for ever for the rest of a request.
+    fn poll_unfinished(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let Some(since) = self.unfinished_since else {
             self.timer = None;
             return Poll::Pending;
         };
+        let timeout_ms = self.shared.engine.limits().request_timeout_ms;
+        ready!(self.poll_timeout(since, timeout_ms, cx));
+        let seconds = timeout_ms as f64 / 1_000.0;
+        self.close_with(Error::new(
+            Code::Syntax,
+            format!("the request was not finished within {seconds} s; closing"),
+        ));
+        // What was just said is sent by the next poll.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Ready, and counted, once so much time has passed.
+    fn poll_timeout(&mut self, since: Instant, ms: u64, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = since + Duration::from_millis(ms);
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -423,17 +431,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         ready!(timer.as_mut().poll(cx));
         self.timer = None;
         self.shared.engine.metrics().connections_timed_out.add(1);
-        if is_stalled {
-            return Poll::Ready(End::Gone);
-        }
-        let seconds = limits.request_timeout_ms as f64 / 1_000.0;
-        self.close_with(Error::new(
-            Code::Syntax,
-            format!("the request was not finished within {seconds} s; closing"),
-        ));
-        // What was just said is sent by the next poll.
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(())
     }
 
     /// Says that no more comes, and reads what the client still sends: a socket that is closed

@@ -119,13 +119,6 @@ impl Limits {
         request_timeout_ms: 30_000,
     };
 
-    /// No bound but what memory and arithmetic give: for an embedded store whose caller bounds its own input.
-    pub const UNBOUNDED: Self = Self {
-        ttl_max_ms: TTL_CEILING_MS,
-        key_bytes_max: u32::MAX as usize,
-        ..Self::DEFAULT
-    };
-
     /// Whether every field lies in its range and they go together.
     pub fn check(&self) -> Result<(), LimitError> {
         let durations = [

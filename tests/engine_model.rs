@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/cases.rs"]
+mod cases;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -793,7 +796,7 @@ fn bound_small(model: &mut Model, sides: &mut [Side; 2]) {
 }
 
 proptest! {
-    #![proptest_config(config(200))]
+    #![proptest_config(cases::config(200))]
 
     #[test]
     fn an_engine_answers_as_plain_maps_would_whether_or_not_it_is_swept(
@@ -824,21 +827,6 @@ proptest! {
             side.engine.sweep(now);
             prop_assert_eq!(side.engine.totals().keys, 0);
         }
-    }
-}
-
-/// So many cases unless `PROPTEST_CASES` asks for more; what failed becomes a test by itself.
-fn config(cases: u32) -> ProptestConfig {
-    let default = ProptestConfig::default();
-    ProptestConfig {
-        cases: if std::env::var_os("PROPTEST_CASES").is_some() {
-            default.cases
-        } else {
-            cases
-        },
-        failure_persistence: None,
-        max_shrink_iters: 5_000,
-        ..default
     }
 }
 

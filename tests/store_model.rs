@@ -7,6 +7,9 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/cases.rs"]
+mod cases;
+
 use std::collections::{HashMap, HashSet};
 
 use onced::limits::WHEEL_TICK_MS;
@@ -472,23 +475,8 @@ impl Run {
     }
 }
 
-/// So many cases unless `PROPTEST_CASES` asks for more; what failed becomes a test by itself.
-fn config(cases: u32) -> ProptestConfig {
-    let default = ProptestConfig::default();
-    ProptestConfig {
-        cases: if std::env::var_os("PROPTEST_CASES").is_some() {
-            default.cases
-        } else {
-            cases
-        },
-        failure_persistence: None,
-        max_shrink_iters: 5_000,
-        ..default
-    }
-}
-
 proptest! {
-    #![proptest_config(config(200))]
+    #![proptest_config(cases::config(200))]
 
     #[test]
     fn a_shard_answers_as_a_plain_map_would(ops in proptest::collection::vec(op(), 1..400)) {
@@ -566,7 +554,7 @@ fn squeeze() -> impl Strategy<Value = Squeeze> {
 }
 
 proptest! {
-    #![proptest_config(config(150))]
+    #![proptest_config(cases::config(150))]
 
     #[test]
     fn bounds_hold_and_only_what_was_evicted_is_missing(

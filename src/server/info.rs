@@ -6,7 +6,7 @@ use super::shared::Shared;
 use crate::command::spec::{Effect, Home, RESP_PREFIX, Spec, lookup_resp, verbs};
 use crate::command::{CommandsQuery, Reply, Words};
 use crate::engine::glob;
-use crate::metrics::microseconds;
+use crate::metrics::{VerbReport, microseconds};
 use crate::time::Millis;
 
 /// The Redis version whose commands are followed; clients choose features by it.
@@ -260,37 +260,26 @@ fn replication(_: &Shared, _: Millis) -> String {
 }
 
 fn command_stats(shared: &Shared, _: Millis) -> String {
-    shared
-        .engine
-        .metrics()
-        .verbs()
-        .iter()
-        .fold(String::new(), |mut text, verb| {
-            let name = verb.name.to_ascii_lowercase();
-            let _infallible = write!(
-                text,
-                "cmdstat_{name}:calls={},rejected_calls=0,failed_calls={}\r\n",
-                verb.calls, verb.errors
-            );
-            text
-        })
+    line_per_verb(shared, |name, verb| {
+        let (calls, errors) = (verb.calls, verb.errors);
+        format!("cmdstat_{name}:calls={calls},rejected_calls=0,failed_calls={errors}\r\n")
+    })
 }
 
 fn latency_stats(shared: &Shared, _: Millis) -> String {
-    shared
-        .engine
-        .metrics()
-        .verbs()
+    line_per_verb(shared, |name, verb| {
+        let [p50, p99, p999] = verb.percentiles_ns.map(|(_, ns)| microseconds(ns));
+        format!("latency_percentiles_usec_{name}:p50={p50},p99={p99},p99.9={p999}\r\n")
+    })
+}
+
+/// A line for each verb that was called; `line` is given its name in small letters.
+fn line_per_verb(shared: &Shared, line: impl Fn(&str, &VerbReport) -> String) -> String {
+    let verbs = shared.engine.metrics().verbs();
+    let lines = verbs
         .iter()
-        .fold(String::new(), |mut text, verb| {
-            let name = verb.name.to_ascii_lowercase();
-            let [p50, p99, p999] = verb.percentiles_ns.map(|(_, ns)| microseconds(ns));
-            let _infallible = write!(
-                text,
-                "latency_percentiles_usec_{name}:p50={p50},p99={p99},p99.9={p999}\r\n"
-            );
-            text
-        })
+        .map(|verb| line(&verb.name.to_ascii_lowercase(), verb));
+    lines.collect()
 }
 
 fn keyspace(shared: &Shared, _: Millis) -> String {

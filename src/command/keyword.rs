@@ -26,38 +26,48 @@ impl Keyword {
     pub(super) const fn of(word: &[u8]) -> Self {
         let len = word.len();
         // Loads of a fixed size that may overlap: copying `len` bytes would be a call.
-        let (low, high) = if let (Some(first), Some(last)) =
-            (word.first_chunk::<4>(), word.last_chunk::<4>())
+        if let (Some(first), Some(last)) = (word.first_chunk::<4>(), word.last_chunk::<4>())
             && len < 8
         {
             let last = u32::from_le_bytes(*last) as u64;
-            (
+            return Self::short(
                 u32::from_le_bytes(*first) as u64 | last << (8 * (len - 4)),
-                0,
-            )
-        } else if let (Some(first), Some(last)) = (word.first_chunk(), word.last_chunk())
-            && len <= NAME_BYTES_MAX
-        {
-            // What lies behind the first eight; of the last eight, that is the upper part.
-            let rest = u64::from_le_bytes(*last) >> 8 >> (8 * (NAME_BYTES_MAX - len));
-            (u64::from_le_bytes(*first), rest)
-        } else if let [first, .., last] = word
-            && len < 4
-        {
-            let middle = (word[len / 2] as u64) << (8 * (len / 2));
-            (
-                *first as u64 | middle | (*last as u64) << (8 * (len - 1)),
-                0,
-            )
-        } else if let [only] = word {
-            (*only as u64, 0)
-        } else {
-            return Self::NONE;
-        };
+                len,
+            );
+        }
+        match *word {
+            [only] => Self::short(only as u64, len),
+            [first, last] => Self::short(u16::from_le_bytes([first, last]) as u64, len),
+            [first, second, last] => {
+                let word = u32::from_le_bytes([first, second, last, 0]);
+                Self::short(word as u64, len)
+            }
+            _ => Self::long(word),
+        }
+    }
+
+    #[inline]
+    const fn short(low: u64, len: usize) -> Self {
         Self {
             low: capitals(low),
-            high: capitals(high) | (len as u64) << 56,
+            high: (len as u64) << 56,
         }
+    }
+
+    /// A word of eight bytes or more; or none at all.
+    const fn long(word: &[u8]) -> Self {
+        let len = word.len();
+        if let (Some(first), Some(last)) = (word.first_chunk(), word.last_chunk())
+            && len <= NAME_BYTES_MAX
+        {
+            // Of the last eight bytes, those that are not among the first eight are the upper ones.
+            let rest = u64::from_le_bytes(*last) >> 8 >> (8 * (NAME_BYTES_MAX - len));
+            return Self {
+                low: capitals(u64::from_le_bytes(*first)),
+                high: capitals(rest) | (len as u64) << 56,
+            };
+        }
+        Self::NONE
     }
 
     /// A name that a word may be.

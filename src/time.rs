@@ -58,35 +58,65 @@ const UNITS: [(&str, u64); 5] = [
 /// assert_eq!(parse_duration_ms(b"60"), Err(DurationError::NoUnit));
 /// ```
 pub fn parse_duration_ms(word: &[u8]) -> Result<u64, DurationError> {
-    let digits = word.iter().take_while(|b| b.is_ascii_digit()).count();
-    let (number, unit) = word.split_at(digits);
-    if number.is_empty() {
+    let (digits, number) = leading_u64(word);
+    let unit = &word[digits..];
+    if digits == 0 {
         return Err(DurationError::Malformed);
     }
     if unit.is_empty() {
         return Err(DurationError::NoUnit);
     }
+    let unit = unit_code(unit);
     let unit_ms = UNITS
         .iter()
-        .find(|(name, _)| unit.eq_ignore_ascii_case(name.as_bytes()))
+        .find(|(name, _)| unit_code(name.as_bytes()) == unit)
         .map(|&(_, ms)| ms)
         .ok_or(DurationError::Malformed)?;
-    parse_u64(number)
+    number
         .and_then(|n| n.checked_mul(unit_ms))
         .ok_or(DurationError::Overflow)
 }
 
+/// A unit's letters in one number, so that units are compared without a loop; 0 for what cannot be one.
+fn unit_code(unit: &[u8]) -> u32 {
+    let (first, second) = match *unit {
+        [only] => (only, 0),
+        [first, second] => (first, second),
+        _ => return 0,
+    };
+    let length = unit.len() as u8;
+    u32::from_le_bytes([first, second, length, 0].map(|byte| byte.to_ascii_lowercase()))
+}
+
 /// Reads plain decimal digits; `None` when empty, when anything else is in it, or beyond 64 bits.
 pub fn parse_u64(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
+    match leading_u64(digits) {
+        (n, number) if n > 0 && n == digits.len() => number,
+        _ => None,
     }
-    digits.iter().try_fold(0_u64, |value, &digit| {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    })
+}
+
+/// How many decimal digits a word begins with, and their number unless it is beyond 64 bits.
+#[inline]
+fn leading_u64(word: &[u8]) -> (usize, Option<u64>) {
+    /// So many digits are never beyond 64 bits, so nothing is checked on the way.
+    const DIGITS_SAFE: usize = u64::MAX.ilog10() as usize;
+    let mut digits = 0;
+    let mut number = 0_u64;
+    while let Some(digit) = word.get(digits).map(|byte| byte.wrapping_sub(b'0'))
+        && digit <= 9
+    {
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+        digits += 1;
+    }
+    let number = if digits <= DIGITS_SAFE {
+        Some(number)
+    } else {
+        word[..digits].iter().try_fold(0_u64, |number, digit| {
+            number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+        })
+    };
+    (digits, number)
 }
 
 /// A duration in milliseconds that prints as the word [`parse_duration_ms`] reads: in the
@@ -128,8 +158,37 @@ mod tests {
             ("18446744073709551615ms", Ok(u64::MAX)),
             ("18446744073709551616ms", Err(DurationError::Overflow)),
             ("213503982335d", Err(DurationError::Overflow)),
+            ("0000000000000000000000001s", Ok(1_000)),
+            ("9999999999999999999ms", Ok(9_999_999_999_999_999_999)),
+            ("99999999999999999999x", Err(DurationError::Malformed)),
+            ("250Ms", Ok(250)),
+            ("1\x13", Err(DurationError::Malformed)),
+            ("1m\0", Err(DurationError::Malformed)),
+            ("1\0", Err(DurationError::Malformed)),
+            ("1\0\0", Err(DurationError::Malformed)),
+            ("1mss", Err(DurationError::Malformed)),
         ] {
             assert_eq!(parse_duration_ms(word.as_bytes()), want, "{word}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_digits_within_64_bits() {
+        for (word, want) in [
+            ("", None),
+            ("0", Some(0)),
+            ("007", Some(7)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("018446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("99999999999999999999", None),
+            ("+1", None),
+            ("-1", None),
+            ("1 ", None),
+            ("1:", None),
+            ("/1", None),
+        ] {
+            assert_eq!(parse_u64(word.as_bytes()), want, "{word}");
         }
     }
 

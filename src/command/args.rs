@@ -117,6 +117,11 @@ impl<'a> Words<'a> {
         self.spans.is_empty()
     }
 
+    /// How many bytes each of them has, without looking at any.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> + use<'a> {
+        self.spans.iter().map(|span| span.len as usize)
+    }
+
     /// The words in order.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let Self {

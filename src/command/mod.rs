@@ -4,12 +4,13 @@
 //! static table, [`spec`]: names, words, effects, help and build functions in one place. A
 //! `Command` borrows from the read buffer; nothing is copied until a key is stored.
 //!
-//! - [`args`]: a request's words
+//! - [`args`]: a request's words; `keyword`: a name, folded to be compared fast
 //! - [`spec`]: the table; its rows are in `spec/native.rs` and `spec/redis.rs`
 //! - `native`, `redis`, `redis_session`: how words become commands, in this protocol's manner and in Redis's
 //! - [`reply`]: answers and refusals
 
 pub mod args;
+mod keyword;
 mod native;
 mod redis;
 mod redis_session;

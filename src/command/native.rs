@@ -274,8 +274,12 @@ pub(super) fn keys<'a>(words: Words<'a>, limits: &Limits) -> Result<Words<'a>, E
             "{n} keys in one request; the most are {max}"
         )));
     }
-    for word in words.iter() {
-        key(word, limits)?;
+    let fits = |len| (1..=limits.key_bytes_max).contains(&len);
+    if !words.lengths().all(fits) {
+        // Once more, to say which rule is broken first.
+        for word in words.iter() {
+            key(word, limits)?;
+        }
     }
     Ok(words)
 }

@@ -8,6 +8,7 @@
     reason = "the build functions share one signature"
 )]
 
+use super::keyword::Keyword;
 use super::native::{key, keys, namespace_name};
 use super::{
     Args, BfInsert, Command, Error, ExpireIf, Expiry, Scan, Set, SetAnswer, SetIf, TtlForm,
@@ -16,6 +17,17 @@ use crate::limits::{Limits, PATTERN_BYTES_MAX};
 use crate::time::{Millis, parse_u64};
 
 type Built<'a> = Result<Command<'a>, Error>;
+
+// The options of the commands that are asked most; those of the others are compared as words.
+const NX: Keyword = Keyword::name("NX");
+const XX: Keyword = Keyword::name("XX");
+const IFEQ: Keyword = Keyword::name("IFEQ");
+const GET: Keyword = Keyword::name("GET");
+const KEEPTTL: Keyword = Keyword::name("KEEPTTL");
+const EX: Keyword = Keyword::name("EX");
+const PX: Keyword = Keyword::name("PX");
+const EXAT: Keyword = Keyword::name("EXAT");
+const PXAT: Keyword = Keyword::name("PXAT");
 
 /// Places that `SCAN` looks at unless told otherwise.
 const SCAN_COUNT: u32 = 10;
@@ -28,27 +40,20 @@ pub(super) fn set<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
         condition: SetIf::Always,
         answer: SetAnswer::OkOrNil,
     };
-    let mut i = 2;
-    while let Some(word) = args.find(i) {
-        i += 1;
-        let free = set.condition == SetIf::Always;
-        if is(word, "NX") && free {
-            set.condition = SetIf::Absent;
-        } else if is(word, "XX") && free {
-            set.condition = SetIf::Present;
-        } else if is(word, "IFEQ") && free {
-            set.condition = SetIf::Equals(args.find(i).ok_or_else(syntax)?);
-            i += 1;
-        } else if is(word, "GET") {
-            set.answer = SetAnswer::Before;
-        } else if set.expiry != Expiry::Default {
-            return Err(syntax());
-        } else if is(word, "KEEPTTL") {
-            set.expiry = Expiry::Keep;
-        } else {
-            let unit = Unit::of(word).ok_or_else(syntax)?;
-            set.expiry = unit.expiry(args.find(i).ok_or_else(syntax)?, "set")?;
-            i += 1;
+    let mut words = args.rest(2).iter();
+    while let Some(word) = words.next() {
+        let free = matches!(set.condition, SetIf::Always);
+        match Keyword::of(word) {
+            NX if free => set.condition = SetIf::Absent,
+            XX if free => set.condition = SetIf::Present,
+            IFEQ if free => set.condition = SetIf::Equals(words.next().ok_or_else(syntax)?),
+            GET => set.answer = SetAnswer::Before,
+            _ if !matches!(set.expiry, Expiry::Default) => return Err(syntax()),
+            KEEPTTL => set.expiry = Expiry::Keep,
+            name => {
+                let unit = Unit::named(name).ok_or_else(syntax)?;
+                set.expiry = unit.expiry(words.next().ok_or_else(syntax)?, "set")?;
+            }
         }
     }
     Ok(Command::Set(set))
@@ -446,14 +451,17 @@ enum Unit {
 
 impl Unit {
     fn of(word: &[u8]) -> Option<Self> {
-        [
-            ("EX", Self::Ex),
-            ("PX", Self::Px),
-            ("EXAT", Self::ExAt),
-            ("PXAT", Self::PxAt),
-        ]
-        .into_iter()
-        .find_map(|(name, unit)| is(word, name).then_some(unit))
+        Self::named(Keyword::of(word))
+    }
+
+    fn named(name: Keyword) -> Option<Self> {
+        match name {
+            EX => Some(Self::Ex),
+            PX => Some(Self::Px),
+            EXAT => Some(Self::ExAt),
+            PXAT => Some(Self::PxAt),
+            _ => None,
+        }
     }
 
     fn expiry(self, amount: &[u8], command: &str) -> Result<Expiry, Error> {
@@ -502,9 +510,18 @@ pub(super) fn is(word: &[u8], name: &str) -> bool {
 }
 
 pub(super) fn integer(word: &[u8]) -> Result<i64, Error> {
+    match parse_u64(word).map(i64::try_from) {
+        Some(Ok(number)) => Ok(number),
+        _ => negative_integer(word),
+    }
+}
+
+/// The same for whatever is not digits alone.
+#[cold]
+fn negative_integer(word: &[u8]) -> Result<i64, Error> {
     str::from_utf8(word)
         .ok()
-        .filter(|text| !text.starts_with('+'))
+        .filter(|text| text.starts_with('-'))
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| Error::redis("ERR value is not an integer or out of range"))
 }

@@ -7,8 +7,7 @@
 mod native;
 mod redis;
 
-use std::sync::LazyLock;
-
+use super::keyword::Keyword;
 use super::{Args, Command, Error};
 use crate::limits::Limits;
 
@@ -153,7 +152,7 @@ fn row(index: usize) -> &'static Spec {
 
 /// Finds a verb of the line protocol, in any case.
 pub fn lookup_line(name: &[u8]) -> Option<Verb> {
-    find(&LINE_NAMES, name)
+    LINE_NAMES.find(name)
 }
 
 /// Finds a RESP command, in any case.
@@ -162,42 +161,84 @@ pub fn lookup_resp(name: &[u8]) -> Option<Verb> {
         Some((prefix, verb)) if prefix.eq_ignore_ascii_case(RESP_PREFIX.as_bytes()) => {
             lookup_line(verb)
         }
-        _ => find(&RESP_NAMES, name),
+        _ => RESP_NAMES.find(name),
     }
 }
 
 /// Stands before a verb of this protocol's own in RESP.
 pub const RESP_PREFIX: &str = "ONCE.";
 
-/// Longer than any name.
-const NAME_BYTES_MAX: usize = 16;
+static LINE_NAMES: Names = Names::EMPTY.with(native::ROWS, 0);
 
-type Names = LazyLock<Vec<(&'static str, Verb)>>;
+/// Where both have a name, RESP means the one of Redis, which therefore comes first.
+static RESP_NAMES: Names = Names::EMPTY
+    .with(redis::ROWS, native::ROWS.len())
+    .with(native::ROWS, 0);
 
-static LINE_NAMES: Names =
-    LazyLock::new(|| sorted(verbs().filter(|verb| verb.spec().home == Home::Native)));
-
-static RESP_NAMES: Names = LazyLock::new(|| {
-    let is_redis = |name| redis::ROWS.iter().any(|spec| spec.name == name);
-    sorted(verbs().filter(|verb| verb.spec().home == Home::Redis || !is_redis(verb.spec().name)))
-});
-
-fn sorted(verbs: impl Iterator<Item = Verb>) -> Vec<(&'static str, Verb)> {
-    let mut names: Vec<_> = verbs.map(|verb| (verb.spec().name, verb)).collect();
-    names.sort_unstable();
-    names
+/// The names of a dialect: a table with open addressing, made when this is compiled.
+///
+/// Every request comes through here. A binary search over sorted names lost: it takes up to six
+/// calls of `memcmp`, whose outcomes no branch predictor knows.
+struct Names {
+    slots: [Slot; SLOTS],
 }
 
-fn find(names: &[(&'static str, Verb)], name: &[u8]) -> Option<Verb> {
-    let mut capitals = [0; NAME_BYTES_MAX];
-    let capitals = capitals.get_mut(..name.len())?;
-    capitals.copy_from_slice(name);
-    capitals.make_ascii_uppercase();
-    let found = names
-        .binary_search_by(|(known, _)| known.as_bytes().cmp(capitals))
-        .ok()?;
-    Some(names[found].1)
+/// A name and its verb; an empty slot has neither.
+#[derive(Clone, Copy)]
+struct Slot {
+    name: Keyword,
+    verb: Option<Verb>,
 }
+
+/// Several times as many as there are names, so that nearly all are where they are looked for first.
+const SLOTS: usize = 256;
+
+impl Names {
+    const EMPTY: Self = Self {
+        slots: [Slot {
+            name: Keyword::NONE,
+            verb: None,
+        }; SLOTS],
+    };
+
+    /// Adds the names of these rows that are not there yet; the first row is verb number `first`.
+    const fn with(mut self, rows: &[Spec], first: usize) -> Self {
+        let mut i = 0;
+        while i < rows.len() {
+            let name = Keyword::name(rows[i].name);
+            let slot = &mut self.slots[self.place(name)];
+            if slot.verb.is_none() {
+                let verb = Some(Verb((first + i) as u16));
+                *slot = Slot { name, verb };
+            }
+            i += 1;
+        }
+        self
+    }
+
+    #[inline]
+    fn find(&self, name: &[u8]) -> Option<Verb> {
+        self.slots[self.place(Keyword::of(name))].verb
+    }
+
+    /// The slot that a name has, or would have.
+    #[inline]
+    const fn place(&self, name: Keyword) -> usize {
+        let mut at = (name.hash() >> (u64::BITS - SLOTS.ilog2())) as usize;
+        loop {
+            let slot = &self.slots[at % SLOTS];
+            if slot.name.is(name) || slot.verb.is_none() {
+                return at % SLOTS;
+            }
+            at += 1;
+        }
+    }
+}
+
+const _: () = assert!(
+    SLOTS.is_power_of_two() && (native::ROWS.len() + redis::ROWS.len()) * 2 < SLOTS,
+    "a search ends at an empty slot"
+);
 
 #[cfg(test)]
 mod tests {
@@ -208,9 +249,7 @@ mod tests {
         for verb in verbs() {
             let spec = verb.spec();
             let lower = spec.name.to_ascii_lowercase();
-            assert!(
-                spec.name.len() <= NAME_BYTES_MAX && spec.name == spec.name.to_ascii_uppercase()
-            );
+            assert!(spec.name == spec.name.to_ascii_uppercase());
             match spec.home {
                 Home::Native => {
                     assert_eq!(lookup_line(lower.as_bytes()), Some(verb));

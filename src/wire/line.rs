@@ -209,14 +209,43 @@ fn split_words(
         if line[at] == b'"' {
             at = quoted_word(line, at + 1, spans, scratch)?;
         } else {
-            let len = line[at..]
-                .iter()
-                .position(|&b| is_blank(b))
-                .unwrap_or(line.len() - at);
+            let len = word_len(&line[at..]);
             spans.push(Span::input(at, len));
             at += len;
         }
     }
+}
+
+/// How long the bare word is that a line begins with.
+///
+/// Eight bytes at a time: most words are too short for memchr's vectors to pay for its call.
+#[inline]
+fn word_len(line: &[u8]) -> usize {
+    let mut rest = line;
+    while let Some((eight, behind)) = rest.split_first_chunk() {
+        let lows = low_bytes(u64::from_le_bytes(*eight));
+        if lows == 0 {
+            rest = behind;
+            continue;
+        }
+        let at = lows.trailing_zeros() as usize / 8;
+        if is_blank(eight[at]) {
+            return line.len() - rest.len() + at;
+        }
+        // A control character, which may stand in a word, but seldom does.
+        rest = &rest[at + 1..];
+    }
+    let at = rest.iter().position(|&b| is_blank(b));
+    line.len() - rest.len() + at.unwrap_or(rest.len())
+}
+
+/// Sets the top bit of the first of eight bytes, counted from the lowest, that is a control
+/// character or a space; of those above it, perhaps others too.
+#[inline]
+fn low_bytes(eight: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    // The lowest such byte is the first to borrow: Warren, Hacker's Delight, 6-1.
+    eight.wrapping_sub(ONES * u64::from(b' ' + 1)) & !eight & ONES << 7
 }
 
 /// Reads a word whose opening quote is just before `start`; returns where it ends.
@@ -416,6 +445,30 @@ mod tests {
         ];
         for (line, want) in cases {
             assert_eq!(words(line), want, "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_word_ends_at_its_first_blank() {
+        for len in 0..40 {
+            for end in 0..=len {
+                for blank in *b" \t" {
+                    let mut line = vec![b'x'; len];
+                    line[end..].fill(blank);
+                    for at in 0..=end {
+                        assert_eq!(word_len(&line[at..]), end - at, "{}", line.escape_ascii());
+                    }
+                }
+            }
+        }
+        // What a blank might be taken for.
+        for byte in (0..=u8::MAX).filter(|&b| !is_blank(b)) {
+            assert_eq!(word_len(&[byte; 24]), 24);
+            for end in 0..24 {
+                let mut line = [byte; 24];
+                line[end] = b' ';
+                assert_eq!(word_len(&line), end, "{}", line.escape_ascii());
+            }
         }
     }
 

@@ -3,6 +3,9 @@
 //! Elements are taken in as they come, so a request that trickles in byte by byte is looked at
 //! once. One that is over the limit is read to its end and refused, up to 16 MiB; what is
 //! announced beyond that, or is no RESP, closes the connection.
+//!
+//! A header is read twice over: `plain_header` knows only those that clients send, and leaves
+//! everything else, well formed or not, to `header`, which says what is wrong with it.
 
 use memchr::memchr;
 
@@ -34,6 +37,16 @@ struct Oversize {
     discarded: usize,
 }
 
+/// What has been made of the bytes.
+enum Step {
+    /// A request is complete.
+    Request,
+    /// So many bytes ask for nothing.
+    Skip(usize),
+    /// So many bytes are the end of a request that is over the limit.
+    TooBig(usize),
+}
+
 /// Why the bytes are no request.
 enum Broken {
     /// The rest has not come.
@@ -44,15 +57,28 @@ enum Broken {
 
 impl RespDecoder {
     pub(super) fn next<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Decoded<'a> {
-        match self.advance(input, limits) {
-            Ok(Some(skipped)) => skipped,
-            Ok(None) => {
+        let step = if self.oversize.is_some() {
+            self.discard(input)
+        } else {
+            self.advance(input, limits)
+        };
+        match step {
+            Ok(Step::Request) => {
                 let consumed = self.at;
                 self.elements_left = None;
                 self.at = 0;
                 Decoded::Request {
                     consumed,
                     args: Args::new(input, &[], &self.spans),
+                }
+            }
+            Ok(Step::Skip(consumed)) => Decoded::Skip { consumed },
+            Ok(Step::TooBig(consumed)) => {
+                let max = limits.request_bytes_max;
+                Decoded::Refused {
+                    consumed,
+                    error: Error::new(Code::TooBig, format!("the request is over {max} bytes")),
+                    close: false,
                 }
             }
             Err(Broken::Incomplete) => Decoded::Incomplete,
@@ -81,50 +107,53 @@ impl RespDecoder {
         self.oversize.is_some()
     }
 
-    /// Takes in what has come; `None` when a request is complete.
-    fn advance<'a>(
-        &mut self,
-        input: &[u8],
-        limits: &Limits,
-    ) -> Result<Option<Decoded<'a>>, Broken> {
-        if self.oversize.is_some() {
-            return self.discard(input, limits).map(Some);
-        }
+    /// Takes in what has come of a request.
+    #[inline]
+    fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Step, Broken> {
         let mut left = match self.elements_left {
             Some(left) => left,
             None => match self.array_header(input)? {
-                0 => {
-                    return Ok(Some(Decoded::Skip {
-                        consumed: std::mem::take(&mut self.at),
-                    }));
-                }
+                0 => return Ok(Step::Skip(std::mem::take(&mut self.at))),
                 count => count,
             },
         };
         while left > 0 {
             self.elements_left = Some(left);
             let (len, behind) = bulk_header(input, self.at)?;
-            if behind + len + 2 > limits.request_bytes_max {
-                return self.begin_discard(behind, len, left).map(Some);
+            let end = behind + len + 2;
+            if end > limits.request_bytes_max {
+                return self.begin_discard(behind, len, left);
             }
-            let rest = &input[behind..];
-            if rest.len() < len + 2 {
-                return Err(Broken::Incomplete);
-            }
-            if rest[len..len + 2] != *b"\r\n" {
-                return Err(Broken::Protocol(
-                    "a bulk string does not end where its length says".into(),
-                ));
+            match input.get(end - 2..end) {
+                Some(b"\r\n") => {}
+                Some(_) => {
+                    return Err(Broken::Protocol(
+                        "a bulk string does not end where its length says".into(),
+                    ));
+                }
+                None => return Err(Broken::Incomplete),
             }
             self.spans.push(Span::input(behind, len));
-            self.at = behind + len + 2;
+            self.at = end;
             left -= 1;
         }
-        Ok(None)
+        Ok(Step::Request)
     }
 
+    #[inline]
     fn array_header(&mut self, input: &[u8]) -> Result<usize, Broken> {
         recycle(&mut self.spans);
+        if let Some((count, behind)) = plain_header(input, 0, b'*')
+            && count <= RESP_ELEMENTS_MAX
+        {
+            self.at = behind;
+            return Ok(count);
+        }
+        self.any_array_header(input)
+    }
+
+    #[cold]
+    fn any_array_header(&mut self, input: &[u8]) -> Result<usize, Broken> {
         if input.starts_with(b"\r\n") {
             self.at = 2;
             return Ok(0);
@@ -149,12 +178,7 @@ impl RespDecoder {
     }
 
     /// Turns to throwing the request away: `len` bytes from `behind` on, then `left - 1` more elements.
-    fn begin_discard<'a>(
-        &mut self,
-        behind: usize,
-        len: usize,
-        left: usize,
-    ) -> Result<Decoded<'a>, Broken> {
+    fn begin_discard(&mut self, behind: usize, len: usize, left: usize) -> Result<Step, Broken> {
         if len > DISCARD_BYTES_MAX {
             return Err(Broken::Protocol("invalid bulk length".into()));
         }
@@ -165,11 +189,11 @@ impl RespDecoder {
         self.elements_left = Some(left);
         self.at = 0;
         recycle(&mut self.spans);
-        Ok(Decoded::Skip { consumed: behind })
+        Ok(Step::Skip(behind))
     }
 
     /// Throws away what has come of an oversized request, and refuses it at its end.
-    fn discard<'a>(&mut self, input: &[u8], limits: &Limits) -> Result<Decoded<'a>, Broken> {
+    fn discard(&mut self, input: &[u8]) -> Result<Step, Broken> {
         let (Some(mut oversize), Some(left)) = (self.oversize, self.elements_left) else {
             return Err(Broken::Incomplete);
         };
@@ -182,17 +206,11 @@ impl RespDecoder {
             }
             self.oversize = Some(oversize);
             if self.elements_left != Some(0) {
-                return Ok(Decoded::Skip { consumed });
+                return Ok(Step::Skip(consumed));
             }
             self.oversize = None;
             self.elements_left = None;
-            let max = limits.request_bytes_max;
-            let error = Error::new(Code::TooBig, format!("the request is over {max} bytes"));
-            return Ok(Decoded::Refused {
-                consumed,
-                error,
-                close: false,
-            });
+            return Ok(Step::TooBig(consumed));
         }
         let (len, behind) = bulk_header(input, 0)?;
         if oversize.discarded.saturating_add(behind + len) > DISCARD_BYTES_MAX {
@@ -201,12 +219,61 @@ impl RespDecoder {
         oversize.element_bytes_left = len + 2;
         oversize.discarded += behind;
         self.oversize = Some(oversize);
-        Ok(Decoded::Skip { consumed: behind })
+        Ok(Step::Skip(behind))
     }
 }
 
 /// Reads `$n\r\n` at `at`: how long the string is, and where it begins.
+#[inline]
 fn bulk_header(input: &[u8], at: usize) -> Result<(usize, usize), Broken> {
+    match plain_header(input, at, b'$') {
+        Some(header) => Ok(header),
+        None => any_bulk_header(input, at),
+    }
+}
+
+/// The number behind the type byte at `at`, and where its line ends, where all is there, as it
+/// should be, and below a milliard; `None` says nothing about the rest.
+#[inline]
+fn plain_header(input: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
+    let rest = input.get(at..)?;
+    if let Some(head) = rest.first_chunk() {
+        let head = u64::from_le_bytes(*head);
+        // All that is as in the pattern becomes 0, a digit its value, anything else more than 9.
+        let one = head as u32 ^ u32::from_le_bytes([kind, b'0', b'\r', b'\n']);
+        let digit = one.rotate_right(8);
+        if digit < 10 {
+            return Some((digit as usize, at + 4));
+        }
+        let two = (head ^ u64::from_le_bytes([kind, b'0', b'0', b'\r', b'\n', 0, 0, 0])) << 24;
+        let digits = two.rotate_left(32);
+        let (tens, ones) = (digits & 0xff, digits >> 8 & 0xff);
+        if digits >> 16 == 0 && tens < 10 && ones < 10 {
+            return Some(((tens * 10 + ones) as usize, at + 5));
+        }
+    }
+    longer_header(rest, kind).map(|(number, len)| (number, at + len))
+}
+
+/// The same digit by digit: numbers over 99, and what stands at the input's end.
+fn longer_header(header: &[u8], kind: u8) -> Option<(usize, usize)> {
+    const DIGITS_MAX: usize = 9;
+    let (_, digits) = header.split_first().filter(|&(&first, _)| first == kind)?;
+    let mut number = 0;
+    for (i, &byte) in digits.iter().take(DIGITS_MAX + 1).enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let is_end = i > 0 && digits[i..].starts_with(b"\r\n");
+            return is_end.then_some((number, 1 + i + 2));
+        }
+        number = number * 10 + usize::from(digit);
+    }
+    None
+}
+
+/// The same for whatever else may stand there.
+#[cold]
+fn any_bulk_header(input: &[u8], at: usize) -> Result<(usize, usize), Broken> {
     let first = *input.get(at).ok_or(Broken::Incomplete)?;
     if first != b'$' {
         return Err(Broken::Protocol(format!(
@@ -324,4 +391,64 @@ fn push_line(kind: u8, text: &[u8], out: &mut Vec<u8>) {
     out.push(kind);
     out.extend_from_slice(text);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whether a plain header means the same to both, and one that is not plain is left alone.
+    fn agrees(input: &[u8], at: usize) -> bool {
+        match (plain_header(input, at, b'$'), any_bulk_header(input, at)) {
+            (Some(plain), any) => any.is_ok_and(|any| any == plain),
+            (None, Ok((len, _))) => {
+                let digits = input[at + 1..].iter().take_while(|b| b.is_ascii_digit());
+                digits.count() > 9 || len == 0
+            }
+            (None, Err(_)) => true,
+        }
+    }
+
+    #[test]
+    fn plain_headers_are_those_that_clients_send() {
+        for number in [0, 1, 9, 10, 36, 99, 100, 8_192, 999_999_999] {
+            let header = format!("${number}\r\n").into_bytes();
+            for behind in [&b""[..], b"x\r\n", b"0123456789"] {
+                let input = [b"\n", &header[..], behind].concat();
+                assert_eq!(
+                    plain_header(&input, 1, b'$'),
+                    Some((number, 1 + header.len()))
+                );
+                assert_eq!(plain_header(&input, 1, b'*'), None);
+                assert!(agrees(&input, 1));
+            }
+            for end in 0..header.len() {
+                assert_eq!(plain_header(&header[..end], 0, b'$'), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_wrong_anywhere_is_not_plain() {
+        for header in ["$7\r\n7777777", "$36\r\n77777", "$100\r\n7777"] {
+            let header = header.as_bytes();
+            let end = header.iter().position(|&b| b == b'\n').unwrap();
+            for at in 0..=end {
+                for byte in 0..=u8::MAX {
+                    let mut other = header.to_vec();
+                    other[at] = byte;
+                    assert!(agrees(&other, 0), "{}", other.escape_ascii());
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_readings_agree(header in "\\$?[-+0-9]{0,12}[0-9]{0,3}\r?\n?.{0,9}") {
+            prop_assert!(agrees(header.as_bytes(), 0));
+        }
+    }
 }

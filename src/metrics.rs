@@ -18,8 +18,10 @@ use crate::command::spec::{Verb, verbs};
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 /// Significant digits of a latency.
 const LATENCY_DIGITS: u8 = 2;
-/// The percentiles that are reported.
+/// The percentiles that are reported, those that Redis's INFO has too.
 const PERCENTILES: [(&str, f64); 3] = [("p50", 50.0), ("p99", 99.0), ("p999", 99.9)];
+/// One more for `STATS`: a stall that is over in milliseconds hides behind the 99.9th.
+const PERCENTILE_TAIL: (&str, f64) = ("p9999", 99.99);
 
 /// A counter that many threads add to.
 #[derive(Debug, Default)]
@@ -172,7 +174,7 @@ impl Metrics {
                 format!("verb_{name}_errors").into(),
                 verb.errors.to_string(),
             ));
-            for (percentile, ns) in verb.percentiles_ns {
+            for (percentile, ns) in verb.percentiles_ns.into_iter().chain([verb.tail_ns]) {
                 rows.push((
                     format!("verb_{name}_{percentile}_us").into(),
                     microseconds(ns),
@@ -194,17 +196,20 @@ pub struct VerbReport {
     pub errors: u64,
     /// Latencies: the percentile's name and nanoseconds.
     pub percentiles_ns: [(&'static str, u64); 3],
+    /// The last percentile of `STATS`, which `INFO` goes without as Redis's does.
+    pub tail_ns: (&'static str, u64),
 }
 
 impl VerbReport {
     fn of(name: &'static str, metrics: &VerbMetrics) -> Option<Self> {
         let latency = metrics.latency_ns.as_ref()?;
+        let at = |(name, percentile)| (name, latency.value_at_percentile(percentile));
         Some(Self {
             name,
             calls: metrics.calls,
             errors: metrics.errors,
-            percentiles_ns: PERCENTILES
-                .map(|(name, percentile)| (name, latency.value_at_percentile(percentile))),
+            percentiles_ns: PERCENTILES.map(at),
+            tail_ns: at(PERCENTILE_TAIL),
         })
     }
 }
@@ -252,6 +257,24 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::command::lookup_line;
+
+    #[test]
+    fn one_slow_request_in_five_thousand_shows_in_the_last_percentile_only() {
+        let metrics = Metrics::new(1);
+        let seen = lookup_line(b"SEEN").unwrap();
+        for n in 0..5_000 {
+            let mut tally = Tally::default();
+            tally.count(seen, false);
+            metrics.record(0, &mut tally, if n == 0 { 30_000_000 } else { 1_000 });
+        }
+        let verbs = metrics.verbs();
+        let [.., (_, p999)] = verbs[0].percentiles_ns;
+        let (name, p9999) = verbs[0].tail_ns;
+        assert!(p999 < 1_100, "{p999}");
+        assert!(name == "p9999" && p9999 >= 29_000_000, "{p9999}");
+        let rows = metrics.rows();
+        assert_eq!(rows.last().unwrap().0, "verb_seen_p9999_us");
+    }
 
     #[test]
     fn batches_of_all_workers_are_merged() {

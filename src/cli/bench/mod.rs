@@ -25,7 +25,7 @@ use anyhow::{Context, bail, ensure};
 use self::protocol::{Command, Encoder, Protocol, RequestForm};
 use self::report::Report;
 use self::schedule::{Schedule, Timeline};
-use self::workload::{Draw, KeyShape};
+use self::workload::{Draw, KeyShape, SHAPES};
 use crate::address::Address;
 use crate::time::parse_duration_ms;
 
@@ -94,8 +94,8 @@ pub(crate) struct BenchArgs {
     #[arg(long = "ttl", value_name = "D", default_value = "1h", value_parser = parse_ms)]
     ttl_ms: u64,
 
-    /// What keys look like: uuid, int (16 digits, ascending), hexN or randomN (N from 16 to 8192)
-    #[arg(long, value_name = "SHAPE", default_value = "uuid")]
+    /// What keys look like
+    #[arg(long, value_name = "SHAPE", default_value = "uuid", help = format!("What keys look like: {SHAPES}"))]
     keys: KeyShape,
 
     /// What every key begins with
@@ -184,7 +184,6 @@ struct Plan {
 }
 
 const REQUESTS_DEFAULT: u64 = 1_000_000;
-/// Also keeps every id within the digits of an `int` key.
 const REQUESTS_MAX: u64 = 10_000_000_000;
 const KEY_SPACE_MAX: u64 = 1_000_000_000_000;
 const RATE_PER_S_MAX: u64 = 100_000_000;
@@ -231,6 +230,17 @@ impl Plan {
             (None, None) => Some(REQUESTS_DEFAULT),
             (None, Some(_)) => None,
         };
+        let keys_asked = match draw {
+            Draw::Space(keys) => Some(keys),
+            Draw::Repeat(_) => requests.map(|n| n * form.keys_per_request() as u64),
+        };
+        if let (Some(asked), Some(keys_max)) = (keys_asked, args.keys.keys_max()) {
+            ensure!(
+                asked <= keys_max,
+                "--keys {} has {keys_max} different keys; {asked} may be asked for",
+                args.keys
+            );
+        }
         let rate_per_s = args
             .rate
             .map(|rate| at_most("--rate", rate, RATE_PER_S_MAX))
@@ -293,6 +303,12 @@ fn request_form(args: &BenchArgs) -> anyhow::Result<RequestForm> {
         Protocol::Line | Protocol::Resp => (KEY_BYTES_MAX, TTL_MS_MAX),
         Protocol::Memcached => (MEMCACHED_KEY_BYTES_MAX, MEMCACHED_TTL_MS_MAX),
     };
+    ensure!(
+        protocol == Protocol::Resp || args.keys.is_text(),
+        "--keys {} makes keys of all bytes, which --protocol {} cannot carry: use --protocol resp",
+        args.keys,
+        protocol.name()
+    );
     ensure!(
         (1..=ttl_ms_max).contains(&form.ttl_ms),
         "--ttl goes from 1ms to {}d with --protocol {}",
@@ -402,6 +418,9 @@ mod tests {
             "--protocol memcached --ttl 30d --keys random250",
             "--protocol memcached --command add --prefix k: --keys random248",
             "--keys random8192",
+            "--keys int8 --requests 90M",
+            "--keys binary8 --protocol resp --command set",
+            "--keys url100 --protocol memcached",
             "--prefix user:{1}:",
             "--server unix:/run/onced.sock",
             "--seed 18446744073709551615",
@@ -447,6 +466,11 @@ mod tests {
             ("--ttl 0s", "--ttl"),
             ("--ttl 366d", "--ttl"),
             ("--keys hex15", "--keys"),
+            ("--keys int8 --requests 90000001", "--keys int8"),
+            ("--keys int8 --key-space 100M", "--keys int8"),
+            ("--keys int8 --command mseen --requests 10M", "--keys int8"),
+            ("--keys binary16", "--protocol resp"),
+            ("--keys binary16 --protocol memcached", "--protocol resp"),
             ("--keys random8192 --prefix x", "--prefix"),
             ("--prefix a\"b", "--prefix"),
             ("--prefix a\\b", "--prefix"),

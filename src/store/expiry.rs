@@ -1,0 +1,268 @@
+//! Giving lapsed keys back, and evicting those that would lapse next: a block at a time.
+//!
+//! No key waits anywhere by itself. The wheel knows of each segment a time at or before the
+//! earliest end in it, a segment knows the same of each of its blocks; when that time has come,
+//! one look at the block's slots gives back whatever has lapsed, and tells the next time. What a
+//! request meets before that is reused on the spot ([`Table::space`]). So an expiring key costs no
+//! memory beside its slot, and a million that lapse in one second are given back in steps of one
+//! block, between requests.
+
+use super::block;
+use super::bucket::{Entry, FAR, SLOTS};
+use super::key::Kind;
+use super::segment::{BLOCK_SLOTS, NEVER};
+use super::table::{Slot, Table};
+use super::wheel::{Step, due_tick};
+use crate::time::Millis;
+
+/// Stashed keys that one step looks at.
+const STASH_STEP: usize = 64;
+/// Segments whose earliest end turns out to be later than was known, before one is taken anyway.
+const VICTIM_LOOKS_MAX: usize = 4;
+/// Moves of the wheel in search of a victim.
+const VICTIM_MOVES_MAX: usize = 64;
+/// Slots that one step of expiry or one eviction looks at, at most.
+pub(super) const LOOK_SLOTS_MAX: u64 = (VICTIM_LOOKS_MAX * BLOCK_SLOTS) as u64;
+
+impl Table {
+    /// Does one step of giving lapsed keys back; returns whether there was anything to do.
+    pub(super) fn expire_step(&mut self, now: Millis) -> bool {
+        if let Some(number) = self.sweeping {
+            self.sweep_segment(number, now);
+            return true;
+        }
+        let (segments, moment) = (&self.segments, self.moment_of());
+        let due = |number| due_tick(moment(segments.get(number).scheduled));
+        match self.wheel.step(now, due) {
+            Step::Due(number) => {
+                self.segments.get_mut(number).waits = false;
+                self.sweeping = Some(number);
+                true
+            }
+            Step::Moved => true,
+            Step::Done => self.sweep_stash(now),
+        }
+    }
+
+    /// Sweeps one block of the segment whose turn it is; if none is due, gives room back and lets
+    /// the segment wait again.
+    fn sweep_segment(&mut self, number: u32, now: Millis) {
+        let (block, due) = self.segments.get(number).earliest();
+        if due < self.clock(now) {
+            self.sweep_block(number, block, now);
+        } else if !self.give_room_back(number) {
+            self.sweeping = None;
+            self.schedule(number, due, now);
+            self.tidy(Some(number));
+        }
+    }
+
+    /// Gives back what has lapsed in one block, and finds out when the next will.
+    pub(super) fn sweep_block(&mut self, number: u32, block: usize, now: Millis) {
+        let end_now = self.clock(now);
+        let mut next = NEVER;
+        let buckets = self.segments.get(number).block(block).len();
+        for bucket in 0..buckets {
+            self.give_back_lapsed(number, block, bucket, now, end_now);
+            let bucket = &self.segments.get(number).block(block)[bucket];
+            for slot in 0..SLOTS {
+                let end = self.true_end(bucket.entry(slot));
+                if end != 0 {
+                    next = next.min(end);
+                }
+            }
+        }
+        self.segments.get_mut(number).set_due(block, next);
+        self.work_slots += (buckets * SLOTS) as u64;
+    }
+
+    /// When an entry ends, as slots count time but without their bound.
+    fn true_end(&self, entry: Entry) -> u64 {
+        if entry.end == FAR {
+            self.clock(self.deadline_of(entry))
+        } else {
+            entry.end
+        }
+    }
+
+    /// Gives back what has lapsed in one bucket.
+    #[inline]
+    pub(super) fn give_back_lapsed(
+        &mut self,
+        number: u32,
+        block: usize,
+        bucket: usize,
+        now: Millis,
+        end_now: u64,
+    ) {
+        let line = &self.segments.get(number).block(block)[bucket];
+        if line.ended(end_now) & !line.vacant() != 0 {
+            self.give_back_lapsed_slots(number, block, bucket, now);
+        }
+    }
+
+    fn give_back_lapsed_slots(&mut self, number: u32, block: usize, bucket: usize, now: Millis) {
+        for slot in 0..SLOTS {
+            let entry = self.segments.get(number).block(block)[bucket].entry(slot);
+            if entry.end == 0 || now <= self.deadline_of(entry) {
+                continue;
+            }
+            let Some(secret) = &self.secret else { return };
+            let hash = block::hash_of(entry.packed, secret);
+            if entry.packed.kind == Kind::Aside {
+                self.asides.forget(entry.packed);
+            }
+            let place = block::place(bucket * SLOTS + slot);
+            self.segments.get_mut(number).clear(block, place, hash);
+            self.forget_lapsed();
+        }
+    }
+
+    fn sweep_stash(&mut self, now: Millis) -> bool {
+        if self.stash.is_empty() {
+            return false;
+        }
+        // From where the last step ended, so that all are looked at in turn.
+        let from = (self.stash_cursor, [0; 2], 0, Box::default());
+        let looked: Vec<_> = self.stash.range(from..).take(STASH_STEP).collect();
+        self.stash_cursor = match looked.last() {
+            Some(((hash, ..), _)) if looked.len() == STASH_STEP => hash.wrapping_add(1),
+            _ => 0,
+        };
+        let lapsed = looked.iter().filter(|(_, stashed)| stashed.deadline < now);
+        let lapsed: Vec<_> = lapsed.map(|&(key, _)| key.clone()).collect();
+        let any = !lapsed.is_empty();
+        for key in lapsed {
+            self.unstash(key);
+            self.lapsed += 1;
+        }
+        if any {
+            self.tidy(None);
+        }
+        any || self.stash_cursor != 0
+    }
+
+    /// Drops a key that is among the soonest to end, but not the spared one; `None` if there is none
+    /// in its block, else whether it was live.
+    pub(super) fn evict_soonest(&mut self, spared: Option<Slot>, now: Millis) -> Option<bool> {
+        for look in 1.. {
+            let number = self.soonest_segment()?;
+            let (block, due) = self.segments.get(number).earliest();
+            let (slot, end, next) = self.first_to_end(number, block, spared)?;
+            // Where a key is spared, the block's earliest end may be that key's.
+            if spared.is_none() {
+                self.segments.get_mut(number).set_due(block, end);
+                // What was known of this block was out of date: another may come first.
+                if end > due && look < VICTIM_LOOKS_MAX {
+                    let (_, due) = self.segments.get(number).earliest();
+                    self.schedule(number, due, now);
+                    continue;
+                }
+                self.segments.get_mut(number).set_due(block, next);
+            }
+            return Some(self.evict(slot, now));
+        }
+        None
+    }
+
+    fn soonest_segment(&mut self) -> Option<u32> {
+        if let Some(number) = self
+            .sweeping
+            .filter(|&number| self.segments.get(number).len() > 0)
+        {
+            return Some(number);
+        }
+        let (segments, moment) = (&self.segments, self.moment_of());
+        let due = |number| due_tick(moment(segments.get(number).earliest().1));
+        let number = self.wheel.soonest(VICTIM_MOVES_MAX, due)?;
+        let due = self.segments.get(number).earliest().1;
+        self.segments.get_mut(number).scheduled = due;
+        (self.segments.get(number).len() > 0).then_some(number)
+    }
+
+    /// Drops the key that ends first in the block where keys of this hash are; `None` if there is none.
+    pub(super) fn evict_beside(&mut self, hash: u64, now: Millis) -> Option<bool> {
+        let number = self.segment_of(hash)?;
+        let segment = self.segments.get(number);
+        if segment.used() == 0 {
+            return None;
+        }
+        let block = segment.block_of(hash);
+        let (slot, _, next) = self.first_to_end(number, block, None)?;
+        self.segments.get_mut(number).set_due(block, next);
+        Some(self.evict(slot, now))
+    }
+
+    /// Drops the key that ends first of those in the two buckets of this hash; `None` if there is none.
+    pub(super) fn evict_in_the_way(&mut self, hash: u64, now: Millis) -> Option<bool> {
+        let number = self.segment_of(hash)?;
+        let segment = self.segments.get(number);
+        if segment.used() == 0 {
+            return None;
+        }
+        let block = segment.block_of(hash);
+        let buckets = segment.block(block);
+        let candidates = block::candidates(hash, buckets.len()).into_iter();
+        let numbers = candidates.flat_map(|bucket| bucket * SLOTS..(bucket + 1) * SLOTS);
+        let (slot, ..) = self.first_of(number, block, numbers)?;
+        Some(self.evict(slot, now))
+    }
+
+    /// The key of a block that ends first, when it does, and when the one after it does.
+    fn first_to_end(
+        &mut self,
+        number: u32,
+        block: usize,
+        spared: Option<Slot>,
+    ) -> Option<(Slot, u64, u64)> {
+        let slots = self.segments.get(number).block(block).len() * SLOTS;
+        self.work_slots += slots as u64;
+        let spared =
+            spared.filter(|slot| slot.segment == number && usize::from(slot.block) == block);
+        let is_spared = |at| spared.is_some_and(|slot| slot.place == block::place(at));
+        self.first_of(number, block, (0..slots).filter(|&at| !is_spared(at)))
+    }
+
+    fn first_of(
+        &self,
+        number: u32,
+        block: usize,
+        places: impl Iterator<Item = usize>,
+    ) -> Option<(Slot, u64, u64)> {
+        let buckets = self.segments.get(number).block(block);
+        let (mut first, mut end, mut next) = (None, NEVER, NEVER);
+        for at in places {
+            let place = block::place(at);
+            let entry = buckets[place.bucket()].entry(place.slot());
+            let ends = self.true_end(entry);
+            if ends == 0 || ends >= next {
+                continue;
+            }
+            if ends < end {
+                (first, end, next) = (Some(place), ends, end);
+            } else {
+                next = ends;
+            }
+        }
+        let block = block as u8;
+        first.map(|place| {
+            let slot = Slot {
+                segment: number,
+                block,
+                place,
+            };
+            (slot, end, next)
+        })
+    }
+
+    fn evict(&mut self, slot: Slot, now: Millis) -> bool {
+        let buckets = self.segments.get(slot.segment).block(slot.block.into());
+        let entry = buckets[slot.place.bucket()].entry(slot.place.slot());
+        let is_live = now <= self.deadline_of(entry);
+        if let Some(secret) = &self.secret {
+            let hash = block::hash_of(entry.packed, secret);
+            self.take_out(slot, hash, entry.packed);
+        }
+        is_live
+    }
+}

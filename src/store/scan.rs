@@ -1,0 +1,146 @@
+//! Listing keys in the order of their hashes, so that growth between two calls loses none.
+//!
+//! A cursor is a position among the upper 32 bits of all hashes. Segments and blocks divide the
+//! hash space in order, so "everything before the cursor was visited" stays true however they are
+//! split or merged meanwhile: a key that stays is visited once.
+
+use super::block;
+use super::bucket::SLOTS;
+use super::key::{Kind, Packed};
+use super::segment::BLOCKS_MAX;
+use super::table::Table;
+use crate::time::Millis;
+
+/// A stored key that a scan visits.
+#[derive(Debug)]
+pub struct StoredKeyRef<'a> {
+    table: &'a Table,
+    packed: Packed,
+    long: &'a [u8],
+}
+
+impl StoredKeyRef<'_> {
+    /// Appends the key's bytes, as they were sent; false, and nothing, if only its digest is known.
+    pub fn write_to(&self, out: &mut Vec<u8>) -> bool {
+        if !self.long.is_empty() {
+            out.extend_from_slice(self.long);
+            return true;
+        }
+        match self.packed.kind {
+            Kind::Aside => self.table.asides.write_key(self.packed, out),
+            _ => self.packed.write_to(out),
+        }
+    }
+}
+
+/// The hashes from `begins` on, and before `ends`, by their upper 32 bits.
+#[derive(Clone, Copy)]
+struct Part {
+    begins: u64,
+    ends: u64,
+}
+
+impl Part {
+    fn has(self, hash: u64) -> bool {
+        (self.begins..self.ends).contains(&(hash >> 32))
+    }
+}
+
+/// One more than the last position.
+const END: u64 = 1 << 32;
+
+impl Table {
+    /// Visits live keys from the cursor on, in about so many slots; returns where to go on, or
+    /// `None` at the end.
+    pub(super) fn scan(
+        &self,
+        cursor: u32,
+        slots_max: u32,
+        now: Millis,
+        mut visit: impl FnMut(&StoredKeyRef<'_>),
+    ) -> Option<u32> {
+        let begins = u64::from(cursor);
+        let first = self.block_at(begins << 32)?;
+        let whole = first.ends.saturating_sub(begins);
+        // A part of the block's hash space, in proportion to the slots that may be looked at.
+        let share = (whole * u64::from(slots_max)).div_ceil(first.slots);
+        let ends = begins + share.min(whole).max(1);
+        let part = Part { begins, ends };
+        self.scan_block(&first, part, now, &mut visit);
+        // A position may lie across the border of two blocks.
+        let last = self.block_at((ends << 32).wrapping_sub(1))?;
+        if (last.segment, last.block) != (first.segment, first.block) {
+            self.scan_block(&last, part, now, &mut visit);
+        }
+        self.scan_stash(part, now, &mut visit);
+        (ends < END).then_some(ends as u32)
+    }
+
+    fn scan_block(
+        &self,
+        at: &BlockAt,
+        part: Part,
+        now: Millis,
+        visit: &mut impl FnMut(&StoredKeyRef<'_>),
+    ) {
+        let (Some(block), Some(secret)) = (at.block, &self.secret) else {
+            return;
+        };
+        for (_, entry) in block::entries(self.segments.get(at.segment).block(block)) {
+            let hash = block::hash_of(entry.packed, secret);
+            if part.has(hash) && now <= self.deadline_of(entry) {
+                visit(&StoredKeyRef {
+                    table: self,
+                    packed: entry.packed,
+                    long: &[],
+                });
+            }
+        }
+    }
+
+    fn scan_stash(&self, part: Part, now: Millis, visit: &mut impl FnMut(&StoredKeyRef<'_>)) {
+        let from = (part.begins << 32, [0; 2], 0, Box::default());
+        let stashed = self.stash.range(from..);
+        for ((_, id, kind, long), stashed) in stashed.take_while(|((hash, ..), _)| part.has(*hash))
+        {
+            if now <= stashed.deadline {
+                visit(&StoredKeyRef {
+                    table: self,
+                    packed: Packed {
+                        id: *id,
+                        kind: Kind::of(u32::from(*kind)),
+                    },
+                    long,
+                });
+            }
+        }
+    }
+
+    /// The block that this hash belongs to; `None` if there is no key at all.
+    fn block_at(&self, hash: u64) -> Option<BlockAt> {
+        let number = self.segment_of(hash)?;
+        let segment = self.segments.get(number);
+        let block = (segment.used() > 0).then(|| segment.block_of(hash));
+        let depth = u32::from(segment.depth);
+        // As a fraction of the segment, then of the whole; 65 bits, since the end of all is 2^64.
+        let ends = segment.block_end(block.unwrap_or(BLOCKS_MAX));
+        let begins = (hash >> 1 >> (63 - depth)) << (32 - depth);
+        let slots = block.map_or(1, |block| segment.block(block).len() * SLOTS);
+        Some(BlockAt {
+            segment: number,
+            block,
+            ends: begins + (ends >> depth),
+            slots: slots as u64,
+        })
+    }
+}
+
+/// A block, and the part of the hash space that it has.
+struct BlockAt {
+    segment: u32,
+    /// None if the segment is empty.
+    block: Option<usize>,
+    /// The position in which the block ends, or before which.
+    ends: u64,
+    slots: u64,
+}

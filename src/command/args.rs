@@ -122,6 +122,12 @@ impl<'a> Words<'a> {
         self.spans.iter().map(|span| span.len as usize)
     }
 
+    /// The word of this number, from 0; the caller knows that it is there.
+    #[inline]
+    pub fn get(&self, i: usize) -> &'a [u8] {
+        resolve(self.input, self.scratch, self.spans[i])
+    }
+
     /// The words in order.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let Self {

@@ -116,6 +116,16 @@ pub struct Set<'a> {
     pub answer: SetAnswer,
 }
 
+/// The value of a key for which none is stored.
+pub const MARKER_VALUE: &[u8] = b"1";
+
+impl<'a> Set<'a> {
+    /// The value as it is stored; `None` if it is the one that every key has without.
+    pub fn stored_value(&self) -> Option<&'a [u8]> {
+        (self.value != MARKER_VALUE).then_some(self.value)
+    }
+}
+
 /// When `EXPIRE` and its relatives go ahead; every key here has an expiry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExpireIf {

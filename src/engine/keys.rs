@@ -1,5 +1,6 @@
 //! This protocol's own commands on keys.
 
+use super::batch::{BATCH_MAX, Question};
 use super::namespace::full;
 use super::{Answer, Here, Namespace, Session};
 use crate::command::{Error, Reply, Seen, Single, Ttl, Words};
@@ -27,7 +28,7 @@ impl Here<'_> {
                 event_at: seen.event_at,
                 value: None,
             };
-            let key = self.engine.secret.key(seen.key);
+            let key = self.key(namespace, seen.key);
             match namespace.write(&key, &policy, |shard, room| {
                 shard.seen(&key, &ask, room, self.now).0
             }) {
@@ -47,23 +48,26 @@ impl Here<'_> {
     ) -> Answer<'s> {
         let Session { namespace, letters } = session;
         let policy = namespace.policy();
-        let ask = Ask {
-            ttl_ms: policy.ttl_ms(ttl)?,
-            mode: policy.mode,
-            ..Ask::default()
-        };
+        let (ttl_ms, mode) = (policy.ttl_ms(ttl)?, policy.mode);
         letters.clear();
-        for key in keys.iter() {
-            let key = self.engine.secret.key(key);
-            let verdict = namespace.write(&key, &policy, |shard, room| {
-                shard.seen(&key, &ask, room, self.now).0
-            });
-            letters.push(match verdict {
-                Verdict::New => b'N',
-                Verdict::Dup => b'D',
-                Verdict::Mismatch => b'M',
-                Verdict::Full => b'E',
-            });
+        let nothing = Question {
+            key: self.engine.hashed(namespace, b""),
+            ttl_ms,
+            mode,
+            verdict: Verdict::Full,
+        };
+        let mut questions = [nothing; BATCH_MAX];
+        let mut begins = 0;
+        while begins < keys.len() {
+            let count = BATCH_MAX.min(keys.len() - begins);
+            let questions = &mut questions[..count];
+            for (at, question) in questions.iter_mut().enumerate() {
+                question.key = self.engine.hashed(namespace, keys.get(begins + at));
+            }
+            let content = |at| (keys.get(begins + at), None);
+            self.engine.ask(namespace, questions, content, self.now);
+            letters.extend(questions.iter().map(|question| letter(question.verdict)));
+            begins += count;
         }
         Ok(Reply::Letters(letters))
     }
@@ -85,7 +89,7 @@ impl Here<'_> {
         let policy = here.policy();
         let mut forgotten = 0;
         for key in keys.iter() {
-            let key = self.engine.secret.key(key);
+            let key = self.key(here, key);
             let removed = here.write(&key, &policy, |shard, _| {
                 shard.remove(&key, self.now).is_some()
             });
@@ -104,7 +108,7 @@ impl Here<'_> {
         self.within(here, at.namespace, |namespace| {
             let policy = namespace.policy();
             let deadline = self.now.after(policy.ttl_ms(ttl)?);
-            let key = self.engine.secret.key(at.key);
+            let key = self.key(namespace, at.key);
             let was_there = namespace.write(&key, &policy, |shard, _| {
                 let Some(entry) = shard.get(&key, self.now) else {
                     return false;
@@ -120,7 +124,7 @@ impl Here<'_> {
 
     pub(super) fn ttl_left<'s>(&self, here: &Namespace, at: &Single<'_>) -> Answer<'s> {
         self.within(here, at.namespace, |namespace| {
-            let key = self.engine.secret.key(at.key);
+            let key = self.key(namespace, at.key);
             let left = namespace.read(&key, |shard| {
                 shard
                     .get(&key, self.now)
@@ -132,7 +136,7 @@ impl Here<'_> {
 
     pub(super) fn inspect<'s>(&self, here: &Namespace, at: &Single<'_>) -> Answer<'s> {
         self.within(here, at.namespace, |namespace| {
-            let key = self.engine.secret.key(at.key);
+            let key = self.key(namespace, at.key);
             let found = namespace.read(&key, |shard| {
                 shard
                     .get(&key, self.now)
@@ -157,7 +161,7 @@ impl Here<'_> {
     }
 
     pub(super) fn is_live(&self, namespace: &Namespace, key: &[u8]) -> bool {
-        let key = self.engine.secret.key(key);
+        let key = self.key(namespace, key);
         namespace.read(&key, |shard| shard.get(&key, self.now).is_some())
     }
 
@@ -175,5 +179,14 @@ impl Here<'_> {
                 .find(name)
                 .ok_or_else(|| self.engine.no_such(name))?),
         }
+    }
+}
+
+fn letter(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::New => b'N',
+        Verdict::Dup => b'D',
+        Verdict::Mismatch => b'M',
+        Verdict::Full => b'E',
     }
 }

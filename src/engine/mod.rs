@@ -5,6 +5,7 @@
 //! key; no lock is held when `execute` returns.
 //!
 //! - [`namespace`]: policy, shards, one key's way to its shard
+//! - [`batch`]: many questions at once
 //! - [`budget`]: the memory that keys and buffers share
 //! - `keys`: the commands on keys of this protocol; `values`: Redis's; `spaces`: those on namespaces
 //! - `report`: `STATS`, `NS INFO`, `HELP`
@@ -24,6 +25,7 @@
 //! assert_eq!(engine.seen(&orders, b"order-17", &ask, Millis(1)), Verdict::Dup);
 //! ```
 
+pub mod batch;
 pub mod budget;
 pub mod glob;
 mod keys;
@@ -37,17 +39,26 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use batch::SHARDS_MAX;
+pub use batch::{BATCH_MAX, Question};
 pub use budget::Budget;
+pub(crate) use namespace::full;
 pub use namespace::{Namespace, Policy};
 
 use crate::command::{Code, Command, Error, PolicyChange, Reply, Seen, Single};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::store::{Ask, Secret, Shard, Verdict};
+use crate::store::{Ask, Key, Secret, Shard, Verdict, tend_memory};
 use crate::time::Millis;
 
 /// The namespace that is always there.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Steps of expiry, of a few µs each, that one sweep does in all shards together: with a sweep every
+/// 50 ms, a tenth or so of one core when there is no end of them.
+const SWEEP_STEPS_MAX: usize = 4_096;
+/// Steps that one sweep does in each shard if need be, however many shards there are.
+const SHARD_STEPS_MIN: usize = 4;
 
 /// What an engine is made of.
 #[derive(Clone, Debug)]
@@ -56,7 +67,7 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Bytes that keys and buffers may take together.
     pub memory_bytes_max: usize,
-    /// Shards per namespace; rounded up to a power of two.
+    /// Shards per namespace; rounded up to a power of two, at most 256.
     pub shards: usize,
     /// Whether namespaces are made when they are first named.
     pub create_namespaces: bool,
@@ -123,7 +134,7 @@ impl Engine {
     /// If the policy of a configured namespace contradicts itself; `config` checks that first.
     pub fn new(config: EngineConfig) -> Self {
         let budget = Arc::new(Budget::new(config.memory_bytes_max));
-        let shards = config.shards.max(1).next_power_of_two();
+        let shards = config.shards.clamp(1, SHARDS_MAX).next_power_of_two();
         let policy = Policy::default_of(&config.limits);
         let default = Arc::new(Namespace::new(
             DEFAULT_NAMESPACE,
@@ -199,7 +210,7 @@ impl Engine {
 
     /// Asks whether a key is there for the first time in its window, and remembers it.
     pub fn seen(&self, namespace: &Namespace, key: &[u8], ask: &Ask<'_>, now: Millis) -> Verdict {
-        let key = self.secret.key(key);
+        let key = namespace.key(&self.secret, key);
         namespace.write(&key, &namespace.policy(), |shard, room| {
             shard.seen(&key, ask, room, now).0
         })
@@ -225,25 +236,28 @@ impl Engine {
         here.execute(session, command).unwrap_or_else(Reply::Error)
     }
 
-    /// Gives memory back: keys whose window has ended, shards that were emptied. For a thread
-    /// that has time; answers never depend on it.
+    /// Gives memory back: keys whose window has ended, shards that were emptied, pages without keys.
+    /// For a thread that has time; answers never depend on it. It does a bounded amount of work: what
+    /// is left when very many keys end at once is done by the next calls.
     pub fn sweep(&self, now: Millis) {
         let namespaces: Vec<_> = self
             .namespaces
             .iter()
             .map(|entry| Arc::clone(&entry))
             .collect();
+        let steps = (SWEEP_STEPS_MAX / (namespaces.len() * self.shards)).max(SHARD_STEPS_MIN);
         for namespace in namespaces {
-            namespace.expire(now);
+            namespace.expire(now, steps);
         }
         loop {
             let Some(shard) = self.garbage.lock().pop() else {
-                return;
+                break;
             };
             let bytes = shard.bytes() as isize;
             drop(shard);
             self.budget.change(-bytes);
         }
+        tend_memory();
     }
 
     fn no_such(&self, name: &str) -> Error {
@@ -338,6 +352,11 @@ struct Here<'e> {
 type Answer<'s> = Result<Reply<'s>, Error>;
 
 impl Here<'_> {
+    /// A key as the namespace keeps it.
+    fn key<'a>(&'a self, namespace: &Namespace, bytes: &'a [u8]) -> Key<'a> {
+        namespace.key(&self.engine.secret, bytes)
+    }
+
     fn execute<'s>(&self, session: &'s mut Session, command: &Command<'_>) -> Answer<'s> {
         if let Command::MSeen { ttl, keys } = command {
             return self.mseen(session, *ttl, *keys);

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::budget::Budget;
 use crate::command::{Code, Error, PolicyChange, Ttl};
 use crate::limits::Limits;
-use crate::store::{Counters, Key, Room, Shard, WindowMode};
+use crate::store::{Counters, Hashed, Key, Room, Secret, Shard, Verdict, WindowMode};
 use crate::time::{DurationWord, Millis};
 
 /// What a namespace does where a request does not say.
@@ -125,6 +125,9 @@ impl SharedPolicy {
 pub struct Namespace {
     name: Box<str>,
     shards: Box<[CachePadded<Mutex<Shard>>]>,
+    /// Whether only a digest is kept of long keys. Never changed: keys of both kinds would not know
+    /// each other.
+    digest: bool,
     policy: SharedPolicy,
     /// Changes of the policy come one at a time.
     policy_change: Mutex<()>,
@@ -141,6 +144,7 @@ impl Namespace {
             shards: (0..shards)
                 .map(|_| CachePadded::new(Mutex::new(Shard::default())))
                 .collect(),
+            digest: false,
             policy: SharedPolicy::new(policy),
             policy_change: Mutex::new(()),
             keys: AtomicI64::new(0),
@@ -152,6 +156,16 @@ impl Namespace {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A key as this namespace keeps it.
+    #[inline]
+    pub fn key<'a>(&self, secret: &'a Secret, bytes: &'a [u8]) -> Key<'a> {
+        if self.digest {
+            secret.key_or_digest(bytes)
+        } else {
+            secret.key(bytes)
+        }
     }
 
     /// Its policy at this moment.
@@ -210,13 +224,24 @@ impl Namespace {
         change: impl FnOnce(&mut Shard, &mut NamespaceRoom<'_>) -> R,
     ) -> R {
         let index = self.index(key);
-        let mut room = NamespaceRoom {
-            namespace: self,
-            shard: index,
-            keys_max: policy.keys_max,
-            evict: policy.evict,
-        };
+        let mut room = NamespaceRoom::new(self, index, policy);
         self.write_shard(index, |shard| change(shard, &mut room))
+    }
+
+    /// Changes several keys of one shard; what that does is published at the end, so each change is
+    /// to be [counted](NamespaceRoom::count) before the next asks for room.
+    pub(super) fn write_many(
+        &self,
+        index: usize,
+        policy: &Policy,
+        change: impl FnOnce(&mut Shard, &mut NamespaceRoom<'_>),
+    ) {
+        let mut room = NamespaceRoom::new(self, index, policy);
+        self.write_shard(index, |shard| {
+            room.keys_before = shard.len() as isize;
+            room.bytes_before = shard.bytes() as isize;
+            change(shard, &mut room);
+        });
     }
 
     /// Changes a shard by its number.
@@ -241,12 +266,19 @@ impl Namespace {
         read(&self.shards[index].lock())
     }
 
-    /// Gives back the memory of keys whose window has ended, in steps short enough that nobody
-    /// who asks for the same shard waits long.
-    pub(super) fn expire(&self, now: Millis) {
-        const STEPS: usize = 128;
-        for index in 0..self.shards.len() {
-            while self.write_shard(index, |shard| shard.expire(now, STEPS)) {}
+    /// Gives back the memory of keys whose window has ended, in at most `steps_max` steps per shard.
+    /// Each lock is held for a few of them, and handed to whoever waits for it in between.
+    pub(super) fn expire(&self, now: Millis, steps_max: usize) {
+        const STEPS: usize = 4;
+        for shard in &self.shards {
+            for _ in 0..steps_max.div_ceil(STEPS) {
+                let mut locked = shard.lock();
+                let more = self.change(&mut locked, |shard| shard.expire(now, STEPS));
+                MutexGuard::unlock_fair(locked);
+                if !more {
+                    break;
+                }
+            }
         }
     }
 
@@ -265,6 +297,12 @@ impl Namespace {
     }
 
     fn index(&self, key: &Key<'_>) -> usize {
+        self.index_of(&key.hashed())
+    }
+
+    /// The number of the shard that a key belongs to.
+    #[inline]
+    pub(super) fn index_of(&self, key: &Hashed) -> usize {
         key.shard_bits() as usize & (self.shards.len() - 1)
     }
 }
@@ -283,9 +321,37 @@ pub(super) struct NamespaceRoom<'a> {
     shard: usize,
     keys_max: u64,
     evict: bool,
+    /// What changes under this lock have added to keys and bytes and not yet published.
+    keys: isize,
+    bytes: isize,
+    /// The shard's keys and bytes when it was locked.
+    keys_before: isize,
+    bytes_before: isize,
 }
 
-impl NamespaceRoom<'_> {
+impl<'a> NamespaceRoom<'a> {
+    fn new(namespace: &'a Namespace, shard: usize, policy: &Policy) -> Self {
+        Self {
+            namespace,
+            shard,
+            keys_max: policy.keys_max,
+            evict: policy.evict,
+            keys: 0,
+            bytes: 0,
+            keys_before: 0,
+            bytes_before: 0,
+        }
+    }
+
+    /// Takes a question's effect into account, where several are asked under one lock.
+    #[inline]
+    pub(super) fn count(&mut self, shard: &Shard, verdict: Verdict) {
+        if verdict != Verdict::Dup {
+            self.keys = shard.len() as isize - self.keys_before;
+            self.bytes = shard.bytes() as isize - self.bytes_before;
+        }
+    }
+
     /// Another shard, unless it is busy: waiting for it while holding one could wait for ever.
     fn try_lock_other(&self, further: usize) -> Option<MutexGuard<'_, Shard>> {
         let shards = &self.namespace.shards;
@@ -297,8 +363,12 @@ impl Room for NamespaceRoom<'_> {
     fn admits(&self, keys: isize, bytes: isize) -> bool {
         let keys_fit = self.keys_max == 0
             || keys <= 0
-            || self.namespace.keys() + keys.unsigned_abs() as u64 <= self.keys_max;
-        keys_fit && self.namespace.budget.admits(bytes)
+            || self
+                .namespace
+                .keys()
+                .saturating_add_signed((keys + self.keys) as i64)
+                <= self.keys_max;
+        keys_fit && self.namespace.budget.admits(bytes + self.bytes)
     }
 
     fn evicts(&self) -> bool {
@@ -330,7 +400,7 @@ impl Room for NamespaceRoom<'_> {
 }
 
 /// The refusal of a change for which there is no room.
-pub(super) fn full() -> Error {
+pub(crate) fn full() -> Error {
     Error::new(
         Code::Full,
         "no room: the memory or key limit is reached; nothing was stored",

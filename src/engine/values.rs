@@ -8,16 +8,16 @@ use bytes::Bytes;
 use super::glob;
 use super::namespace::full;
 use super::{Answer, Here, Namespace, Policy};
-use crate::command::{Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words};
+use crate::command::{
+    self, Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words,
+};
 use crate::limits::KEYS_COMMAND_KEYS_MAX;
 use crate::store::shard::Entry;
 use crate::store::{Ask, Shard, Verdict, WindowMode};
 use crate::time::Millis;
 
-/// The value of a key that has none.
-const MARKER_VALUE: &[u8] = b"1";
-/// Places that one lock is held for while keys are listed.
-const SCAN_PLACES: u32 = 128;
+/// Places that one lock is held for while keys are listed: a block of the table.
+const SCAN_PLACES: u32 = 768;
 /// Bytes of keys after which a `SCAN` answers, however many places are left to look at.
 const SCAN_BYTES: usize = 256 << 10;
 /// The most places that one `SCAN` looks at.
@@ -33,8 +33,8 @@ enum Outcome {
 impl Here<'_> {
     pub(super) fn set<'s>(&self, here: &Namespace, set: &Set<'_>) -> Answer<'s> {
         let policy = here.policy();
-        let key = self.engine.secret.key(set.key);
-        let value = (set.value != MARKER_VALUE).then_some(set.value);
+        let key = self.key(here, set.key);
+        let value = set.stored_value();
         let (outcome, before) = here.write(&key, &policy, |shard, room| {
             let held = shard.get(&key, self.now);
             let before = held
@@ -103,7 +103,7 @@ impl Here<'_> {
 
     pub(super) fn get_ex<'s>(&self, here: &Namespace, key: &[u8], expiry: Expiry) -> Reply<'s> {
         let policy = here.policy();
-        let key = self.engine.secret.key(key);
+        let key = self.key(here, key);
         let value = here.write(&key, &policy, |shard, _| {
             let entry = shard.get(&key, self.now)?;
             let value = value_of(&entry);
@@ -115,7 +115,7 @@ impl Here<'_> {
     }
 
     pub(super) fn get_del<'s>(&self, here: &Namespace, key: &[u8]) -> Reply<'s> {
-        let key = self.engine.secret.key(key);
+        let key = self.key(here, key);
         let value = here.write(&key, &here.policy(), |shard, _| {
             let value = shard.get(&key, self.now).map(|entry| value_of(&entry));
             shard.remove(&key, self.now);
@@ -130,7 +130,7 @@ impl Here<'_> {
         key: &[u8],
         equals: Option<&[u8]>,
     ) -> Reply<'s> {
-        let key = self.engine.secret.key(key);
+        let key = self.key(here, key);
         let removed = here.write(&key, &here.policy(), |shard, _| {
             let held = shard.get(&key, self.now);
             let matches =
@@ -165,7 +165,7 @@ impl Here<'_> {
 
     pub(super) fn ttl_of<'s>(&self, here: &Namespace, key: &[u8], form: TtlForm) -> Reply<'s> {
         const NO_SUCH_KEY: i64 = -2;
-        let key = self.engine.secret.key(key);
+        let key = self.key(here, key);
         let Some(deadline) = here.read(&key, |shard| {
             shard.get(&key, self.now).map(|entry| entry.deadline)
         }) else {
@@ -189,7 +189,7 @@ impl Here<'_> {
         condition: ExpireIf,
     ) -> Reply<'s> {
         let policy = here.policy();
-        let key = self.engine.secret.key(key);
+        let key = self.key(here, key);
         let done = here.write(&key, &policy, |shard, _| {
             let Some(held) = shard.get(&key, self.now).map(|entry| entry.deadline) else {
                 return false;
@@ -296,7 +296,7 @@ impl Here<'_> {
     }
 
     fn value(&self, here: &Namespace, key: &[u8]) -> Option<Bytes> {
-        let key = self.engine.secret.key(key);
+        let key = self.key(here, key);
         here.read(&key, |shard| {
             shard.get(&key, self.now).map(|entry| value_of(&entry))
         })
@@ -328,7 +328,7 @@ fn value_of(entry: &Entry<'_>) -> Bytes {
     entry
         .value()
         .cloned()
-        .unwrap_or(Bytes::from_static(MARKER_VALUE))
+        .unwrap_or(Bytes::from_static(command::MARKER_VALUE))
 }
 
 fn reply_too_big(max: usize) -> Error {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::batch::{self, Batch};
 use super::info;
 use super::shared::{ClientInfo, Shared};
 use crate::command::spec::Verb;
@@ -32,6 +33,24 @@ pub(super) enum After {
     Refused,
     /// Send what there is, then close.
     Close,
+}
+
+/// What surrounds one request: all that was received, what waits to be asked, the moment, the replies.
+#[derive(Debug)]
+pub(super) struct Exchange<'e> {
+    pub(super) input: &'e [u8],
+    pub(super) batch: &'e mut Batch,
+    pub(super) now: Millis,
+    pub(super) out: &'e mut Vec<u8>,
+}
+
+/// What became of a request's words.
+enum Parsed<'a> {
+    Command(Verb, Command<'a>),
+    /// Nobody knows the verb.
+    Unknown,
+    /// The words do not fit the verb.
+    Mistaken(Verb, Error),
 }
 
 /// Whose replies are sent.
@@ -106,17 +125,38 @@ impl Client {
         self.refuse(error, out);
     }
 
-    /// Answers one request; `request` are its bytes, `args` its words.
+    /// Answers one request, or keeps it for its batch; `request` are its bytes, `args` its words.
     pub(super) fn answer(
         &mut self,
         request: &[u8],
         args: &Args<'_>,
-        now: Millis,
-        out: &mut Vec<u8>,
+        exchange: &mut Exchange<'_>,
     ) -> After {
+        let parsed = self.parse(args);
+        let Exchange {
+            input, batch, now, ..
+        } = exchange;
+        if let Parsed::Command(verb, command) = &parsed
+            && self.transaction.is_none()
+            && self.replies == ReplyMode::On
+            && batch.take(
+                *verb,
+                command,
+                input,
+                &self.shared.engine,
+                self.session.namespace(),
+            )
+        {
+            if batch.is_full() {
+                self.ask(input, batch, *now, exchange.out);
+            }
+            return After::GoOn;
+        }
+        self.ask(input, batch, *now, exchange.out);
+        let out = &mut *exchange.out;
         let begins = out.len();
         let skip = self.replies == ReplyMode::Skip;
-        let after = self.answer_aloud(request, args, now, out);
+        let after = self.answer_parsed(parsed, request, args, *now, out);
         if skip && self.replies == ReplyMode::Skip {
             self.replies = ReplyMode::On;
             out.truncate(begins);
@@ -126,24 +166,51 @@ impl Client {
         after
     }
 
-    fn answer_aloud(
-        &mut self,
-        request: &[u8],
-        args: &Args<'_>,
-        now: Millis,
-        out: &mut Vec<u8>,
-    ) -> After {
+    /// Asks the questions that wait in the batch, and appends the answers.
+    pub(super) fn ask(&mut self, input: &[u8], batch: &mut Batch, now: Millis, out: &mut Vec<u8>) {
+        if !batch.is_empty() {
+            let to = batch::Answers {
+                dialect: self.dialect,
+                tally: &mut self.tally,
+                out,
+            };
+            batch.ask(
+                input,
+                &self.shared.engine,
+                self.session.namespace(),
+                now,
+                to,
+            );
+        }
+    }
+
+    fn parse<'a>(&self, args: &Args<'a>) -> Parsed<'a> {
         let verb = if self.dialect == Dialect::Line {
             lookup_line(args.verb())
         } else {
             lookup_resp(args.verb())
         };
         let Some(verb) = verb else {
-            return self.answer_unknown(args, out);
+            return Parsed::Unknown;
         };
-        let command = match verb.spec().parse(args, self.shared.engine.limits()) {
-            Ok(command) => command,
-            Err(error) => {
+        match verb.spec().parse(args, self.shared.engine.limits()) {
+            Ok(command) => Parsed::Command(verb, command),
+            Err(error) => Parsed::Mistaken(verb, error),
+        }
+    }
+
+    fn answer_parsed(
+        &mut self,
+        parsed: Parsed<'_>,
+        request: &[u8],
+        args: &Args<'_>,
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> After {
+        let (verb, command) = match parsed {
+            Parsed::Command(verb, command) => (verb, command),
+            Parsed::Unknown => return self.answer_unknown(args, out),
+            Parsed::Mistaken(verb, error) => {
                 self.tally.count(verb, true);
                 self.break_transaction();
                 self.refuse(error, out);
@@ -252,7 +319,8 @@ impl Client {
                     out,
                 );
             } else {
-                let done = self.answer_aloud(&requests[..consumed], &args, reading.now, out);
+                let (request, parsed) = (&requests[..consumed], self.parse(&args));
+                let done = self.answer_parsed(parsed, request, &args, reading.now, out);
                 if done == After::Close {
                     after = After::Close;
                 }

@@ -22,7 +22,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::client::{After, Client, REQUESTS_PER_LOOK};
+use super::batch::Batch;
+use super::client::{After, Client, Exchange, REQUESTS_PER_LOOK};
 use super::shared::Shared;
 use crate::command::{Code, Error};
 use crate::limits::SLICE_MS;
@@ -43,10 +44,11 @@ const LINGER: Duration = Duration::from_secs(1);
 struct Scratch {
     read: Box<[u8]>,
     write: Vec<u8>,
+    batch: Batch,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { read: vec![0; READ_BYTES].into(), write: Vec::new() });
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { read: vec![0; READ_BYTES].into(), write: Vec::new(), batch: Batch::default() });
 }
 
 /// How a conversation ended.
@@ -165,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.output.capacity() == 0 {
             self.output = std::mem::take(&mut scratch.write);
         }
-        let result = self.poll_exchange(&mut scratch.read, cx);
+        let result = self.poll_exchange(&mut scratch.read, &mut scratch.batch, cx);
         if self.output.is_empty() {
             let spare = std::mem::take(&mut self.output);
             if spare.capacity() <= WRITE_KEPT_BYTES && spare.capacity() > scratch.write.capacity() {
@@ -175,7 +177,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         result
     }
 
-    fn poll_exchange(&mut self, read: &mut [u8], cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_exchange(
+        &mut self,
+        read: &mut [u8],
+        batch: &mut Batch,
+        cx: &mut Context<'_>,
+    ) -> Poll<End> {
         loop {
             match self.poll_send(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
@@ -191,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match self.left {
                 Left::Nothing => {}
                 Left::Unread => {
-                    self.take_in(&[]);
+                    self.take_in(&[], batch);
                     continue;
                 }
                 Left::TurnIsOver => {
@@ -210,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(0)) => self.phase = Phase::HalfClosed,
                 Poll::Ready(Ok(n)) => {
                     self.shared.engine.metrics().bytes_in.add(n as u64);
-                    self.take_in(&read[..n]);
+                    self.take_in(&read[..n], batch);
                 }
                 Poll::Pending if self.draining => self.finish_input(),
                 Poll::Pending => return self.poll_unfinished(cx),
@@ -267,14 +274,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Executes what was received; what is left of it waits for more.
-    fn take_in(&mut self, received: &[u8]) {
+    fn take_in(&mut self, received: &[u8], batch: &mut Batch) {
         if self.input.is_empty() {
-            let consumed = self.execute(received);
+            let consumed = self.execute(received, batch);
             self.input.extend_from_slice(&received[consumed..]);
         } else {
             let mut input = std::mem::take(&mut self.input);
             input.extend_from_slice(received);
-            let consumed = self.execute(&input);
+            let consumed = self.execute(&input, batch);
             input.drain(..consumed);
             self.input = input;
         }
@@ -301,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Executes the whole requests at the beginning of `input`; returns how many bytes they are.
-    fn execute(&mut self, input: &[u8]) -> usize {
+    fn execute(&mut self, input: &[u8], batch: &mut Batch) -> usize {
         let began = self.shared.clock.read();
         let mut reading = began;
         let mut executed = 0_u32;
@@ -311,6 +318,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut at = 0;
         self.left = Left::Nothing;
         self.progressed = false;
+        // Only a connection that broke off in the middle leaves something behind.
+        batch.clear();
         while self.phase != Phase::Closing {
             if self.unread() > unread_max {
                 self.left = Left::Unread;
@@ -331,9 +340,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.progressed = true;
                     let request = &input[at..at + consumed];
                     at += consumed;
-                    let after = self
-                        .client
-                        .answer(request, &args, reading.now, &mut self.output);
+                    let mut exchange = Exchange {
+                        input,
+                        batch,
+                        now: reading.now,
+                        out: &mut self.output,
+                    };
+                    let after = self.client.answer(request, &args, &mut exchange);
                     if after == After::Close
                         || after == After::Refused && self.decoder.refuse(request)
                     {
@@ -356,6 +369,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     at += consumed;
                     self.progressed = true;
                     shared.engine.metrics().malformed.add(1);
+                    let now = reading.now;
+                    self.client.ask(input, batch, now, &mut self.output);
                     self.client.refuse_bytes(error, &mut self.output);
                     if close {
                         self.phase = Phase::Closing;
@@ -363,6 +378,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         }
+        self.client.ask(input, batch, reading.now, &mut self.output);
         shared
             .engine
             .metrics()

@@ -6,9 +6,11 @@
 //! received, and ends.
 //!
 //! - [`clock`]: the only place that reads time
-//! - `listen`: sockets; `connection`: one connection's bytes; `client`: its conversation
+//! - `listen`: sockets; `connection`: one connection's bytes; `client`: its conversation; `batch`:
+//!   its questions that are asked together
 //! - `info`: `INFO`, `COMMAND` and their like; `shared`: what all connections share
 
+mod batch;
 mod client;
 pub mod clock;
 mod connection;

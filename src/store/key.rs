@@ -129,12 +129,47 @@ impl<'a> Key<'a> {
     /// The hash bits that choose a shard; the table inside uses others.
     #[inline]
     pub fn shard_bits(&self) -> u32 {
-        (self.hash >> SHARD_SHIFT) as u32
+        self.hashed().shard_bits()
+    }
+
+    /// What remains of the key without its bytes.
+    #[inline]
+    pub fn hashed(&self) -> Hashed {
+        Hashed {
+            hash: self.hash,
+            packed: self.packed,
+        }
     }
 
     /// Whether the key does not fit 16 bytes.
     pub(super) fn is_long(&self) -> bool {
         self.packed.kind == Kind::Aside
+    }
+}
+
+/// A key's identity and hash, while its bytes lie elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Hashed {
+    pub(super) hash: u64,
+    packed: Packed,
+}
+
+impl Hashed {
+    /// The key again, with the bytes and the secret that this came from.
+    #[inline]
+    pub fn of<'a>(&self, bytes: &'a [u8], secret: &'a Secret) -> Key<'a> {
+        Key {
+            hash: self.hash,
+            packed: self.packed,
+            bytes,
+            secret,
+        }
+    }
+
+    /// The hash bits that choose a shard; the table inside uses others.
+    #[inline]
+    pub fn shard_bits(&self) -> u32 {
+        (self.hash >> SHARD_SHIFT) as u32
     }
 }
 

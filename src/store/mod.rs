@@ -39,7 +39,7 @@ mod slab;
 mod table;
 mod wheel;
 
-pub use key::{Key, Secret};
+pub use key::{Hashed, Key, Secret};
 pub use model::{Ask, Change, Counters, Fingerprint, Room, Unbounded, Verdict, WindowMode};
 pub use scan::StoredKeyRef;
 pub use shard::{Entry, Shard};

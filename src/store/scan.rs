@@ -86,9 +86,10 @@ impl Table {
         let (Some(block), Some(secret)) = (at.block, &self.secret) else {
             return;
         };
+        let is_whole = at.begins >= part.begins << 32 && at.ends <= part.ends;
         for (_, entry) in block::entries(self.segments.get(at.segment).block(block)) {
-            let hash = block::hash_of(entry.packed, secret);
-            if part.has(hash) && now <= self.deadline_of(entry) {
+            let is_in = is_whole || part.has(block::hash_of(entry.packed, secret));
+            if is_in && now <= self.deadline_of(entry) {
                 visit(&StoredKeyRef {
                     table: self,
                     packed: entry.packed,
@@ -124,12 +125,15 @@ impl Table {
         let depth = u32::from(segment.depth);
         // As a fraction of the segment, then of the whole; 65 bits, since the end of all is 2^64.
         let ends = segment.block_end(block.unwrap_or(BLOCKS_MAX));
-        let begins = (hash >> 1 >> (63 - depth)) << (32 - depth);
+        let segment_begins = (hash >> 1 >> (63 - depth)) << (32 - depth);
         let slots = block.map_or(1, |block| segment.block(block).len() * SLOTS);
+        let begins = block.and_then(|block| block.checked_sub(1));
+        let begins = begins.map_or(0, |before| segment.block_end(before));
         Some(BlockAt {
             segment: number,
             block,
-            ends: begins + (ends >> depth),
+            begins: (segment_begins << 32) + (begins << (32 - depth)),
+            ends: segment_begins + (ends >> depth),
             slots: slots as u64,
         })
     }
@@ -140,6 +144,8 @@ struct BlockAt {
     segment: u32,
     /// None if the segment is empty.
     block: Option<usize>,
+    /// The first hash of the block's part.
+    begins: u64,
     /// The position in which the block ends, or before which.
     ends: u64,
     slots: u64,

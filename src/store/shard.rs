@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::aside::Extra;
 use super::expiry::LOOK_SLOTS_MAX;
-use super::key::Key;
+use super::key::{Hashed, Key};
 use super::model::{Ask, Change, Counters, Fingerprint, Room, Verdict, WindowMode};
 use super::scan::StoredKeyRef;
 use super::segment::STEP_SLOTS_MAX;
@@ -89,8 +89,8 @@ impl Shard {
 
     /// Starts to fetch from memory what a question about this key will look at.
     #[inline]
-    pub fn prefetch(&self, key: &Key<'_>) {
-        self.table.prefetch(key);
+    pub fn prefetch(&self, key: &Hashed) {
+        self.table.prefetch(key.hash);
     }
 
     /// Asks whether a key is there for the first time in its window, and remembers it.

@@ -148,11 +148,11 @@ impl Table {
 
     /// Starts to fetch what [`Table::find`] will look at.
     #[inline]
-    pub(super) fn prefetch(&self, key: &Key<'_>) {
-        if let Some(number) = self.segment_of(key.hash) {
+    pub(super) fn prefetch(&self, hash: u64) {
+        if let Some(number) = self.segment_of(hash) {
             let segment = self.segments.get(number);
             if segment.used() > 0 {
-                block::prefetch(segment.block(segment.block_of(key.hash)), key.hash);
+                block::prefetch(segment.block(segment.block_of(hash)), hash);
             }
         }
     }

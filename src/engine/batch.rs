@@ -1,0 +1,154 @@
+//! Many first-time questions at once: hashed together, fetched from memory together, then asked.
+//!
+//! One question waits for one or two lines of memory, some 100 to 400 ns each; a hundred wait for
+//! theirs at the same time. So the keys of a batch are sorted by shard, each shard is locked for a
+//! moment to start the fetching, and then once more to ask: two short locks for some keys instead
+//! of one for each.
+//!
+//! Questions about different keys are asked in another order than they came in, unless there may
+//! not be room for all; those about one key stay in order, since it is in one shard and the sorting
+//! keeps order. Not for questions with
+//! fingerprints or times of their own.
+
+use super::namespace::Namespace;
+use super::{Engine, Policy};
+use crate::store::{Ask, Hashed, Verdict, WindowMode};
+use crate::time::Millis;
+
+/// Questions in a batch at most: enough to hide the waiting, few enough that the first answer is
+/// not late.
+pub const BATCH_MAX: usize = 128;
+/// With less memory than this left, questions are asked in the order in which they came.
+const SHORT_OF_MEMORY_BYTES: isize = 8 << 20;
+/// Shards of a namespace at most: the hash bits that choose one.
+pub(super) const SHARDS_MAX: usize = 256;
+
+/// One question, without the bytes of its key, which stay where they were received.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// The key's identity and hash.
+    pub key: Hashed,
+    /// How long it lives from now, in milliseconds.
+    pub ttl_ms: u64,
+    /// What a repeat does.
+    pub mode: WindowMode,
+    /// The answer, once it was asked.
+    pub verdict: Verdict,
+}
+
+/// A question's bytes: its key, and the value to store if it is new (`None` is `1`).
+pub type Content<'a> = (&'a [u8], Option<&'a [u8]>);
+
+impl Engine {
+    /// The part of a key that a [`Question`] needs.
+    #[inline]
+    pub fn hashed(&self, namespace: &Namespace, key: &[u8]) -> Hashed {
+        namespace.key(&self.secret, key).hashed()
+    }
+
+    /// Asks up to [`BATCH_MAX`] questions and fills in the verdicts; `content` gives the bytes of
+    /// the question of a number.
+    pub fn ask<'a>(
+        &self,
+        namespace: &Namespace,
+        questions: &mut [Question],
+        content: impl Fn(usize) -> Content<'a>,
+        now: Millis,
+    ) {
+        debug_assert!(questions.len() <= BATCH_MAX);
+        let policy = namespace.policy();
+        let mut order = [0_u8; BATCH_MAX];
+        let mut ends = [0_u8; SHARDS_MAX];
+        let groups = sort(namespace, questions, &mut order, &mut ends);
+        if questions.len() > 1 {
+            each_group(&order, &ends[..groups], |group| {
+                let shard = namespace.index_of(&questions[usize::from(group[0])].key);
+                namespace.read_shard(shard, |shard| {
+                    for &at in group {
+                        shard.prefetch(&questions[usize::from(at)].key);
+                    }
+                });
+            });
+        }
+        // Where there may not be room for all, the first to come get it.
+        if policy.keys_max > 0 || !self.budget.admits(SHORT_OF_MEMORY_BYTES) {
+            for at in 0..questions.len() {
+                let shard = namespace.index_of(&questions[at].key);
+                let group = &[at as u8];
+                self.ask_group(namespace, shard, group, &policy, questions, &content, now);
+            }
+            return;
+        }
+        each_group(&order, &ends[..groups], |group| {
+            let shard = namespace.index_of(&questions[usize::from(group[0])].key);
+            self.ask_group(namespace, shard, group, &policy, questions, &content, now);
+        });
+    }
+
+    /// Asks the questions of one shard, under one lock.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one inner loop")]
+    fn ask_group<'a>(
+        &self,
+        namespace: &Namespace,
+        shard: usize,
+        group: &[u8],
+        policy: &Policy,
+        questions: &mut [Question],
+        content: &impl Fn(usize) -> Content<'a>,
+        now: Millis,
+    ) {
+        namespace.write_many(shard, policy, |shard, room| {
+            for &at in group {
+                let at = usize::from(at);
+                let question = &mut questions[at];
+                let (bytes, value) = content(at);
+                let key = question.key.of(bytes, &self.secret);
+                let ask = Ask {
+                    ttl_ms: question.ttl_ms,
+                    mode: question.mode,
+                    value,
+                    ..Ask::default()
+                };
+                question.verdict = shard.seen(&key, &ask, room, now).0;
+                room.count(shard, question.verdict);
+            }
+        });
+    }
+}
+
+/// Orders question numbers by shard, and by their own order within one. `ends` gets where each
+/// group ends in `order`; returns how many groups there may be.
+fn sort(
+    namespace: &Namespace,
+    questions: &[Question],
+    order: &mut [u8; BATCH_MAX],
+    ends: &mut [u8; SHARDS_MAX],
+) -> usize {
+    let groups = namespace.shard_count();
+    let group_of = |question: &Question| namespace.index_of(&question.key);
+    for question in questions {
+        ends[group_of(question)] += 1;
+    }
+    let mut begins = 0;
+    for end in &mut ends[..groups] {
+        let count = std::mem::replace(end, begins);
+        begins += count;
+    }
+    // Each group's beginning moves to its end as its questions are put in place.
+    for (at, question) in questions.iter().enumerate() {
+        let place = &mut ends[group_of(question)];
+        order[usize::from(*place)] = at as u8;
+        *place += 1;
+    }
+    groups
+}
+
+fn each_group(order: &[u8], ends: &[u8], mut visit: impl FnMut(&[u8])) {
+    let mut begins = 0;
+    for &end in ends {
+        if end > begins {
+            visit(&order[usize::from(begins)..usize::from(end)]);
+        }
+        begins = end;
+    }
+}

@@ -2,6 +2,11 @@
 //! behind one lock, each with its own default hasher. Each remembers a deadline per key; neither
 //! of the two gives the memory of lapsed keys back.
 //!
+//! `store`: one operation at a time on a table of a size. `fill`: from nothing to all keys, growth and
+//! the system's clearing of memory included, one at a time and in batches as the server asks, by one
+//! thread and by two; then the same keys again. Each is timed as a whole, three times, and printed
+//! with the ratio to hashbrown in the same run.
+//!
 //! `ONCED_BENCH_KEYS` sets the larger table's size, 10 million keys by default (about 1 GiB).
 
 #![allow(missing_docs)]
@@ -12,11 +17,22 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use dashmap::DashMap;
 use hashbrown::HashMap;
-use onced::store::{Ask, Secret, Shard, Unbounded, Verdict};
+use onced::engine::{BATCH_MAX, Engine, EngineConfig, Question};
+use onced::store::{Ask, Secret, Shard, Unbounded, Verdict, WindowMode};
 use onced::time::Millis;
 use parking_lot::Mutex;
 
-const SECRET: Secret = Secret::new([0x5a; 192]);
+static SECRET: Secret = Secret::new(secret_bytes());
+
+/// As a run's secret is: equal bytes would cancel each other in the hash.
+const fn secret_bytes() -> [u8; 192] {
+    let (mut bytes, mut i) = ([0; 192], 0);
+    while i < bytes.len() {
+        bytes[i] = (scatter(i as u64 + 1) >> 32) as u8;
+        i += 1;
+    }
+    bytes
+}
 const START: Millis = Millis(1_790_000_000_000);
 const TTL_MS: u64 = 3_600_000;
 const SMALL: u64 = 10_000;
@@ -31,7 +47,7 @@ fn large() -> u64 {
 }
 
 /// A bijection on 64 bits (the finisher of `SplitMix64`), so that numbers become keys in no order.
-fn scatter(n: u64) -> u64 {
+const fn scatter(n: u64) -> u64 {
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     n ^ (n >> 31)
@@ -200,5 +216,109 @@ fn store(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, store);
+/// Keys in a batch, as many as the server asks together.
+const BATCH: usize = BATCH_MAX;
+
+/// Nanoseconds per key of asking keys `first..first + count` one at a time.
+fn one_at_a_time(first: u64, count: u64, peer: &mut impl Peer, new: bool) -> f64 {
+    let begins = Instant::now();
+    for n in first..first + count {
+        assert_eq!(peer.first_time(&raw(n), START), new);
+    }
+    begins.elapsed().as_nanos() as f64 / count as f64
+}
+
+/// Nanoseconds per key of asking the same keys in batches.
+fn in_batches(engine: &Engine, first: u64, count: u64, new: bool) -> f64 {
+    let namespace = engine.open("default").expect("it is always there");
+    let begins = Instant::now();
+    let mut told_new = 0;
+    let mut questions = Vec::with_capacity(BATCH);
+    for batch in (first..first + count).step_by(BATCH) {
+        let keys: [[u8; 16]; BATCH] = std::array::from_fn(|at| raw(batch + at as u64));
+        questions.clear();
+        questions.extend(keys.iter().map(|key| Question {
+            key: engine.hashed(&namespace, key),
+            ttl_ms: TTL_MS,
+            mode: WindowMode::Fixed,
+            verdict: Verdict::Full,
+        }));
+        engine.ask(&namespace, &mut questions, |at| (&keys[at], None), START);
+        let is_new = |question: &&Question| question.verdict == Verdict::New;
+        told_new += questions.iter().filter(is_new).count();
+    }
+    assert_eq!(told_new as u64, if new { count } else { 0 });
+    begins.elapsed().as_nanos() as f64 / count as f64
+}
+
+/// Nanoseconds per key, over all, when each of two threads asks half of the keys.
+fn by_two_threads(engine: &Engine, count: u64, new: bool) -> f64 {
+    let begins = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| in_batches(engine, 0, count / 2, new));
+        in_batches(engine, count / 2, count / 2, new);
+    });
+    begins.elapsed().as_nanos() as f64 / count as f64
+}
+
+fn engine() -> Engine {
+    Engine::new(EngineConfig {
+        secret: SECRET.clone(),
+        ..EngineConfig::default()
+    })
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Fills tables from nothing and asks everything again; printed, since each pass is timed as a whole.
+fn fill(_: &mut Criterion) {
+    const ROUNDS: usize = 3;
+    let keys = large() / (2 * BATCH as u64) * (2 * BATCH as u64);
+    let mut figures: [Vec<[f64; 2]>; 5] = Default::default();
+    for _ in 0..ROUNDS {
+        let mut shard = Shard::default();
+        figures[0].push([true, false].map(|new| one_at_a_time(0, keys, &mut shard, new)));
+        drop(shard);
+        let one = engine();
+        figures[1].push([true, false].map(|new| in_batches(&one, 0, keys, new)));
+        drop(one);
+        let two = engine();
+        figures[2].push([true, false].map(|new| by_two_threads(&two, keys, new)));
+        drop(two);
+        let mut hashbrown = Mutex::new(HashMap::new());
+        figures[3].push([true, false].map(|new| one_at_a_time(0, keys, &mut hashbrown, new)));
+        drop(hashbrown);
+        let mut dashmap = DashMap::new();
+        figures[4].push([true, false].map(|new| one_at_a_time(0, keys, &mut dashmap, new)));
+    }
+    let medians = figures
+        .map(|rounds| [0, 1].map(|which| median(rounds.iter().map(|pair| pair[which]).collect())));
+    println!("fill/{keys}: ns per key when new and when seen again, and as a share of hashbrown's");
+    let names = [
+        "onced, one at a time",
+        "onced, in batches",
+        "onced, in batches, two threads together",
+        "hashbrown behind a lock",
+        "dashmap",
+    ];
+    for (name, [new, again]) in names.iter().zip(medians) {
+        let [peer_new, peer_again] = medians[3];
+        println!(
+            "  {name:40} {new:7.1} ({:.2})  {again:7.1} ({:.2})",
+            new / peer_new,
+            again / peer_again
+        );
+    }
+    let [one, two] = [medians[1], medians[2]];
+    println!(
+        "  two threads against one: {:.2} and {:.2} times as fast",
+        one[0] / two[0],
+        one[1] / two[1]
+    );
+}
+
+criterion_group!(benches, store, fill);
 criterion_main!(benches);

@@ -132,7 +132,7 @@ impl Batch {
         engine: &Engine,
         namespace: &Namespace,
         now: Millis,
-        to: Answers<'_>,
+        to: &mut Answers<'_>,
     ) {
         let waiting = &self.waiting;
         let content = |at: usize| {

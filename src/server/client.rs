@@ -169,7 +169,7 @@ impl Client {
     /// Asks the questions that wait in the batch, and appends the answers.
     pub(super) fn ask(&mut self, input: &[u8], batch: &mut Batch, now: Millis, out: &mut Vec<u8>) {
         if !batch.is_empty() {
-            let to = batch::Answers {
+            let mut to = batch::Answers {
                 dialect: self.dialect,
                 tally: &mut self.tally,
                 out,
@@ -179,7 +179,7 @@ impl Client {
                 &self.shared.engine,
                 self.session.namespace(),
                 now,
-                to,
+                &mut to,
             );
         }
     }

@@ -128,7 +128,7 @@ impl Default for Asides {
 
 /// The number of the place that a slot refers to.
 #[inline]
-fn number(packed: Packed) -> u32 {
+pub(super) fn number(packed: Packed) -> u32 {
     debug_assert_eq!(packed.kind, Kind::Aside);
     packed.id[1] as u32
 }
@@ -235,6 +235,25 @@ impl Asides {
             Aside::Rich(rich) => rich.end,
             Aside::Vacant(_) | Aside::Long(_) => None,
         }
+    }
+
+    /// Asserts that just these places are in use, and that their bytes add up.
+    #[cfg(test)]
+    pub(super) fn check(&self, used: &std::collections::BTreeSet<u32>) {
+        let numbers = 0..self.places.len() as u32;
+        let is_used = |&at: &u32| !matches!(self.places.get(at), Aside::Vacant(_));
+        assert!(numbers.clone().filter(is_used).eq(used.iter().copied()));
+        let bytes: usize = numbers.map(|at| self.places.get(at).heap_bytes()).sum();
+        assert_eq!(self.heap_bytes, bytes);
+        let mut vacant = 0;
+        let mut at = self.vacant;
+        while at != NONE {
+            let Aside::Vacant(next) = *self.places.get(at) else {
+                panic!("place {at} is said to be vacant");
+            };
+            (at, vacant) = (next, vacant + 1);
+        }
+        assert_eq!(vacant + used.len(), self.places.len());
     }
 
     /// Appends the key's original bytes; false if only a digest of them is known.

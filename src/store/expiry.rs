@@ -7,11 +7,13 @@
 //! memory beside its slot, and a million that lapse in one second are given back in steps of one
 //! block, between requests.
 
+use std::ops::Bound;
+
 use super::block;
 use super::bucket::{Entry, FAR, SLOTS};
 use super::key::Kind;
 use super::segment::{BLOCK_SLOTS, NEVER};
-use super::table::{Slot, Table};
+use super::table::{Slot, StashKey, Stashed, Table};
 use super::wheel::{Step, due_tick};
 use crate::time::Millis;
 
@@ -19,6 +21,10 @@ use crate::time::Millis;
 const STASH_STEP: usize = 64;
 /// Segments whose earliest end turns out to be later than was known, before one is taken anyway.
 const VICTIM_LOOKS_MAX: usize = 4;
+/// Segments that are asked for another victim where the first one's only key is spared.
+const SEGMENT_LOOKS_MAX: usize = 64;
+/// Empty segments that are put away in search of a victim.
+const EMPTY_LOOKS_MAX: usize = 64;
 /// Moves of the wheel in search of a victim.
 const VICTIM_MOVES_MAX: usize = 64;
 /// Slots that one step of expiry or one eviction looks at, at most.
@@ -77,7 +83,7 @@ impl Table {
     }
 
     /// When an entry ends, as slots count time but without their bound.
-    fn true_end(&self, entry: Entry) -> u64 {
+    pub(super) fn true_end(&self, entry: Entry) -> u64 {
         if entry.end == FAR {
             self.clock(self.deadline_of(entry))
         } else {
@@ -122,16 +128,15 @@ impl Table {
         if self.stash.is_empty() {
             return false;
         }
-        // From where the last step ended, so that all are looked at in turn.
-        let from = (self.stash_cursor, [0; 2], 0, Box::default());
-        let looked: Vec<_> = self.stash.range(from..).take(STASH_STEP).collect();
-        self.stash_cursor = match looked.last() {
-            Some(((hash, ..), _)) if looked.len() == STASH_STEP => hash.wrapping_add(1),
-            _ => 0,
-        };
+        let looked = self.stash_in_turn();
+        // The key itself, not only its hash: any number of keys may have that.
+        let goes_on = looked.len() == STASH_STEP;
+        let last = looked.last().filter(|_| goes_on);
+        let cursor = last.map(|&(key, _)| key.clone());
         let lapsed = looked.iter().filter(|(_, stashed)| stashed.deadline < now);
         let lapsed: Vec<_> = lapsed.map(|&(key, _)| key.clone()).collect();
         let any = !lapsed.is_empty();
+        self.stash_cursor = cursor;
         for key in lapsed {
             self.unstash(key);
             self.lapsed += 1;
@@ -139,16 +144,43 @@ impl Table {
         if any {
             self.tidy(None);
         }
-        any || self.stash_cursor != 0
+        any || goes_on
+    }
+
+    /// Some stashed keys, from where the last step ended, so that all are looked at in turn.
+    fn stash_in_turn(&self) -> Vec<(&StashKey, &Stashed)> {
+        let from = match &self.stash_cursor {
+            Some(last) => Bound::Excluded(last),
+            None => Bound::Unbounded,
+        };
+        let behind = self.stash.range((from, Bound::Unbounded));
+        behind.take(STASH_STEP).collect()
+    }
+
+    /// Drops a stashed key: of the next few the one that ends first, that being all that is known of them.
+    fn evict_stashed(&mut self, now: Millis) -> Option<bool> {
+        if self.stash_in_turn().is_empty() {
+            self.stash_cursor = None;
+        }
+        let looked = self.stash_in_turn().into_iter();
+        let first = looked.min_by_key(|(_, stashed)| stashed.deadline);
+        let (key, is_live) = first.map(|(key, stashed)| (key.clone(), now <= stashed.deadline))?;
+        self.unstash(key);
+        self.tidy(None);
+        Some(is_live)
     }
 
     /// Drops a key that is among the soonest to end, but not the spared one; `None` if there is none
     /// in its block, else whether it was live.
     pub(super) fn evict_soonest(&mut self, spared: Option<Slot>, now: Millis) -> Option<bool> {
         for look in 1.. {
-            let number = self.soonest_segment()?;
+            let Some(number) = self.soonest_segment() else {
+                return self.evict_stashed(now);
+            };
             let (block, due) = self.segments.get(number).earliest();
-            let (slot, end, next) = self.first_to_end(number, block, spared)?;
+            let Some((slot, end, next)) = self.first_to_end(number, block, spared) else {
+                return self.evict_elsewhere(number, block, now);
+            };
             // Where a key is spared, the block's earliest end may be that key's.
             if spared.is_none() {
                 self.segments.get_mut(number).set_due(block, end);
@@ -165,6 +197,24 @@ impl Table {
         None
     }
 
+    /// Drops a key outside of a block in which the only key is spared: of the next block that has any.
+    fn evict_elsewhere(&mut self, number: u32, block: usize, now: Millis) -> Option<bool> {
+        let numbers = (number..self.segment_count).chain(0..number);
+        let numbers = numbers.take(SEGMENT_LOOKS_MAX);
+        let segments = numbers.map(|number| (number, self.segments.get(number)));
+        let mut blocks = segments.flat_map(|(n, held)| {
+            let blocks = (0..held.used()).filter(|&at| held.count(at) > 0);
+            blocks.map(move |at| (n, at)).collect::<Vec<_>>()
+        });
+        let Some((number, block)) = blocks.find(|&at| at != (number, block)) else {
+            return self.evict_stashed(now);
+        };
+        let (slot, _, next) = self.first_to_end(number, block, None)?;
+        self.segments.get_mut(number).set_due(block, next);
+        Some(self.evict(slot, now))
+    }
+
+    /// The segment with the earliest end, as far as that is known; `None` if no segment has keys.
     fn soonest_segment(&mut self) -> Option<u32> {
         if let Some(number) = self
             .sweeping
@@ -172,12 +222,23 @@ impl Table {
         {
             return Some(number);
         }
-        let (segments, moment) = (&self.segments, self.moment_of());
-        let due = |number| due_tick(moment(segments.get(number).earliest().1));
-        let number = self.wheel.soonest(VICTIM_MOVES_MAX, due)?;
-        let due = self.segments.get(number).earliest().1;
-        self.segments.get_mut(number).scheduled = due;
-        (self.segments.get(number).len() > 0).then_some(number)
+        for _ in 0..EMPTY_LOOKS_MAX {
+            let (moment, segments) = (self.moment_of(), &mut self.segments);
+            let due = |number| {
+                let segment = segments.get_mut(number);
+                // An empty one comes in its time, to be put away here.
+                if segment.len() > 0 {
+                    segment.scheduled = segment.earliest().1;
+                }
+                due_tick(moment(segment.scheduled))
+            };
+            let number = self.wheel.soonest(VICTIM_MOVES_MAX, due)?;
+            if self.segments.get(number).len() > 0 {
+                return Some(number);
+            }
+            self.tidy(Some(number));
+        }
+        None
     }
 
     /// Drops the key that ends first in the block where keys of this hash are; `None` if there is none.

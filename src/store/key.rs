@@ -53,6 +53,16 @@ impl Secret {
         self.packed_key(packed, bytes)
     }
 
+    /// A key that does not fit 16 bytes, under a hash of one's choice: as if it had been steered there.
+    #[cfg(test)]
+    pub(super) fn steered_key<'a>(&'a self, bytes: &'a [u8], hash: u64) -> Key<'a> {
+        assert!(self.key(bytes).is_long());
+        Key {
+            hash,
+            ..self.key(bytes)
+        }
+    }
+
     #[inline]
     fn packed_key<'a>(&'a self, packed: Packed, bytes: &'a [u8]) -> Key<'a> {
         Key {

@@ -28,6 +28,8 @@
 mod aside;
 mod block;
 mod bucket;
+#[cfg(test)]
+mod check;
 mod expiry;
 pub mod key;
 mod memory;
@@ -42,7 +44,7 @@ mod wheel;
 pub use key::{Hashed, Key, Secret};
 pub use model::{Ask, Change, Counters, Fingerprint, Room, Unbounded, Verdict, WindowMode};
 pub use scan::StoredKeyRef;
-pub use shard::{Entry, Shard};
+pub use shard::{EXPIRE_STEP_SLOTS_MAX, Entry, INSERT_SLOTS_MAX, Shard};
 
 /// Gives memory that no shard uses back to the system, and makes some ready that may soon be used.
 /// For a thread that has time, now and then.

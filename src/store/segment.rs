@@ -109,6 +109,11 @@ impl Segment {
         self.counts.iter().map(|&count| usize::from(count)).sum()
     }
 
+    /// Keys in one block.
+    pub(super) fn count(&self, block: usize) -> usize {
+        self.counts[block].into()
+    }
+
     /// Bytes of its blocks.
     pub(super) fn bytes(&self) -> usize {
         self.blocks

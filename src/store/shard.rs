@@ -56,7 +56,7 @@ impl Entry<'_> {
 /// A part of the key space: keys with deadlines, and what they cost.
 #[derive(Debug, Default)]
 pub struct Shard {
-    table: Table,
+    pub(super) table: Table,
     counters: Counters,
 }
 
@@ -443,6 +443,11 @@ impl Shard {
                 let spared = self.table.find(key).and_then(|found| found.slot());
                 self.table.evict_soonest(spared, now)
             }
+        };
+        // Where its own segment is empty, or all is in the stash, any other key does.
+        let evicted = match (evicted, space) {
+            (None, Some(Space::Grows(_) | Space::Stash)) => self.table.evict_soonest(None, now),
+            _ => evicted,
         };
         self.count_evicted(evicted) || room.evict_elsewhere(now)
     }

@@ -31,6 +31,9 @@ use crate::time::Millis;
 const SEGMENT_CHUNK: usize = 4;
 /// Hash bits that choose a segment at most: 16 million segments in one shard.
 const DEPTH_MAX: u8 = 24;
+/// Places of the directory for each segment beyond which it does not double. The densest part of the
+/// hash space is twice as dense as the thinnest, so there are four at most where nobody steers hashes.
+const PLACES_PER_SEGMENT_MAX: usize = 16;
 /// How far before the first key's coming time is counted from, so that an end in the recent past
 /// can be told.
 const BEFORE_FIRST_MS: i64 = 1 << 20;
@@ -44,14 +47,14 @@ pub(super) struct Table {
     pub(super) directory: Vec<u32>,
     pub(super) depth: u8,
     pub(super) segments: Slab<Segment, SEGMENT_CHUNK>,
-    segment_count: u32,
+    pub(super) segment_count: u32,
     len: usize,
-    block_bytes: usize,
+    pub(super) block_bytes: usize,
     pub(super) asides: Asides,
     pub(super) stash: BTreeMap<StashKey, Stashed>,
-    stash_bytes: usize,
-    /// The hash from which on the stash is swept next.
-    pub(super) stash_cursor: u64,
+    pub(super) stash_bytes: usize,
+    /// The stashed key behind which the stash is swept next; none at its beginning.
+    pub(super) stash_cursor: Option<StashKey>,
     /// Segments by the earliest end in them.
     pub(super) wheel: Wheel,
     /// The segment whose turn it is to give back what lapsed; it is not in the wheel.
@@ -73,6 +76,14 @@ pub(super) type StashKey = (u64, Id, u8, Box<[u8]>);
 pub(super) struct Stashed {
     pub(super) deadline: Millis,
     extra: Extra,
+}
+
+impl Stashed {
+    /// Bytes that it takes under this key.
+    pub(super) fn bytes(&self, key: &StashKey) -> usize {
+        let value = self.extra.value.as_ref().map_or(0, bytes::Bytes::len);
+        STASHED_BYTES + key.3.len() + value
+    }
 }
 
 /// Where a key was found.
@@ -467,7 +478,7 @@ impl Table {
         self.tidy(Some(slot.segment));
     }
 
-    /// Gives back what an empty segment, or an empty table, holds.
+    /// Gives back what a segment has become too large for by one key less, and what an empty table holds.
     pub(super) fn tidy(&mut self, number: Option<u32>) {
         if let Some(number) = number {
             let segment = self.segments.get_mut(number);
@@ -524,7 +535,7 @@ impl Table {
             Growth::Block => Space::Grows(super::memory::Buckets::bytes_of(
                 super::memory::BLOCK_BUCKETS,
             )),
-            Growth::Split if segment.depth < DEPTH_MAX => {
+            Growth::Split if self.may_split(segment) => {
                 let doubles = segment.depth == self.depth;
                 let directory = if doubles {
                     size_of::<u32>() << self.depth
@@ -543,6 +554,14 @@ impl Table {
         }
     }
 
+    /// Whether a segment may become two: not where the directory would have far more places than there
+    /// are segments. Hashes that nobody steers never come near that.
+    fn may_split(&self, segment: &Segment) -> bool {
+        let doubles = segment.depth == self.depth;
+        let places = self.directory.len() / PLACES_PER_SEGMENT_MAX;
+        segment.depth < DEPTH_MAX && (!doubles || places < self.segment_count as usize)
+    }
+
     /// Takes the step of growth that [`Table::space`] asked for.
     pub(super) fn grow(&mut self, key: &Key<'_>, now: Millis) {
         self.wheel.catch_up(now);
@@ -551,13 +570,14 @@ impl Table {
             return;
         };
         let mut homeless = Homeless::new();
+        let may_split = self.may_split(self.segments.get(number));
         let segment = self.segments.get_mut(number);
         let before = segment.bytes();
         match segment.growth() {
             Growth::Resize(buckets) => segment.resize(buckets, key.secret, &mut homeless),
             Growth::Block => segment.add_block(key.secret, &mut homeless),
-            Growth::Split => self.split(number, key.hash, now),
-            Growth::Useless => {}
+            Growth::Split if may_split => self.split(number, key.hash, now),
+            Growth::Split | Growth::Useless => {}
         }
         let after = self.segments.get(number).bytes();
         if after > before {
@@ -638,8 +658,7 @@ impl Table {
         if let Some(number) = self.segment_of(key.0) {
             self.segments.get_mut(number).stashed += 1;
         }
-        self.stash_bytes +=
-            STASHED_BYTES + key.3.len() + stashed.extra.value.as_ref().map_or(0, bytes::Bytes::len);
+        self.stash_bytes += stashed.bytes(&key);
         self.len += 1;
         self.stash.insert(key, stashed);
     }
@@ -651,8 +670,7 @@ impl Table {
         if let Some(number) = self.segment_of(key.0) {
             self.segments.get_mut(number).stashed -= 1;
         }
-        self.stash_bytes -=
-            STASHED_BYTES + key.3.len() + stashed.extra.value.as_ref().map_or(0, bytes::Bytes::len);
+        self.stash_bytes -= stashed.bytes(&key);
         self.len -= 1;
     }
 
@@ -669,23 +687,16 @@ impl Table {
     /// How a slot says a deadline; `None` if it cannot.
     #[inline]
     fn end_of(&self, deadline: Millis) -> Option<u64> {
-        let end = deadline
-            .0
-            .cast_signed()
-            .saturating_sub(self.began)
-            .max(1)
-            .cast_unsigned();
+        let end = self.clock(deadline);
         (end < FAR).then_some(end)
     }
 
-    /// The present as slots count time.
+    /// A moment as slots count time, but without their bound.
     #[inline]
-    pub(super) fn clock(&self, now: Millis) -> u64 {
-        now.0
-            .cast_signed()
-            .saturating_sub(self.began)
-            .max(1)
-            .cast_unsigned()
+    pub(super) fn clock(&self, moment: Millis) -> u64 {
+        // The end of all time is further away than signed milliseconds reach.
+        let moment = moment.0.min(i64::MAX.cast_unsigned()).cast_signed();
+        moment.saturating_sub(self.began).max(1).cast_unsigned()
     }
 
     /// The deadline that a slot's time means.

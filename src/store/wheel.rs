@@ -215,7 +215,11 @@ impl Wheel {
     ///
     /// An entry whose time was put off since it was scheduled does not count as soon: it is put
     /// where it belongs on the way, up to `moves_max` of them.
-    pub(super) fn soonest(&mut self, moves_max: usize, due: impl Fn(u32) -> u64) -> Option<u32> {
+    pub(super) fn soonest(
+        &mut self,
+        moves_max: usize,
+        mut due: impl FnMut(u32) -> u64,
+    ) -> Option<u32> {
         for _ in 0..moves_max {
             let (level, slot, _) = self.earliest()?;
             let at = self.first(level, slot);
@@ -258,6 +262,32 @@ impl Wheel {
             }
         }
         earliest
+    }
+
+    /// The tick before which nothing waits.
+    #[cfg(test)]
+    pub(super) fn waiting_from(&self) -> u64 {
+        self.tick
+    }
+
+    /// Every entry that waits, with the tick in which its slot is looked at.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> Vec<(u32, u64)> {
+        let mut waiting = Vec::new();
+        for number in 0..SLOTS * LEVELS {
+            let (level, slot) = (number / SLOTS, number % SLOTS);
+            let shift = SLOT_BITS * level as u32;
+            let present = self.tick >> shift;
+            let ahead = (slot as u64).wrapping_sub(present) % SLOTS as u64;
+            let starts = ((present + ahead) << shift).max(self.tick);
+            let mut at = self.first(level, slot);
+            while at < END {
+                waiting.push((at, starts));
+                at = self.links.get(at).next;
+            }
+        }
+        assert_eq!(waiting.len(), self.waiting);
+        waiting
     }
 
     fn slot_of(&self, due: u64) -> (usize, usize) {

@@ -68,6 +68,9 @@ pub(super) struct Embedded {
 /// Entries whose memory may be given back per batch; more than a batch brings, so the store
 /// never holds much more than what its window holds.
 const EXPIRY_STEPS: usize = 4_096;
+/// Five years: no run is as long, and the table keeps such an end in the key's place. One at the end
+/// of all time would be kept beside it, in five times the memory.
+const NEVER_MS: u64 = 5 * 365 * 86_400_000;
 
 impl Embedded {
     /// A store that forgets a key `ttl_ms` after it was first seen, or never.
@@ -84,7 +87,7 @@ impl Embedded {
 
     fn judge(&mut self, keys: &Spans, now: Millis, verdicts: &mut Vec<Verdict>) {
         let ask = Ask {
-            ttl_ms: self.ttl_ms.unwrap_or(u64::MAX),
+            ttl_ms: self.ttl_ms.unwrap_or(NEVER_MS),
             ..Ask::default()
         };
         for key in keys.iter() {

@@ -481,6 +481,7 @@ impl Table {
     /// Gives back what a segment has become too large for by one key less, and what an empty table holds.
     pub(super) fn tidy(&mut self, number: Option<u32>) {
         if let Some(number) = number {
+            self.give_room_back(number);
             let segment = self.segments.get_mut(number);
             if segment.len() > 0 {
                 return;
@@ -488,7 +489,6 @@ impl Table {
             if std::mem::take(&mut segment.waits) {
                 self.wheel.cancel(number);
             }
-            self.give_room_back(number);
         }
         if self.len == 0 {
             self.wheel.clear();

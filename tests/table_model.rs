@@ -30,9 +30,10 @@ fn mix(n: u64) -> u64 {
 
 fn uuid(n: u64) -> String {
     let (high, low) = (mix(n), mix(n ^ 1 << 60));
-    let (a, b, c) = (high >> 32, high >> 16 & 0xffff, high & 0xffff);
-    let (d, e) = (low >> 48, low & 0xffff_ffff_ffff);
-    format!("{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+    let digits = format!("{high:016x}{low:016x}");
+    [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)]
+        .map(|(from, to)| &digits[from..to])
+        .join("-")
 }
 
 fn see(

@@ -355,10 +355,10 @@ fn shift(
 fn elsewhere(buckets: &[Bucket], place: Place, secret: &Secret) -> Option<usize> {
     let hash = hash_of(buckets[place.bucket()].entry(place.slot()).packed, secret);
     let home = home(hash, buckets.len());
-    if place.bucket() / PAIR != home / PAIR {
-        Some(home)
-    } else {
+    if place.bucket() / PAIR == home / PAIR {
         (buckets[home].far() < FAR_KEYS_MAX).then(|| other(hash, buckets.len()))
+    } else {
+        Some(home)
     }
 }
 

@@ -116,7 +116,7 @@ impl Bucket {
     /// foretold wrongly waits for the line to come from memory before anything else begins.
     #[inline]
     pub(super) fn begin_with(&self, first: u64) -> u32 {
-        self.mask(|slot| self.ids[slot][0] == first)
+        Self::mask(|slot| self.ids[slot][0] == first)
     }
 
     /// Whether a slot has this identity.
@@ -134,17 +134,17 @@ impl Bucket {
     /// The slots that end before this time, vacant ones included.
     #[inline]
     pub(super) fn ended(&self, now: u64) -> u32 {
-        self.mask(|slot| self.end(slot) < now)
+        Self::mask(|slot| self.end(slot) < now)
     }
 
     /// The vacant slots.
     #[inline]
     pub(super) fn vacant(&self) -> u32 {
-        self.mask(|slot| self.end(slot) == 0)
+        Self::mask(|slot| self.end(slot) == 0)
     }
 
     #[inline]
-    fn mask(&self, is: impl Fn(usize) -> bool) -> u32 {
+    fn mask(is: impl Fn(usize) -> bool) -> u32 {
         u32::from(is(0)) | u32::from(is(1)) << 1 | u32::from(is(2)) << 2
     }
 

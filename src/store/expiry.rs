@@ -138,7 +138,7 @@ impl Table {
         let any = !lapsed.is_empty();
         self.stash_cursor = cursor;
         for key in lapsed {
-            self.unstash(key);
+            self.unstash(&key);
             self.lapsed += 1;
         }
         if any {
@@ -165,7 +165,7 @@ impl Table {
         let looked = self.stash_in_turn().into_iter();
         let first = looked.min_by_key(|(_, stashed)| stashed.deadline);
         let (key, is_live) = first.map(|(key, stashed)| (key.clone(), now <= stashed.deadline))?;
-        self.unstash(key);
+        self.unstash(&key);
         self.tidy(None);
         Some(is_live)
     }

@@ -105,9 +105,9 @@ impl Secret {
 fn spread(hash: u64) -> u64 {
     const ONE: u64 = 1 << 32;
     /// How far the parabola leaves the diagonal: log2(1 + x) is about x + 0.344 x (1 - x).
-    const BEND: u64 = (0.344 * ONE as f64) as u64;
+    const BEND: u64 = ONE * 344 / 1_000;
     let even = hash >> 32;
-    let bent = even + (((even * (ONE - 1 - even)) >> 32) * BEND >> 32);
+    let bent = even + ((((even * (ONE - 1 - even)) >> 32) * BEND) >> 32);
     bent << 32 | hash & (ONE - 1)
 }
 

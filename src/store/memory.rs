@@ -41,7 +41,7 @@ const TENDED_MAX: usize = 16;
 /// Between 1 and 256 buckets, a power of two, all vacant at first.
 ///
 /// The pointer's lowest bits are free, since buckets are aligned to 64 bytes: they hold the
-/// logarithm of the length, so that a segment's eight blocks fit one cache line.
+/// logarithm of the length, so that a segment's four blocks fit half a cache line.
 #[derive(Debug)]
 pub(super) struct Buckets(NonNull<u8>);
 

@@ -6,8 +6,8 @@
 //!
 //! - [`key`]: what a key is, packed and compared exactly
 //! - [`model`]: what a shard is asked, answers and changes
-//! - `bucket`, `block`, `segment`, `table`: where keys live: 3 in a cache line, 384 in a block, up to
-//!   eight blocks in a segment, as many segments as it takes; `aside` is for what does not fit there
+//! - `bucket`, `block`, `segment`, `table`: where keys live: 3 in a cache line, 768 in a block, up to
+//!   four blocks in a segment, as many segments as it takes; `aside` is for what does not fit there
 //! - `memory`: the huge pages that blocks are cut out of
 //! - `wheel`, `expiry`: which segments are due, and giving back what has lapsed in them; `scan` lists
 //! - [`shard`]: all of that together, and the only way to change it

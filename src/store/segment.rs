@@ -91,7 +91,7 @@ impl Default for Segment {
 #[inline]
 fn block_of(hash: u64, depth: u8, used: u64) -> usize {
     let fraction = hash << depth >> 32;
-    (fraction * used >> 32) as usize
+    ((fraction * used) >> 32) as usize
 }
 
 /// What found no place when a segment was rearranged.

@@ -376,6 +376,7 @@ impl Shard {
     /// Finds space for a key (none is needed for one that is there), growing, giving back what has
     /// lapsed and evicting as the owner admits; `None` if that leads nowhere. Whether a key is
     /// stored must not depend on who swept when.
+    #[allow(clippy::option_option, reason = "none is found; none is needed")]
     fn make_room(
         &mut self,
         found: Option<Found>,

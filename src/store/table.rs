@@ -320,7 +320,7 @@ impl Table {
         now: Millis,
     ) {
         let At::Slot(slot) = found.at else {
-            self.unstash(stash_key(key));
+            self.unstash(&stash_key(key));
             self.put_in_stash(stash_key(key), Stashed { deadline, extra });
             return;
         };
@@ -338,7 +338,7 @@ impl Table {
         match found.at {
             At::Slot(slot) => self.take_out(slot, key.hash, found.packed),
             At::Stash => {
-                self.unstash(stash_key(key));
+                self.unstash(&stash_key(key));
                 self.tidy(None);
             }
         }
@@ -414,7 +414,7 @@ impl Table {
     /// Gives back a lapsed key.
     pub(super) fn give_back(&mut self, found: &Found, key: &Key<'_>) {
         let At::Slot(slot) = found.at else {
-            self.unstash(stash_key(key));
+            self.unstash(&stash_key(key));
             self.lapsed += 1;
             return;
         };
@@ -663,14 +663,14 @@ impl Table {
         self.stash.insert(key, stashed);
     }
 
-    pub(super) fn unstash(&mut self, key: StashKey) {
-        let Some(stashed) = self.stash.remove(&key) else {
+    pub(super) fn unstash(&mut self, key: &StashKey) {
+        let Some(stashed) = self.stash.remove(key) else {
             return;
         };
         if let Some(number) = self.segment_of(key.0) {
             self.segments.get_mut(number).stashed -= 1;
         }
-        self.stash_bytes -= stashed.bytes(&key);
+        self.stash_bytes -= stashed.bytes(key);
         self.len -= 1;
     }
 

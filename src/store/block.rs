@@ -3,8 +3,8 @@
 //! A key goes to its home bucket if that has a vacant slot, else to the neighbour beside it, else
 //! to its other pair; where all four are full, a key there is moved to *its* other pair, if need be
 //! after one that is in the way of that. Neighbours lie side by side in memory, so most looks read
-//! two lines that come together: a bucket counts how many of its own keys stand near and how many
-//! far, and where there are none, nobody looks. Placing a key reads [`PAIRS_MAX`] pairs at most.
+//! two lines that come together: a bucket counts how many of its own keys stand far, and where there
+//! are none, nobody looks there. Placing a key reads [`PAIRS_MAX`] pairs at most.
 //!
 //! After R. Pagh and F. Rodler, "Cuckoo Hashing" (2001), with buckets as in M. Dietzfelbinger and
 //! C. Weidling (2007). Without the neighbour (two single buckets a key) twice as many looks went
@@ -373,23 +373,21 @@ fn relocate(buckets: &mut [Bucket], from: Place, to: Place, secret: &Secret) {
 /// Puts an entry of this hash into a vacant slot of one of its buckets.
 #[inline]
 pub(super) fn fill(buckets: &mut [Bucket], place: Place, hash: u64, entry: Entry) {
-    count_away(buckets, place, hash, 1);
+    count_far(buckets, place, hash, 1);
     buckets[place.bucket()].set(place.slot(), entry);
 }
 
 /// Takes the entry of this hash out of its slot.
 #[inline]
 pub(super) fn clear(buckets: &mut [Bucket], place: Place, hash: u64) {
-    count_away(buckets, place, hash, -1);
+    count_far(buckets, place, hash, -1);
     buckets[place.bucket()].vacate(place.slot());
 }
 
 #[inline]
-fn count_away(buckets: &mut [Bucket], place: Place, hash: u64, by: i32) {
+fn count_far(buckets: &mut [Bucket], place: Place, hash: u64, by: i32) {
     let home = home(hash, buckets.len());
-    if place.bucket() == beside(home) {
-        buckets[home].change_near(by);
-    } else if place.bucket() != home {
+    if place.bucket() / PAIR != home / PAIR {
         debug_assert_eq!(place.bucket() / PAIR, other(hash, buckets.len()) / PAIR);
         buckets[home].change_far(by);
     }
@@ -473,11 +471,7 @@ mod tests {
                 let place = find(&buckets, hash, packed, |_| false).unwrap();
                 clear(&mut buckets, place, hash);
             }
-            assert!(
-                buckets
-                    .iter()
-                    .all(|bucket| (bucket.near(), bucket.far()) == (0, 0))
-            );
+            assert!(buckets.iter().all(|bucket| bucket.far() == 0));
             assert_eq!(entries(&buckets).count(), 0);
         }
         let share = sum as f64 / (50 * BLOCK_BUCKETS * SLOTS) as f64;

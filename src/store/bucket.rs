@@ -1,7 +1,7 @@
 //! Three keys with their deadlines in one cache line of 64 bytes.
 //!
 //! A slot is 16 bytes of identity, 38 bits of deadline and 3 bits of kind; the five bits that are
-//! left count how many keys whose home this bucket is stand near it, and how many far (see `block`).
+//! left count how many keys whose home this bucket is stand far from it (see `block`).
 //! Deadlines are milliseconds since the table's own beginning, so 38 bits reach 8 years; what
 //! ends later is kept aside and stands here as [`FAR`]. A slot whose deadline is 0 is vacant.
 //!
@@ -21,13 +21,10 @@ const END_BITS: u32 = 38;
 const LOW_BITS: u32 = 32;
 const HIGH_BITS: u32 = END_BITS - LOW_BITS;
 const KIND_BITS: u32 = 3;
-/// A bucket has one neighbour with so many slots, so no more can stand there.
-const NEAR_BITS: u32 = 2;
-const FAR_BITS: u32 = 3;
-const AWAY_BITS: u32 = NEAR_BITS + FAR_BITS;
+const FAR_BITS: u32 = 5;
 const SLOT_META_BITS: u32 = HIGH_BITS + KIND_BITS;
 
-const _: () = assert!(AWAY_BITS + SLOTS as u32 * SLOT_META_BITS == u32::BITS);
+const _: () = assert!(FAR_BITS + SLOTS as u32 * SLOT_META_BITS == u32::BITS);
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 /// One cache line.
@@ -37,7 +34,7 @@ pub(super) struct Bucket {
     ids: [Id; SLOTS],
     /// The lower 32 bits of the deadlines.
     lows: [u32; SLOTS],
-    /// From the lowest bit on: keys near, keys far; per slot the upper bits of its deadline, its kind.
+    /// From the lowest bit on: keys far; per slot the upper bits of its deadline, its kind.
     meta: u32,
 }
 
@@ -50,7 +47,7 @@ pub(super) struct Entry {
 
 impl Bucket {
     fn meta_shift(slot: usize) -> u32 {
-        AWAY_BITS + slot as u32 * SLOT_META_BITS
+        FAR_BITS + slot as u32 * SLOT_META_BITS
     }
 
     /// A slot's deadline; 0 if it is vacant.
@@ -148,30 +145,17 @@ impl Bucket {
         u32::from(is(0)) | u32::from(is(1)) << 1 | u32::from(is(2)) << 2
     }
 
-    /// How many keys whose home this is stand in the neighbour.
-    #[inline]
-    pub(super) fn near(&self) -> u32 {
-        self.meta & ((1 << NEAR_BITS) - 1)
-    }
-
     /// How many keys whose home this is stand in their other pair of buckets.
     #[inline]
     pub(super) fn far(&self) -> u32 {
-        self.meta >> NEAR_BITS & FAR_KEYS_MAX
-    }
-
-    /// Counts keys that came to stand near, or went.
-    #[inline]
-    pub(super) fn change_near(&mut self, by: i32) {
-        debug_assert!((0..=SLOTS as i32).contains(&(self.near() as i32 + by)));
-        self.meta = self.meta.wrapping_add_signed(by);
+        self.meta & FAR_KEYS_MAX
     }
 
     /// Counts keys that came to stand far, or went.
     #[inline]
     pub(super) fn change_far(&mut self, by: i32) {
         debug_assert!((0..=FAR_KEYS_MAX as i32).contains(&(self.far() as i32 + by)));
-        self.meta = self.meta.wrapping_add_signed(by << NEAR_BITS);
+        self.meta = self.meta.wrapping_add_signed(by);
     }
 }
 
@@ -185,15 +169,14 @@ mod tests {
         #[test]
         fn slots_keep_what_they_are_given_and_leave_each_other_alone(
             writes in proptest::collection::vec(
-                (0..SLOTS, any::<[u64; 2]>(), 0_u32..8, 1..=FAR, 0..=SLOTS as u32, 0..=FAR_KEYS_MAX), 1..50),
+                (0..SLOTS, any::<[u64; 2]>(), 0_u32..8, 1..=FAR, 0..=FAR_KEYS_MAX), 1..50),
         ) {
             let mut bucket = Bucket::default();
             let mut model = [None; SLOTS];
-            for (slot, id, kind, end, near, far) in writes {
+            for (slot, id, kind, end, far) in writes {
                 let packed = Packed { id, kind: Kind::of(kind) };
                 bucket.set(slot, Entry { packed, end });
                 model[slot] = Some((packed, end));
-                bucket.change_near(near as i32 - bucket.near() as i32);
                 bucket.change_far(far as i32 - bucket.far() as i32);
                 for (slot, held) in model.iter().enumerate() {
                     let entry = bucket.entry(slot);
@@ -204,7 +187,7 @@ mod tests {
                         prop_assert!(bucket.is(slot, packed));
                     }
                 }
-                prop_assert_eq!((bucket.near(), bucket.far()), (near, far));
+                prop_assert_eq!(bucket.far(), far);
             }
             bucket.vacate(1);
             prop_assert_eq!(bucket.end(1), 0);

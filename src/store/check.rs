@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::aside;
 use super::block;
-use super::bucket::FAR;
+use super::bucket::{Bucket, FAR};
 use super::key::Kind;
 use super::table::Table;
 use super::wheel::due_tick;
@@ -58,7 +58,7 @@ impl Table {
         let segment = self.segments.get(number);
         for at in 0..segment.used() {
             let buckets = segment.block(at);
-            let mut away = vec![(0, 0); buckets.len()];
+            let mut far = vec![0; buckets.len()];
             let mut count = 0;
             for (place, entry) in block::entries(buckets) {
                 let hash = block::hash_of(entry.packed, secret);
@@ -66,12 +66,8 @@ impl Table {
                 assert_eq!(segment.block_of(hash), at);
                 let candidates = block::candidates(hash, buckets.len());
                 let which = candidates.iter().position(|&n| n == place.bucket());
-                let (near, far) = &mut away[candidates[0]];
-                match which.expect("an entry is in one of its buckets") {
-                    0 => {}
-                    1 => *near += 1,
-                    _ => *far += 1,
-                }
+                let which = which.expect("an entry is in one of its buckets");
+                far[candidates[0]] += u32::from(which > 1);
                 if entry.packed.kind == Kind::Aside {
                     assert!(asides.insert(aside::number(entry.packed)), "one slot each");
                     assert_eq!(entry.end == FAR, self.asides.end(entry.packed).is_some());
@@ -81,8 +77,7 @@ impl Table {
                 assert!(segment.due(at) <= self.true_end(entry));
                 count += 1;
             }
-            let counted = buckets.iter().map(|bucket| (bucket.near(), bucket.far()));
-            assert!(counted.eq(away));
+            assert!(buckets.iter().map(Bucket::far).eq(far));
             assert_eq!(segment.count(at), count);
         }
         segment.len()

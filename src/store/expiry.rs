@@ -13,7 +13,8 @@ use super::block;
 use super::bucket::{Entry, FAR, SLOTS};
 use super::key::Kind;
 use super::segment::{BLOCK_SLOTS, NEVER};
-use super::table::{Slot, StashKey, Stashed, Table};
+use super::stash::{StashKey, Stashed};
+use super::table::{Slot, Table};
 use super::wheel::{Step, due_tick};
 use crate::time::Millis;
 

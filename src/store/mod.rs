@@ -7,7 +7,8 @@
 //! - [`key`]: what a key is, packed and compared exactly
 //! - [`model`]: what a shard is asked, answers and changes
 //! - `bucket`, `block`, `segment`, `table`: where keys live: 3 in a cache line, 768 in a block, up to
-//!   four blocks in a segment, as many segments as it takes; `aside` is for what does not fit there
+//!   four blocks in a segment, as many segments as it takes; `growth` adds them; `aside` is for what does not fit a
+//!   place, `stash` for what finds none
 //! - `memory`: the huge pages that blocks are cut out of
 //! - `wheel`, `expiry`: which segments are due, and giving back what has lapsed in them; `scan` lists
 //! - [`shard`]: all of that together, and the only way to change it
@@ -31,6 +32,7 @@ mod bucket;
 #[cfg(test)]
 mod check;
 mod expiry;
+mod growth;
 pub mod key;
 mod memory;
 pub mod model;
@@ -38,6 +40,7 @@ mod scan;
 mod segment;
 pub mod shard;
 mod slab;
+mod stash;
 mod table;
 mod wheel;
 

@@ -1,45 +1,28 @@
 //! Key -> deadline: a directory of segments that grow one at a time.
 //!
 //! The upper bits of a key's hash choose its segment through the directory, the next ones its
-//! block there, the lower ones its two buckets. A look takes one line of the directory and of the
-//! segment, which stay in the cache, and one bucket, which with many keys does not.
-//!
-//! Growth splits or enlarges one segment ([`super::segment`]); the directory doubles now and then,
-//! which copies 4 bytes for some 2,000 keys. A key that finds no place where growth would not help
-//! (six others share its two buckets: bad luck, or someone who can steer hashes) goes to a stash,
-//! an ordered map, so that nobody can make a look slow.
+//! block there, the lower ones its buckets. A look takes a line of the directory and two of the segment,
+//! which stay in the cache, and a pair of buckets, which with many keys does not.
 //!
 //! The table was compared with what it replaced, an index of 8-byte slots over entries of 48 bytes
-//! that an intrusive wheel knew one by one: 64 to 90 bytes a key instead of 23 to 31, and two to
+//! that an intrusive wheel knew one by one: 64 to 90 bytes a key instead of 27 to 31, and two to
 //! three cache misses a look instead of one.
 //!
-//! What lapsed is found by `expiry`, listed by `scan`. What is live, and what growth is allowed,
-//! is the shard's business.
-
-use std::collections::BTreeMap;
+//! `growth` makes it larger, `stash` holds what growth cannot help, `expiry` finds what has lapsed,
+//! `scan` lists. What is live, and what growth is allowed, is the shard's business.
 
 use super::aside::{self, Asides, Extra};
 use super::block::{self, Place};
 use super::bucket::{Entry, FAR};
-use super::key::{Id, Key, Kind, Packed, Secret};
-use super::segment::{Growth, Homeless, Segment};
+use super::key::{Key, Kind, Packed, Secret};
+use super::segment::{Homeless, Segment};
 use super::slab::Slab;
+use super::stash::{STASHED_BYTES, Stash, StashKey, Stashed, stash_key};
 use super::wheel::{Wheel, due_tick};
 use crate::time::Millis;
 
 /// Segments that are made at a time.
-const SEGMENT_CHUNK: usize = 4;
-/// Hash bits that choose a segment at most: 16 million segments in one shard.
-const DEPTH_MAX: u8 = 24;
-/// Places of the directory for each segment beyond which it does not double. The densest part of the
-/// hash space is twice as dense as the thinnest, so there are four at most where nobody steers hashes.
-const PLACES_PER_SEGMENT_MAX: usize = 16;
-/// How far before the first key's coming time is counted from, so that an end in the recent past
-/// can be told.
-const BEFORE_FIRST_MS: i64 = 1 << 20;
-/// Bytes of a stashed key, roughly, beside its content.
-const STASHED_BYTES: usize = 128;
-
+pub(super) const SEGMENT_CHUNK: usize = 4;
 /// Keys of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -48,10 +31,10 @@ pub(super) struct Table {
     pub(super) depth: u8,
     pub(super) segments: Slab<Segment, SEGMENT_CHUNK>,
     pub(super) segment_count: u32,
-    len: usize,
+    pub(super) len: usize,
     pub(super) block_bytes: usize,
     pub(super) asides: Asides,
-    pub(super) stash: BTreeMap<StashKey, Stashed>,
+    pub(super) stash: Stash,
     pub(super) stash_bytes: usize,
     /// The stashed key behind which the stash is swept next; none at its beginning.
     pub(super) stash_cursor: Option<StashKey>,
@@ -60,30 +43,12 @@ pub(super) struct Table {
     /// The segment whose turn it is to give back what lapsed; it is not in the wheel.
     pub(super) sweeping: Option<u32>,
     /// The moment that the slots' times are counted from.
-    began: i64,
+    pub(super) began: i64,
     pub(super) secret: Option<Box<Secret>>,
     /// Lapsed keys that were given back since the shard looked.
     pub(super) lapsed: u64,
     /// Slots that growth, expiry and eviction have looked at.
     pub(super) work_slots: u64,
-}
-
-/// A stashed key: its hash first, so that a scan finds it in order, then what it is.
-pub(super) type StashKey = (u64, Id, u8, Box<[u8]>);
-
-/// What is known of a stashed key.
-#[derive(Debug)]
-pub(super) struct Stashed {
-    pub(super) deadline: Millis,
-    extra: Extra,
-}
-
-impl Stashed {
-    /// Bytes that it takes under this key.
-    pub(super) fn bytes(&self, key: &StashKey) -> usize {
-        let value = self.extra.value.as_ref().map_or(0, bytes::Bytes::len);
-        STASHED_BYTES + key.3.len() + value
-    }
 }
 
 /// Where a key was found.
@@ -518,164 +483,6 @@ impl Table {
         shrunk
     }
 
-    // --- Growth ---------------------------------------------------------------------------------
-
-    /// Bytes that an empty table takes for its first key.
-    fn first_bytes(&self) -> usize {
-        let segments = Slab::<Segment, SEGMENT_CHUNK>::CHUNK_BYTES;
-        segments + size_of::<u32>() + slots_bytes_min() + self.wheel.growth(0)
-    }
-
-    fn growth(&self, number: u32) -> Space {
-        let segment = self.segments.get(number);
-        match segment.growth() {
-            Growth::Resize(buckets) => {
-                Space::Grows(super::memory::Buckets::bytes_of(buckets) - segment.bytes())
-            }
-            Growth::Block => Space::Grows(super::memory::Buckets::bytes_of(
-                super::memory::BLOCK_BUCKETS,
-            )),
-            Growth::Split if self.may_split(segment) => {
-                let doubles = segment.depth == self.depth;
-                let directory = if doubles {
-                    size_of::<u32>() << self.depth
-                } else {
-                    0
-                };
-                let places = self.segments.len() == self.segment_count as usize;
-                let segments = if places {
-                    Slab::<Segment, SEGMENT_CHUNK>::CHUNK_BYTES
-                } else {
-                    0
-                };
-                Space::Grows(directory + segments + self.wheel.growth(self.segment_count as usize))
-            }
-            Growth::Split | Growth::Useless => Space::Stash,
-        }
-    }
-
-    /// Whether a segment may become two: not where the directory would have far more places than there
-    /// are segments. Hashes that nobody steers never come near that.
-    fn may_split(&self, segment: &Segment) -> bool {
-        let doubles = segment.depth == self.depth;
-        let places = self.directory.len() / PLACES_PER_SEGMENT_MAX;
-        segment.depth < DEPTH_MAX && (!doubles || places < self.segment_count as usize)
-    }
-
-    /// Takes the step of growth that [`Table::space`] asked for.
-    pub(super) fn grow(&mut self, key: &Key<'_>, now: Millis) {
-        self.wheel.catch_up(now);
-        let Some(number) = self.segment_of(key.hash) else {
-            self.begin(key.secret, now);
-            return;
-        };
-        let mut homeless = Homeless::new();
-        let may_split = self.may_split(self.segments.get(number));
-        let segment = self.segments.get_mut(number);
-        let before = segment.bytes();
-        match segment.growth() {
-            Growth::Resize(buckets) => segment.resize(buckets, key.secret, &mut homeless),
-            Growth::Block => segment.add_block(key.secret, &mut homeless),
-            Growth::Split if may_split => self.split(number, key.hash, now),
-            Growth::Split | Growth::Useless => {}
-        }
-        let after = self.segments.get(number).bytes();
-        if after > before {
-            self.block_bytes += after - before;
-            self.work_slots += slots_of(after);
-        }
-        self.stash_homeless(homeless);
-    }
-
-    fn begin(&mut self, secret: &Secret, now: Millis) {
-        self.began = now.0.cast_signed() - BEFORE_FIRST_MS;
-        self.secret = Some(Box::new(secret.clone()));
-        self.segments.grow();
-        self.segment_count = 1;
-        self.directory.push(0);
-        let mut homeless = Homeless::new();
-        let segment = self.segments.get_mut(0);
-        if let Growth::Resize(buckets) = segment.growth() {
-            segment.resize(buckets, secret, &mut homeless);
-        }
-        self.block_bytes = segment.bytes();
-    }
-
-    /// Splits the segment of this number, in which keys of this hash are.
-    fn split(&mut self, number: u32, hash: u64, now: Millis) {
-        let upper = self.segments.get_mut(number).split();
-        let upper_number = self.segment_count;
-        if self.segments.len() == upper_number as usize {
-            self.segments.grow();
-        }
-        self.segment_count += 1;
-        if upper.depth > self.depth {
-            self.directory = self.directory.iter().flat_map(|&n| [n, n]).collect();
-            self.depth += 1;
-        }
-        // The entries of a segment lie side by side; the upper half of them is the new one's.
-        let prefix = (hash >> (64 - u32::from(upper.depth))) | 1;
-        let span = 1 << (self.depth - upper.depth);
-        let first = prefix as usize * span;
-        self.directory[first..first + span].fill(upper_number);
-        let begins = prefix << (64 - u32::from(upper.depth));
-        let (_, due) = upper.earliest();
-        *self.segments.get_mut(upper_number) = upper;
-        // The stash is ordered by hash.
-        let from = (begins, [0; 2], 0, Box::default());
-        let ends = begins | (u64::MAX >> self.segments.get(number).depth);
-        let stashed = self
-            .stash
-            .range(from..)
-            .take_while(|((hash, ..), _)| *hash <= ends);
-        let stashed = stashed.count() as u32;
-        self.segments.get_mut(number).stashed -= stashed;
-        self.segments.get_mut(upper_number).stashed = stashed;
-        self.schedule(upper_number, due, now);
-    }
-
-    // --- The stash ------------------------------------------------------------------------------
-
-    fn stash_homeless(&mut self, homeless: Homeless) {
-        for (hash, entry) in homeless {
-            let deadline = self.deadline_of(entry);
-            let (mut key, mut extra) = (None, Extra::default());
-            if entry.packed.kind == Kind::Aside {
-                let (held, rest) = self.asides.take(entry.packed);
-                (key, extra) = (held, rest);
-            }
-            let key = match key {
-                Some(aside::RichKey::Long(bytes)) => (hash, [0; 2], Kind::Aside as u8, bytes),
-                Some(aside::RichKey::Packed(packed)) => stash_key_of(hash, packed),
-                None => stash_key_of(hash, entry.packed),
-            };
-            self.len -= 1;
-            self.put_in_stash(key, Stashed { deadline, extra });
-        }
-    }
-
-    fn put_in_stash(&mut self, key: StashKey, stashed: Stashed) {
-        if let Some(number) = self.segment_of(key.0) {
-            self.segments.get_mut(number).stashed += 1;
-        }
-        self.stash_bytes += stashed.bytes(&key);
-        self.len += 1;
-        self.stash.insert(key, stashed);
-    }
-
-    pub(super) fn unstash(&mut self, key: &StashKey) {
-        let Some(stashed) = self.stash.remove(key) else {
-            return;
-        };
-        if let Some(number) = self.segment_of(key.0) {
-            self.segments.get_mut(number).stashed -= 1;
-        }
-        self.stash_bytes -= stashed.bytes(key);
-        self.len -= 1;
-    }
-
-    // --- Times and places -----------------------------------------------------------------------
-
     /// The segment that keys of this hash are in.
     #[inline]
     pub(super) fn segment_of(&self, hash: u64) -> Option<u32> {
@@ -749,26 +556,7 @@ impl Table {
     }
 }
 
-fn slots_bytes_min() -> usize {
-    // What `Segment::growth` asks for where there is no block.
-    match Segment::default().growth() {
-        Growth::Resize(buckets) => super::memory::Buckets::bytes_of(buckets),
-        _ => 0,
-    }
-}
-
-fn slots_of(bytes: usize) -> u64 {
+/// Slots in so many bytes of blocks.
+pub(super) fn slots_of(bytes: usize) -> u64 {
     (bytes / size_of::<super::bucket::Bucket>() * super::bucket::SLOTS) as u64
-}
-
-fn stash_key(key: &Key<'_>) -> StashKey {
-    if key.is_long() {
-        (key.hash, [0; 2], Kind::Aside as u8, key.bytes().into())
-    } else {
-        stash_key_of(key.hash, key.packed)
-    }
-}
-
-fn stash_key_of(hash: u64, packed: Packed) -> StashKey {
-    (hash, packed.id, packed.kind as u8, Box::default())
 }

@@ -1,0 +1,93 @@
+//! Keys for which no growth would make a place: many that share their buckets, by bad luck or
+//! because somebody can steer hashes.
+//!
+//! An ordered map, so that nobody can make a look slow; ordered by hash, so that a scan finds them in
+//! its order. A segment counts its own, and where there is none, nobody looks here.
+
+use std::collections::BTreeMap;
+
+use super::aside::{Extra, RichKey};
+use super::key::{Id, Key, Kind, Packed};
+use super::segment::Homeless;
+use super::table::Table;
+use crate::time::Millis;
+
+/// Bytes of a stashed key, roughly, beside its content.
+pub(super) const STASHED_BYTES: usize = 128;
+
+/// The stash of one table.
+pub(super) type Stash = BTreeMap<StashKey, Stashed>;
+
+/// A stashed key: its hash first, so that a scan finds it in order, then what it is.
+pub(super) type StashKey = (u64, Id, u8, Box<[u8]>);
+
+/// What is known of a stashed key.
+#[derive(Debug)]
+pub(super) struct Stashed {
+    pub(super) deadline: Millis,
+    pub(super) extra: Extra,
+}
+
+impl Stashed {
+    /// Bytes that it takes under this key.
+    pub(super) fn bytes(&self, key: &StashKey) -> usize {
+        let value = self.extra.value.as_ref().map_or(0, bytes::Bytes::len);
+        STASHED_BYTES + key.3.len() + value
+    }
+}
+
+impl Table {
+    /// Takes in what found no place when a segment was rearranged.
+    pub(super) fn stash_homeless(&mut self, homeless: Homeless) {
+        for (hash, entry) in homeless {
+            let deadline = self.deadline_of(entry);
+            let (mut key, mut extra) = (None, Extra::default());
+            if entry.packed.kind == Kind::Aside {
+                let (held, rest) = self.asides.take(entry.packed);
+                (key, extra) = (held, rest);
+            }
+            let key = match key {
+                Some(RichKey::Long(bytes)) => (hash, [0; 2], Kind::Aside as u8, bytes),
+                Some(RichKey::Packed(packed)) => stash_key_of(hash, packed),
+                None => stash_key_of(hash, entry.packed),
+            };
+            self.len -= 1;
+            self.put_in_stash(key, Stashed { deadline, extra });
+        }
+    }
+
+    /// Puts a key into the stash, and counts it.
+    pub(super) fn put_in_stash(&mut self, key: StashKey, stashed: Stashed) {
+        if let Some(number) = self.segment_of(key.0) {
+            self.segments.get_mut(number).stashed += 1;
+        }
+        self.stash_bytes += stashed.bytes(&key);
+        self.len += 1;
+        self.stash.insert(key, stashed);
+    }
+
+    pub(super) fn unstash(&mut self, key: &StashKey) {
+        let Some(stashed) = self.stash.remove(key) else {
+            return;
+        };
+        if let Some(number) = self.segment_of(key.0) {
+            self.segments.get_mut(number).stashed -= 1;
+        }
+        self.stash_bytes -= stashed.bytes(key);
+        self.len -= 1;
+    }
+}
+
+/// A key as the stash knows it.
+pub(super) fn stash_key(key: &Key<'_>) -> StashKey {
+    if key.is_long() {
+        (key.hash, [0; 2], Kind::Aside as u8, key.bytes().into())
+    } else {
+        stash_key_of(key.hash, key.packed)
+    }
+}
+
+/// The same, of a key that fits.
+fn stash_key_of(hash: u64, packed: Packed) -> StashKey {
+    (hash, packed.id, packed.kind as u8, Box::default())
+}

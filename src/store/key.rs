@@ -16,6 +16,10 @@ use xxhash_rust::xxh3::xxh3_64_with_secret;
 
 /// Bytes of the secret that hashing takes; xxh3 asks for at least 136.
 pub const SECRET_BYTES: usize = 192;
+/// Those of them that choose places. Where a key lies can be told from outside, by the cursors of a
+/// scan, and xxh3 is no cipher; so the others, which key the digests, have no part in it.
+const PLACE_BYTES: usize = SECRET_BYTES - DIGEST_KEY_BYTES;
+const DIGEST_KEY_BYTES: usize = 16;
 
 /// The random bytes that keep an outsider from steering keys into one shard or slot, or from
 /// finding two keys with one digest.
@@ -36,7 +40,7 @@ impl Secret {
         match Packed::of(bytes) {
             Some(packed) => self.packed_key(packed, bytes),
             None => Key {
-                hash: spread(xxh3_64_with_secret(bytes, &self.0)),
+                hash: spread(xxh3_64_with_secret(bytes, self.places())),
                 packed: Packed::ASIDE,
                 bytes,
                 secret: self,
@@ -79,12 +83,17 @@ impl Secret {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&id[0].to_le_bytes());
         bytes[8..].copy_from_slice(&id[1].to_le_bytes());
-        spread(xxh3_64_with_secret(&bytes, &self.0))
+        spread(xxh3_64_with_secret(&bytes, self.places()))
+    }
+
+    #[inline]
+    fn places(&self) -> &[u8] {
+        &self.0[..PLACE_BYTES]
     }
 
     fn digest(&self, bytes: &[u8]) -> Packed {
-        let (mut key, at) = ([0; 16], SECRET_BYTES - 16);
-        key.copy_from_slice(&self.0[at..]);
+        let mut key = [0; DIGEST_KEY_BYTES];
+        key.copy_from_slice(&self.0[PLACE_BYTES..]);
         let digest = SipHasher24::new_with_key(&key).hash(bytes);
         Packed {
             id: [digest.h1, digest.h2],
@@ -514,5 +523,25 @@ mod tests {
         assert_ne!(digest, other.key_or_digest(&long).packed);
         let short = SECRET.key_or_digest(b"order-17").packed;
         assert_eq!(short, SECRET.key(b"order-17").packed);
+    }
+
+    #[test]
+    fn places_and_digests_have_secrets_of_their_own() {
+        let secret = |places: u8, digests: u8| {
+            // Not all alike: for short keys, equal parts of a secret cancel each other out.
+            let places = std::array::from_fn(|i| (i as u8).wrapping_mul(places));
+            let mut bytes: [u8; SECRET_BYTES] = places;
+            bytes[PLACE_BYTES..].fill(digests);
+            Secret::new(bytes)
+        };
+        let (a, b, c) = (secret(1, 2), secret(3, 2), secret(1, 4));
+        // So long that xxh3 takes in all of its secret.
+        for len in [10, 100, 200, 5_000] {
+            let key = vec![b'x'; len];
+            assert_ne!(a.key(&key).hash, b.key(&key).hash, "{len}");
+            assert_eq!(a.key(&key).hash, c.key(&key).hash, "{len}");
+            assert_eq!(a.digest(&key), b.digest(&key), "{len}");
+            assert_ne!(a.digest(&key), c.digest(&key), "{len}");
+        }
     }
 }

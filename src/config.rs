@@ -167,6 +167,8 @@ pub struct RawNamespace {
     pub max_keys: Option<u64>,
     /// `reject` or `evict`.
     pub full: Option<String>,
+    /// `exact` or `digest`: whether keys that do not fit 16 bytes are kept whole.
+    pub keys: Option<String>,
 }
 
 /// Why settings do not hold.
@@ -423,6 +425,7 @@ impl RawNamespace {
             }),
             keys_max: self.max_keys,
             evict: choice("full", &self.full, "reject", "evict")?,
+            keeps_digests: choice("keys", &self.keys, "exact", "digest")?,
         };
         Policy::default_of(limits)
             .with(&change)
@@ -487,12 +490,17 @@ impl Settings {
                 }
             };
             let full = |evict| if evict { "\"evict\"" } else { "\"reject\"" };
+            let keys = |digest| if digest { "\"digest\"" } else { "\"exact\"" };
             let fields = [
                 ("ttl", change.ttl_ms.map(word)),
                 ("max-ttl", change.ttl_max_ms.map(word)),
                 ("mode", change.mode.map(|chosen| mode(chosen).to_owned())),
                 ("max-keys", change.keys_max.map(|keys| keys.to_string())),
                 ("full", change.evict.map(|evict| full(evict).to_owned())),
+                (
+                    "keys",
+                    change.keeps_digests.map(|digest| keys(digest).to_owned()),
+                ),
             ];
             for (field, value) in fields {
                 if let Some(value) = value {
@@ -696,6 +704,10 @@ mod tests {
                 "namespace.a.ttl: must lie between",
             ),
             ("[namespace.a]\nmode = \"both\"", "neither fixed nor slide"),
+            (
+                "[namespace.a]\nkeys = \"hashed\"",
+                "namespace.a.keys: 'hashed' is neither exact nor digest",
+            ),
         ] {
             let error = check(toml).expect_err(toml);
             assert!(error.contains(want), "{toml}: {error}");
@@ -707,7 +719,8 @@ mod tests {
         let settings = check(
             "listen = [\"127.0.0.1:0\", \"unix:/tmp/on\\\"ced\"]\nworkers = 3\nmax-memory = \"2GiB\"\ninsecure = true\n\
              create-namespaces = false\nmax-ttl = \"2h\"\n\
-             [namespace.orders]\nttl = \"10m\"\nmode = \"slide\"\nmax-keys = 5\nfull = \"evict\"\n",
+             [namespace.orders]\nttl = \"10m\"\nmode = \"slide\"\nmax-keys = 5\nfull = \"evict\"\nkeys = \"digest\"\n\
+             [namespace.plain]\nkeys = \"exact\"\n",
         )
         .unwrap();
         assert_eq!(
@@ -724,8 +737,16 @@ mod tests {
             mode: Some(WindowMode::Slide),
             keys_max: Some(5),
             evict: Some(true),
+            keeps_digests: Some(true),
         };
-        assert_eq!(settings.namespaces, [("orders".to_owned(), change)]);
+        let plain = PolicyChange {
+            keeps_digests: Some(false),
+            ..PolicyChange::default()
+        };
+        assert_eq!(
+            settings.namespaces,
+            [("orders".to_owned(), change), ("plain".to_owned(), plain)]
+        );
         let again = check(&settings.to_toml()).unwrap();
         assert_eq!(
             (again.rows(), again.namespaces),

@@ -42,7 +42,8 @@
 //!
 //! - For a key, from its first `NEW` to its deadline, every other asker is told `DUP`: the
 //!   decision and the change happen under one lock.
-//! - A key is compared byte for byte; hashes only choose places.
+//! - A key is compared byte for byte; hashes only choose places. A namespace may choose to compare
+//!   long keys by digests under a secret.
 //! - The store reads no clock. A key lives while `now <= deadline`, with `now` rounded down.
 //! - Nothing from outside makes memory grow by more than what arrived, or runs without a bound:
 //!   the bounds are in [`limits`].

@@ -263,14 +263,14 @@ scenarios! { play_lines;
     ns_makes_sets_and_tells: &[
         ("NS LIST", "ROWS 1 | default keys=0"),
         ("NS SET plain", "OK"),
-        ("NS INFO plain", "ROWS 16 | name plain | ttl 1h | maxttl 365d | mode FIXED | maxkeys 0 | full REJECT | keys 0 | bytes … | new 0 | dup 0 | mismatch 0 | unsure 0 | refused 0 | expired 0 | evicted 0 | hit_rate 0.0000"),
+        ("NS INFO plain", "ROWS 17 | name plain | ttl 1h | maxttl 365d | mode FIXED | maxkeys 0 | full REJECT | key_form EXACT | keys 0 | bytes … | new 0 | dup 0 | mismatch 0 | unsure 0 | refused 0 | expired 0 | evicted 0 | hit_rate 0.0000"),
         ("ns set all ttl 10m maxttl 20m mode slide maxkeys 5 full evict", "OK"),
-        ("NS INFO all", "ROWS 16 | name all | ttl 10m | maxttl 20m | mode SLIDE | maxkeys 5 | full EVICT |…"),
+        ("NS INFO all", "ROWS 17 | name all | ttl 10m | maxttl 20m | mode SLIDE | maxkeys 5 | full EVICT |…"),
         // What is not named stays.
         ("NS SET all MODE FIXED", "OK"),
-        ("NS INFO all", "ROWS 16 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 5 | full EVICT |…"),
+        ("NS INFO all", "ROWS 17 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 5 | full EVICT |…"),
         ("NS SET all FULL REJECT MAXKEYS 0", "OK"),
-        ("NS INFO all", "ROWS 16 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 0 | full REJECT |…"),
+        ("NS INFO all", "ROWS 17 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 0 | full REJECT |…"),
         ("NS LIST", "ROWS 3 | all keys=0 | default keys=0 | plain keys=0"),
         ("USE all", "OK"),
         ("SEEN k", "NEW"), ("TTL k", "~600000"),
@@ -283,8 +283,8 @@ scenarios! { play_lines;
         ("SEEN k", "NEW"), ("TTL k", "~7200000"),
     ];
     ns_refuses_what_does_not_fit: &[
-        ("NS", "ERR ARGS usage: NS LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] | PURGE name | DROP name"),
-        ("NS SET p TTL 1h MAXTTL 2h MODE FIXED MAXKEYS 1 FULL EVICT MORE", "ERR ARGS usage: NS LIST | INFO…"),
+        ("NS", "ERR ARGS usage: NS LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] [KEYS EXACT|DIGEST] | PURGE name | DROP name"),
+        ("NS SET p TTL 1h MAXTTL 2h MODE FIXED MAXKEYS 1 FULL EVICT KEYS EXACT MORE", "ERR ARGS usage: NS LIST | INFO…"),
         ("NS LIST all", NS_USAGE),
         ("NS INFO", NS_USAGE),
         ("NS SET", NS_USAGE),
@@ -310,33 +310,87 @@ scenarios! { play_lines;
         ("NS SET p MAXTTL 18446744073709551616ms", OVERFLOW),
         ("NS SET p MODE BOTH", "ERR ARGS MODE is FIXED or SLIDE"),
         ("NS SET p FULL MAYBE", "ERR ARGS FULL is REJECT or EVICT"),
+        ("NS SET p KEYS HASHED", "ERR ARGS KEYS is EXACT or DIGEST"),
+        ("NS SET p KEYS", "ERR ARGS 'KEYS' needs a value"),
+        ("NS SET p KEYS DIGEST TTL 2h MAXTTL 1h", "ERR RANGE the namespace's ttl (2h) would exceed its longest (1h)"),
         ("NS SET p MAXKEYS many", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
         ("NS SET p MAXKEYS -1", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
         ("NS SET p MAXKEYS 18446744073709551616", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
         ("NS SET p TTL", "ERR ARGS 'TTL' needs a value"),
-        ("NS SET p WHAT", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n or FULL REJECT|EVICT"),
-        ("NS SET p WHAT 1", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n or FULL REJECT|EVICT"),
+        ("NS SET p WHAT", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n, FULL REJECT|EVICT or KEYS EXACT|DIGEST"),
+        ("NS SET p WHAT 1", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n, FULL REJECT|EVICT or KEYS EXACT|DIGEST"),
         ("NS SET p TTL 1s TTL 1s", "ERR ARGS 'TTL' is given twice, or contradicts another option"),
         ("NS SET p MAXTTL 2h MAXTTL 2h", "ERR ARGS 'MAXTTL' is given twice, or contradicts another option"),
         ("NS SET p MODE FIXED MODE SLIDE", "ERR ARGS 'MODE' is given twice, or contradicts another option"),
         ("NS SET p MAXKEYS 1 MAXKEYS 2", "ERR ARGS 'MAXKEYS' is given twice, or contradicts another option"),
         ("NS SET p FULL EVICT FULL EVICT", "ERR ARGS 'FULL' is given twice, or contradicts another option"),
+        ("NS SET p KEYS EXACT KEYS EXACT", "ERR ARGS 'KEYS' is given twice, or contradicts another option"),
         // None of these made it.
         ("NS LIST", "ROWS 1 | default keys=0"),
         // A refused change changes nothing.
         ("NS SET p TTL 10m MAXTTL 20m", "OK"),
         ("NS SET p MODE SLIDE TTL 30m", "ERR RANGE the namespace's ttl (30m) would exceed its longest (20m)"),
-        ("NS INFO p", "ROWS 16 | name p | ttl 10m | maxttl 20m | mode FIXED |…"),
+        ("NS INFO p", "ROWS 17 | name p | ttl 10m | maxttl 20m | mode FIXED |…"),
         // A default that nobody names gives way to a shorter maximum.
         ("NS SET p MAXTTL 5m", "OK"),
-        ("NS INFO p", "ROWS 16 | name p | ttl 5m | maxttl 5m |…"),
+        ("NS INFO p", "ROWS 17 | name p | ttl 5m | maxttl 5m |…"),
+    ];
+    long_keys_may_be_kept_as_digests: &[
+        ("NS SET urls KEYS DIGEST TTL 10m", "OK"),
+        ("NS INFO urls", "ROWS 17 | name urls | ttl 10m |… | full REJECT | key_form DIGEST | keys 0 |…"),
+        ("USE urls", "OK"),
+        ("SEEN {x*100} FP 0a", "NEW"),
+        ("SEEN {x*100} FP 0a", "DUP"),
+        ("SEEN {x*100} FP 0b", "MISMATCH"),
+        ("INSPECT {x*100}", "ROWS 3 | state seen | expires_in_ms ~600000 | fingerprint 0a"),
+        ("SEEN {x*101}", "NEW"),
+        ("SEEN order-17", "NEW"),
+        ("MSEEN 60s {x*100} {y*8000} {y*8000} order-17 order-18", "DNDDN"),
+        ("PEEK {x*100} {x*102} {y*8000} {y*7999}", "DNDN"),
+        ("TTL {x*101}", "~600000"),
+        ("TOUCH {x*101} 1h", "OK"),
+        ("SEEN {x*101} 2h SLIDE", "DUP"),
+        ("TTL {x*101}", "~7200000"),
+        ("FORGET {x*101} {x*102}", "OK 1"),
+        ("SEEN {x*101} 60s", "NEW"),
+        // Other namespaces have nothing to do with it.
+        ("SEEN {x*100} NS default", "NEW"),
+        ("SEEN {x*100} NS default", "DUP"),
+        ("STATS urls", "ROWS 17 |…| key_form DIGEST | keys 5 |… | new 6 |… | mismatch 1 |…"),
+    ];
+    the_form_of_keys_changes_without_keys_alone: &[
+        ("NS SET urls KEYS DIGEST TTL 10m", "OK"),
+        ("USE urls", "OK"),
+        ("SEEN {x*100}", "NEW"),
+        ("NS SET urls KEYS EXACT", "ERR RANGE namespace 'urls' has keys, whose form cannot change; NS PURGE urls first"),
+        // A refused change changes nothing, and what it already is can be named.
+        ("NS SET urls KEYS EXACT MAXKEYS 5", "ERR RANGE namespace 'urls' has keys…"),
+        ("NS INFO urls", "ROWS 17 |…| maxkeys 0 | full REJECT | key_form DIGEST | keys 1 |…"),
+        ("NS SET urls KEYS digest MAXKEYS 6", "OK"),
+        ("SEEN {x*100}", "DUP"),
+        ("NS PURGE urls", "OK"),
+        ("NS SET urls keys exact MODE SLIDE TTL 2h MAXTTL 1h", "ERR RANGE the namespace's ttl (2h) would exceed its longest (1h)"),
+        ("NS INFO urls", "ROWS 17 |…| key_form DIGEST | keys 0 |…| new 1 |…"),
+        // The policy stays, the counters begin again.
+        ("NS SET urls keys exact MODE SLIDE", "OK"),
+        ("NS INFO urls", "ROWS 17 | name urls | ttl 10m | maxttl 365d | mode SLIDE | maxkeys 6 | full REJECT | key_form EXACT | keys 0 |…| new 0 |…"),
+        // The connection goes on in it.
+        ("SEEN {x*100}", "NEW"),
+        ("MSEEN 60s {x*100} {y*100}", "DN"),
+        ("TTL {x*100}", "~600000"),
+        ("NS INFO urls", "ROWS 17 |…| key_form EXACT | keys 2 |…"),
+        ("NS LIST", "ROWS 2 | default keys=0 | urls keys=2"),
+        ("NS DROP urls", "OK"),
+        ("NS SET default KEYS EXACT", "OK"),
+        ("NS SET default KEYS DIGEST", "ERR ARGS KEYS of the default namespace is chosen in the configuration file"),
+        ("NS INFO default", "ROWS 17 |…| key_form EXACT |…"),
     ];
     purge_empties_and_drop_removes: &[
         ("USE p", "OK"),
         ("NS SET p TTL 10m", "OK"),
         ("MSEEN 60s a b c", "NNN"),
         ("NS PURGE p", "OK"),
-        ("NS INFO p", "ROWS 16 | name p | ttl 10m |… | keys 0 |…"),
+        ("NS INFO p", "ROWS 17 | name p | ttl 10m |… | keys 0 |…"),
         ("PEEK a b c", "NNN"),
         ("MSEEN 60s a b c", "NNN"),
         ("NS DROP p", "OK"),
@@ -374,7 +428,7 @@ scenarios! { play_lines;
         ("STATS", "ROWS … | version 0.1.0 | time_ms … | namespaces 1 | keys 2 | memory_bytes … | memory_bytes_max 1073741824 | new 2 | dup 1 | mismatch 0 | unsure 0 | refused 0 | expired 0 | evicted 0 | hit_rate 0.3333 | connections 1 | connections_total 1 | connections_refused 0 | connections_timed_out 0 | bytes_in … | bytes_out … | malformed 0 | verb_mseen_calls 1 | verb_mseen_errors 0 | verb_mseen_p50_us … | verb_mseen_p99_us … | verb_mseen_p999_us … | verb_mseen_p9999_us …"),
         ("SEEN", SEEN_USAGE),
         ("STATS", "ROWS…| verb_seen_calls 1 | verb_seen_errors 1 |…"),
-        ("STATS default", "ROWS 16 | name default |…| keys 2 |…| new 2 | dup 1 |…"),
+        ("STATS default", "ROWS 17 | name default |…| keys 2 |…| new 2 | dup 1 |…"),
         ("STATS other", "ERR NONS no namespace 'other'; make it with NS SET other"),
         ("STATS a:b", BAD_NAME),
         ("STATS a b", "ERR ARGS usage: STATS [name]"),
@@ -490,6 +544,60 @@ fn namespaces_may_be_fixed() {
             ("SEEN k", "NEW"),
         ],
     );
+}
+
+/// How the default namespace keeps its keys is chosen in the file, or never.
+#[test]
+fn the_file_chooses_the_form_of_keys() {
+    let server = TestServer::with(|raw| {
+        for (name, keys) in [
+            ("default", "digest"),
+            ("urls", "DIGEST"),
+            ("plain", "exact"),
+        ] {
+            raw.namespace.insert(
+                name.to_owned(),
+                onced::config::RawNamespace {
+                    keys: Some(keys.to_owned()),
+                    ..onced::config::RawNamespace::default()
+                },
+            );
+        }
+    });
+    play_lines(
+        &server,
+        &[
+            ("NS INFO default", "ROWS 17 |…| key_form DIGEST |…"),
+            ("NS INFO urls", "ROWS 17 |…| key_form DIGEST |…"),
+            ("NS INFO plain", "ROWS 17 |…| key_form EXACT |…"),
+            ("NS SET default KEYS DIGEST TTL 10m", "OK"),
+            (
+                "NS SET default KEYS EXACT",
+                "ERR ARGS KEYS of the default namespace is chosen in the configuration file",
+            ),
+            ("SEEN {x*100}", "NEW"),
+            ("SEEN {x*100}", "DUP"),
+            ("TTL {x*100}", "~600000"),
+        ],
+    );
+}
+
+/// Who is in a namespace when it is made anew goes on in the new one.
+#[test]
+fn a_connection_stays_in_a_namespace_whose_form_changes() {
+    let server = TestServer::start();
+    let (mut inside, mut admin) = (server.connect(), server.connect());
+    let long = "x".repeat(100);
+    assert_eq!(inside.ask("USE urls"), "OK");
+    for (form, other) in [("DIGEST", "EXACT"), ("EXACT", "DIGEST")] {
+        assert_eq!(admin.ask(&format!("NS SET urls KEYS {form}")), "OK");
+        assert_eq!(inside.ask(&format!("SEEN {long}")), "NEW");
+        assert_eq!(inside.ask(&format!("MSEEN 60s {long} short")), "DN");
+        assert_eq!(admin.ask(&format!("SEEN {long} NS urls")), "DUP");
+        let refused = admin.ask(&format!("NS SET urls KEYS {other}"));
+        assert!(refused.starts_with("ERR RANGE "), "{refused}");
+        assert_eq!(inside.ask(&format!("FORGET {long} short")), "OK 2");
+    }
 }
 
 #[test]

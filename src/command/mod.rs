@@ -166,6 +166,8 @@ pub struct PolicyChange {
     pub keys_max: Option<u64>,
     /// Whether keys are evicted when there is no room.
     pub evict: Option<bool>,
+    /// Whether only a digest is kept of keys that do not fit 16 bytes.
+    pub keeps_digests: Option<bool>,
 }
 
 /// `SCAN`.

@@ -162,13 +162,13 @@ fn policy_change(args: &Args<'_>, limits: &Limits) -> Result<PolicyChange, Error
     let mut change = PolicyChange::default();
     let mut options = Options::after(args, 2);
     while let Some(name) = options.next() {
-        if !["TTL", "MAXTTL", "MODE", "MAXKEYS", "FULL"]
+        if !["TTL", "MAXTTL", "MODE", "MAXKEYS", "FULL", "KEYS"]
             .iter()
             .any(|known| name.is(known))
         {
-            return Err(
-                name.unknown("TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n or FULL REJECT|EVICT")
-            );
+            return Err(name.unknown(
+                "TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n, FULL REJECT|EVICT or KEYS EXACT|DIGEST",
+            ));
         }
         let value = options.value(&name)?;
         if name.is("TTL") {
@@ -190,9 +190,12 @@ fn policy_change(args: &Args<'_>, limits: &Limits) -> Result<PolicyChange, Error
             let n = parse_u64(value)
                 .ok_or_else(|| Error::args("MAXKEYS takes a number of keys, 0 for no limit"))?;
             change.keys_max = Some(n);
-        } else {
+        } else if name.is("FULL") {
             once(change.evict.is_none(), &name)?;
             change.evict = Some(choice(value, "FULL", ["REJECT", "EVICT"])?);
+        } else {
+            once(change.keeps_digests.is_none(), &name)?;
+            change.keeps_digests = Some(choice(value, "KEYS", ["EXACT", "DIGEST"])?);
         }
     }
     Ok(change)

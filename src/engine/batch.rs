@@ -77,12 +77,39 @@ impl Engine {
                 let group = &[at as u8];
                 self.ask_group(namespace, shard, group, &policy, questions, &content, now);
             }
-            return;
+        } else {
+            each_group(&order, &ends[..groups], |group| {
+                let shard = namespace.index_of(&questions[usize::from(group[0])].key);
+                self.ask_group(namespace, shard, group, &policy, questions, &content, now);
+            });
         }
-        each_group(&order, &ends[..groups], |group| {
-            let shard = namespace.index_of(&questions[usize::from(group[0])].key);
-            self.ask_group(namespace, shard, group, &policy, questions, &content, now);
-        });
+        if let Some(next) = self.successor(namespace) {
+            self.ask_elsewhere(&next, questions, &content, now);
+        }
+    }
+
+    /// Asks what a namespace did not take any more of the one that has its place, whose keys have
+    /// another form.
+    #[cold]
+    fn ask_elsewhere<'a>(
+        &self,
+        next: &Namespace,
+        questions: &mut [Question],
+        content: &impl Fn(usize) -> Content<'a>,
+        now: Millis,
+    ) {
+        for (at, question) in questions.iter_mut().enumerate() {
+            if question.verdict == Verdict::Full {
+                let (bytes, value) = content(at);
+                let ask = Ask {
+                    ttl_ms: question.ttl_ms,
+                    mode: question.mode,
+                    value,
+                    ..Ask::default()
+                };
+                question.verdict = self.seen(next, bytes, &ask, now);
+            }
+        }
     }
 
     /// Asks the questions of one shard, under one lock.

@@ -28,10 +28,7 @@ impl Here<'_> {
                 event_at: seen.event_at,
                 value: None,
             };
-            let key = self.key(namespace, seen.key);
-            match namespace.write(&key, &policy, |shard, room| {
-                shard.seen(&key, &ask, room, self.now).0
-            }) {
+            match self.engine.seen(namespace, seen.key, &ask, self.now) {
                 Verdict::New => Ok(Reply::Word("NEW")),
                 Verdict::Dup => Ok(Reply::Word("DUP")),
                 Verdict::Mismatch => Ok(Reply::Word("MISMATCH")),

@@ -75,7 +75,7 @@ pub struct EngineConfig {
     pub namespaces: Vec<(String, PolicyChange)>,
     /// How many threads count calls.
     pub workers: usize,
-    /// Keeps outsiders from steering keys into one shard or slot: random bytes.
+    /// Keeps outsiders from steering keys into one shard or slot, or to one digest: random bytes.
     pub secret: Secret,
 }
 
@@ -136,10 +136,16 @@ impl Engine {
         let budget = Arc::new(Budget::new(config.memory_bytes_max));
         let shards = config.shards.clamp(1, SHARDS_MAX).next_power_of_two();
         let policy = Policy::default_of(&config.limits);
+        let keeps_digests = |change: &PolicyChange| change.keeps_digests.unwrap_or(false);
+        let default_keeps_digests = config
+            .namespaces
+            .iter()
+            .any(|(name, change)| name == DEFAULT_NAMESPACE && keeps_digests(change));
         let default = Arc::new(Namespace::new(
             DEFAULT_NAMESPACE,
             shards,
             &policy,
+            default_keeps_digests,
             Arc::clone(&budget),
         ));
         let engine = Self {
@@ -156,9 +162,12 @@ impl Engine {
         };
         engine.namespaces.insert(DEFAULT_NAMESPACE.into(), default);
         for (name, change) in &config.namespaces {
-            let namespace = engine
-                .make(name)
-                .expect("config checks how many namespaces there are");
+            let namespace = match engine.find(name) {
+                Some(found) => found,
+                None => engine
+                    .add(name, &policy, keeps_digests(change))
+                    .expect("config checks how many namespaces there are"),
+            };
             namespace
                 .change_policy(change)
                 .expect("config checks the policies");
@@ -210,10 +219,16 @@ impl Engine {
 
     /// Asks whether a key is there for the first time in its window, and remembers it.
     pub fn seen(&self, namespace: &Namespace, key: &[u8], ask: &Ask<'_>, now: Millis) -> Verdict {
-        let key = namespace.key(&self.secret, key);
-        namespace.write(&key, &namespace.policy(), |shard, room| {
-            shard.seen(&key, ask, room, now).0
-        })
+        let kept = namespace.key(&self.secret, key);
+        let verdict = namespace.write(&kept, &namespace.policy(), |shard, room| {
+            shard.seen(&kept, ask, room, now).0
+        });
+        if verdict == Verdict::Full
+            && let Some(next) = self.successor(namespace)
+        {
+            return self.seen(&next, key, ask, now);
+        }
+        verdict
     }
 
     /// Executes a command on the store.
@@ -274,6 +289,16 @@ impl Engine {
         if let Some(found) = self.find(name) {
             return Ok(found);
         }
+        self.add(name, &Policy::default_of(&self.limits), false)
+    }
+
+    /// Makes a namespace that is not there; for who holds `making`.
+    fn add(
+        &self,
+        name: &str,
+        policy: &Policy,
+        keeps_digests: bool,
+    ) -> Result<Arc<Namespace>, Error> {
         if self.namespaces.len() >= self.limits.namespaces_max {
             let max = self.limits.namespaces_max;
             return Err(Error::new(
@@ -281,15 +306,52 @@ impl Engine {
                 format!("there are {max} namespaces, the most there may be"),
             ));
         }
-        let made = Namespace::new(
-            name,
-            self.shards,
-            &Policy::default_of(&self.limits),
-            Arc::clone(&self.budget),
-        );
+        Ok(self.put(name, policy, keeps_digests))
+    }
+
+    /// Lets a new namespace answer for a name.
+    fn put(&self, name: &str, policy: &Policy, keeps_digests: bool) -> Arc<Namespace> {
+        let budget = Arc::clone(&self.budget);
+        let made = Namespace::new(name, self.shards, policy, keeps_digests, budget);
         let made = Arc::new(made);
         self.namespaces.insert(name.into(), Arc::clone(&made));
-        Ok(made)
+        made
+    }
+
+    /// Makes an empty namespace anew with its keys in the other form.
+    ///
+    /// A request that is under way in the old one finds it closed and goes on in the new one, so
+    /// that no key is stored where nobody will look for it.
+    fn change_form(
+        &self,
+        old: &Namespace,
+        policy: &Policy,
+        keeps_digests: bool,
+    ) -> Result<(), Error> {
+        let name = old.name();
+        if name == DEFAULT_NAMESPACE {
+            return Err(Error::args(
+                "KEYS of the default namespace is chosen in the configuration file",
+            ));
+        }
+        if !old.close() {
+            return Err(Error::range(format!(
+                "namespace '{name}' has keys, whose form cannot change; NS PURGE {name} first"
+            )));
+        }
+        self.put(name, policy, keeps_digests);
+        old.mark_dropped();
+        Ok(())
+    }
+
+    /// Who answers for a namespace that was closed; `None` if it was not.
+    fn successor(&self, closed: &Namespace) -> Option<Arc<Namespace>> {
+        if !closed.is_closed() {
+            return None;
+        }
+        // Whoever closed it holds this until the new one is there.
+        drop(self.making.lock());
+        self.open(closed.name()).ok()
     }
 }
 

@@ -127,28 +127,37 @@ pub struct Namespace {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     /// Whether only a digest is kept of long keys. Never changed: keys of both kinds would not know
     /// each other.
-    digest: bool,
+    keeps_digests: bool,
     policy: SharedPolicy,
     /// Changes of the policy come one at a time.
     policy_change: Mutex<()>,
     keys: AtomicI64,
     dropped: AtomicBool,
+    /// Changed only while all shards are locked, so that who has one locked sees it.
+    closed: AtomicBool,
     budget: Arc<Budget>,
 }
 
 impl Namespace {
-    pub(super) fn new(name: &str, shards: usize, policy: &Policy, budget: Arc<Budget>) -> Self {
+    pub(super) fn new(
+        name: &str,
+        shards: usize,
+        policy: &Policy,
+        keeps_digests: bool,
+        budget: Arc<Budget>,
+    ) -> Self {
         debug_assert!(shards.is_power_of_two());
         Self {
             name: name.into(),
             shards: (0..shards)
                 .map(|_| CachePadded::new(Mutex::new(Shard::default())))
                 .collect(),
-            digest: false,
+            keeps_digests,
             policy: SharedPolicy::new(policy),
             policy_change: Mutex::new(()),
             keys: AtomicI64::new(0),
             dropped: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             budget,
         }
     }
@@ -161,11 +170,16 @@ impl Namespace {
     /// A key as this namespace keeps it.
     #[inline]
     pub fn key<'a>(&self, secret: &'a Secret, bytes: &'a [u8]) -> Key<'a> {
-        if self.digest {
+        if self.keeps_digests {
             secret.key_or_digest(bytes)
         } else {
             secret.key(bytes)
         }
+    }
+
+    /// Whether of a key that does not fit 16 bytes only a digest is kept.
+    pub fn keeps_digests(&self) -> bool {
+        self.keeps_digests
     }
 
     /// Its policy at this moment.
@@ -205,6 +219,21 @@ impl Namespace {
 
     pub(super) fn mark_dropped(&self) {
         self.dropped.store(true, Ordering::Release);
+    }
+
+    /// Takes no new key from here on, if there is none; false, and nothing, if there are keys.
+    pub(super) fn close(&self) -> bool {
+        // All at once, or a key might be stored behind the look. Nobody else who has one locked
+        // waits for another.
+        let shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
+        let is_empty = shards.iter().all(|shard| shard.is_empty());
+        self.closed.store(is_empty, Ordering::Relaxed);
+        is_empty
+    }
+
+    /// Whether it takes no new key because another is to answer for its name.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     pub(super) fn shard_count(&self) -> usize {
@@ -368,7 +397,8 @@ impl Room for NamespaceRoom<'_> {
                 .keys()
                 .saturating_add_signed((keys + self.keys) as i64)
                 <= self.keys_max;
-        keys_fit && self.namespace.budget.admits(bytes + self.bytes)
+        let is_open = keys <= 0 || !self.namespace.is_closed();
+        is_open && keys_fit && self.namespace.budget.admits(bytes + self.bytes)
     }
 
     fn evicts(&self) -> bool {

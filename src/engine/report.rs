@@ -19,6 +19,11 @@ pub(super) fn namespace(namespace: &Namespace) -> Rows {
         "FIXED"
     };
     let full = if policy.evict { "EVICT" } else { "REJECT" };
+    let key_form = if namespace.keeps_digests() {
+        "DIGEST"
+    } else {
+        "EXACT"
+    };
     let mut rows: Rows = vec![
         ("name".into(), namespace.name().to_owned()),
         ("ttl".into(), DurationWord(policy.ttl_ms).to_string()),
@@ -26,6 +31,7 @@ pub(super) fn namespace(namespace: &Namespace) -> Rows {
         ("mode".into(), mode.to_owned()),
         ("maxkeys".into(), policy.keys_max.to_string()),
         ("full".into(), full.to_owned()),
+        ("key_form".into(), key_form.to_owned()),
         ("keys".into(), namespace.keys().to_string()),
         ("bytes".into(), namespace.bytes().to_string()),
     ];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Answer, DEFAULT_NAMESPACE, Engine, Here, Namespace, Session};
+use super::{Answer, DEFAULT_NAMESPACE, Engine, Here, Namespace, Policy, Session};
 use crate::command::{BfInsert, Code, Command, Error, PolicyChange, Reply, Words};
 use crate::store::{Ask, Verdict};
 
@@ -100,12 +100,24 @@ impl Here<'_> {
     }
 
     fn ns_set<'s>(&self, name: &str, change: &PolicyChange) -> Answer<'s> {
-        // What cannot hold is refused before a namespace is made for it.
-        if let Some(found) = self.engine.find(name) {
-            found.change_policy(change)?;
-        } else {
-            super::Policy::default_of(&self.engine.limits).with(change)?;
-            self.engine.open(name)?.change_policy(change)?;
+        let engine = self.engine;
+        // Or a change might go to a namespace that another is just taking the place of.
+        let _one_at_a_time = engine.making.lock();
+        let Some(found) = engine.find(name) else {
+            // What cannot hold is refused before a namespace is made for it.
+            let policy = Policy::default_of(&engine.limits).with(change)?;
+            if !engine.create_namespaces {
+                return Err(engine.no_such(name));
+            }
+            engine.add(name, &policy, change.keeps_digests.unwrap_or(false))?;
+            return Ok(Reply::OK);
+        };
+        match change.keeps_digests {
+            Some(keeps_digests) if keeps_digests != found.keeps_digests() => {
+                let policy = found.policy().with(change)?;
+                engine.change_form(&found, &policy, keeps_digests)?;
+            }
+            _ => found.change_policy(change)?,
         }
         Ok(Reply::OK)
     }
@@ -168,12 +180,12 @@ impl Here<'_> {
         let filter = match self.engine.find(asked) {
             Some(found) => found,
             None if insert.create => {
-                let made = self.engine.open(asked)?;
-                made.change_policy(&PolicyChange {
+                let change = PolicyChange {
                     keys_max: insert.keys_max,
                     ..PolicyChange::default()
-                })?;
-                made
+                };
+                self.ns_set(asked, &change)?;
+                self.engine.open(asked)?
             }
             None => return Err(bf_not_found()),
         };
@@ -203,11 +215,11 @@ impl Here<'_> {
         if self.engine.find(asked).is_some() {
             return Err(Error::redis("ERR item exists"));
         }
-        self.engine.open(asked)?.change_policy(&PolicyChange {
+        let change = PolicyChange {
             keys_max,
             ..PolicyChange::default()
-        })?;
-        Ok(Reply::OK)
+        };
+        self.ns_set(asked, &change)
     }
 }
 

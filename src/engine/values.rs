@@ -87,7 +87,10 @@ impl Here<'_> {
             )
         });
         match (outcome, set.answer) {
-            (Outcome::Full, _) => Err(full()),
+            (Outcome::Full, _) => match self.engine.successor(here) {
+                Some(next) => self.set(&next, set),
+                None => Err(full()),
+            },
             (_, SetAnswer::Before) => Ok(before.map_or(Reply::Nil, Reply::Value)),
             (Outcome::Stored, SetAnswer::OkOrNil) => Ok(Reply::OK),
             (Outcome::ConditionFailed, SetAnswer::OkOrNil) => Ok(Reply::Nil),
@@ -279,8 +282,10 @@ impl Here<'_> {
         let (mut keys, mut ends) = (Vec::new(), Vec::new());
         let next = here.read_shard(shard, |shard| {
             shard.scan(place, places, self.now, |stored| {
-                stored.write_to(&mut keys);
-                ends.push(keys.len());
+                // Of some keys only a digest is known: they cannot be listed.
+                if stored.write_to(&mut keys) {
+                    ends.push(keys.len());
+                }
             })
         });
         let mut begins = 0;

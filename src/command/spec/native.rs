@@ -116,9 +116,9 @@ pub(super) static ROWS: &[Spec] = &[
         build: build::namespace,
         ..verb(
             "NS",
-            "LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] | PURGE name | DROP name",
+            "LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] [KEYS EXACT|DIGEST] | PURGE name | DROP name",
             1,
-            12,
+            14,
             Effect::Admin,
             NO_KEY,
         )

@@ -978,7 +978,7 @@ fn a_change_of_form_loses_no_key_that_comes_meanwhile() {
         let mut caller = Caller::new(&engine, Dialect::Line);
         let mut resp = Caller::new(&engine, Dialect::Resp(2));
         let long = "a key that is too long for its entry";
-        for (round, winners) in winners.iter().enumerate() {
+        for winners in &winners {
             let name = "urls";
             caller.ask(&engine, format!("USE {name}\n").as_bytes(), START);
             resp.ask(&engine, &resp_request(&["ONCE.USE", name]), START);

@@ -27,11 +27,14 @@
 //! 2. [`wire::Decoder`] finds the line's end and its words, as spans over that buffer.
 //! 3. `server/client.rs` looks the verb up in [`command::spec`], whose row turns the words into
 //!    a [`command::Command`], checked against the [`limits`], still borrowed from the buffer.
-//! 4. [`engine::Engine::execute`] takes the namespace's policy; the key is packed and hashed
-//!    ([`store::key`]), which chooses a shard; the shard is locked.
+//! 4. The key is packed and hashed ([`store::key`]) and waits in `server/batch.rs` for the requests
+//!    behind it, as long as they are questions of this kind and have already come.
+//!    [`engine::Engine::ask`] then sorts the batch by shard, starts to fetch what it will look at,
+//!    and locks one shard after the other. (All other commands go to
+//!    [`engine::Engine::execute`], one at a time.)
 //! 5. [`store::Shard::seen`] looks the key up in the table, compares its deadline with the
-//!    clock's reading, and if it is new, asks whether there is room, stores it, and schedules
-//!    it in the wheel. The lock is released.
+//!    clock's reading, and if it is new, asks whether there is room and stores it. The lock is
+//!    released.
 //! 6. The [`command::Reply`] is encoded behind those of the requests before it; when all that
 //!    was read is executed, one write sends them.
 //!
@@ -47,7 +50,8 @@
 //! - The store reads no clock. A key lives while `now <= deadline`, with `now` rounded down.
 //! - Nothing from outside makes memory grow by more than what arrived, or runs without a bound:
 //!   the bounds are in [`limits`].
-//! - No lock is held across an `await` or a system call.
+//! - No lock is held across an `await` or a system call, but for the one that gets more memory
+//!   from the system where more is wanted than was made ready.
 
 pub mod address;
 pub mod cli;

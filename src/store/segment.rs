@@ -38,7 +38,7 @@ const BLOCK_FULL_PERCENT: usize = 87;
 const SHRINKS_TO_PERCENT: usize = 60;
 
 /// Buckets that a rearrangement fetches ahead of where it is.
-const FETCHED_AHEAD: usize = 12;
+const FETCHED_AHEAD: usize = 48;
 
 /// How a segment grows next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

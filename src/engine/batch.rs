@@ -59,9 +59,18 @@ impl Engine {
         let policy = namespace.policy();
         let mut order = [0_u8; BATCH_MAX];
         let mut ends = [0_u8; SHARDS_MAX];
-        let groups = sort(namespace, questions, &mut order, &mut ends);
+        let Some(first) = questions.first() else {
+            return;
+        };
+        let first = namespace.index_of(&first.key);
+        let count = sort(namespace, questions, &mut order, &mut ends);
+        let groups = Groups {
+            order: &order,
+            ends: &ends[..count],
+            first,
+        };
         if questions.len() > 1 {
-            each_group(&order, &ends[..groups], |group| {
+            each_group(&groups, |group| {
                 let shard = namespace.index_of(&questions[usize::from(group[0])].key);
                 namespace.read_shard(shard, |shard| {
                     for &at in group {
@@ -78,7 +87,7 @@ impl Engine {
                 self.ask_group(namespace, shard, group, &policy, questions, &content, now);
             }
         } else {
-            each_group(&order, &ends[..groups], |group| {
+            each_group(&groups, |group| {
                 let shard = namespace.index_of(&questions[usize::from(group[0])].key);
                 self.ask_group(namespace, shard, group, &policy, questions, &content, now);
             });
@@ -170,12 +179,26 @@ fn sort(
     groups
 }
 
-fn each_group(order: &[u8], ends: &[u8], mut visit: impl FnMut(&[u8])) {
-    let mut begins = 0;
-    for &end in ends {
-        if end > begins {
-            visit(&order[usize::from(begins)..usize::from(end)]);
+/// Visits the groups, the one of question 0 first: threads that all began with the first shard would
+/// meet at every one.
+fn each_group(groups: &Groups<'_>, mut visit: impl FnMut(&[u8])) {
+    let count = groups.ends.len();
+    for number in (groups.first..count).chain(0..groups.first) {
+        let begins = number
+            .checked_sub(1)
+            .map_or(0, |before| groups.ends[before]);
+        let group = &groups.order[usize::from(begins)..usize::from(groups.ends[number])];
+        if !group.is_empty() {
+            visit(group);
         }
-        begins = end;
     }
+}
+
+/// Question numbers by shard.
+struct Groups<'a> {
+    order: &'a [u8],
+    /// Where each shard's end in `order`.
+    ends: &'a [u8],
+    /// The shard to begin with.
+    first: usize,
 }

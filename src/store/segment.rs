@@ -33,7 +33,7 @@ pub(super) const NEVER: u64 = u64::MAX;
 const GROWS_FROM_PERCENT: usize = 40;
 /// A full block of which more is in use asks for another although a key could still be put in: from
 /// there on, most keys would have to move others.
-const BLOCK_FULL_PERCENT: usize = 87;
+const BLOCK_FULL_PERCENT: usize = 89;
 /// A segment shrinks if at most this share of the slots would be in use afterwards.
 const SHRINKS_TO_PERCENT: usize = 60;
 

@@ -73,36 +73,32 @@ impl RichKey {
 
 /// Bytes on the heap that keeping this aside takes, beside its place.
 pub(super) fn heap_bytes(key: &Key<'_>, has_end: bool, extra: &Extra) -> usize {
+    let rich = (has_end || !extra.is_nothing()).then_some(extra);
+    heap_bytes_of(key.is_long().then(|| key.bytes().len()), rich)
+}
+
+/// The same of a long key's length and of what else there is to say.
+fn heap_bytes_of(long: Option<usize>, rich: Option<&Extra>) -> usize {
     let allocated = |len: usize| len + ALLOCATION_BYTES;
-    let key_bytes = if key.is_long() {
-        allocated(key.bytes().len())
-    } else {
-        0
-    };
-    if extra.is_nothing() && !has_end {
-        return key_bytes;
-    }
-    let value = extra
-        .value
-        .as_ref()
-        .map_or(0, |value| allocated(value.len() + ALLOCATION_BYTES));
-    key_bytes + allocated(size_of::<Rich>()) + value
+    let rich = rich.map_or(0, |extra| {
+        let value = extra.value.as_ref();
+        let value = value.map_or(0, |value| allocated(value.len() + ALLOCATION_BYTES));
+        allocated(size_of::<Rich>()) + value
+    });
+    long.map_or(0, allocated) + rich
 }
 
 impl Aside {
     fn heap_bytes(&self) -> usize {
-        let allocated = |len: usize| len + ALLOCATION_BYTES;
         match self {
             Self::Vacant(_) => 0,
-            Self::Long(key) => allocated(key.len()),
+            Self::Long(key) => heap_bytes_of(Some(key.len()), None),
             Self::Rich(rich) => {
-                let key = match &rich.key {
-                    RichKey::Long(key) => allocated(key.len()),
-                    RichKey::Packed(_) => 0,
+                let long = match &rich.key {
+                    RichKey::Long(key) => Some(key.len()),
+                    RichKey::Packed(_) => None,
                 };
-                let value = rich.extra.value.as_ref();
-                let value = value.map_or(0, |value| allocated(value.len() + ALLOCATION_BYTES));
-                key + allocated(size_of::<Rich>()) + value
+                heap_bytes_of(long, Some(&rich.extra))
             }
         }
     }

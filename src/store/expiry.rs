@@ -11,7 +11,6 @@ use std::ops::Bound;
 
 use super::block;
 use super::bucket::{Entry, FAR, SLOTS};
-use super::key::Kind;
 use super::segment::{BLOCK_SLOTS, NEVER};
 use super::stash::{StashKey, Stashed};
 use super::table::{Slot, Table};
@@ -116,12 +115,12 @@ impl Table {
             }
             let Some(secret) = &self.secret else { return };
             let hash = block::hash_of(entry.packed, secret);
-            if entry.packed.kind == Kind::Aside {
-                self.asides.forget(entry.packed);
-            }
-            let place = block::place(bucket * SLOTS + slot);
-            self.segments.get_mut(number).clear(block, place, hash);
-            self.forget_lapsed();
+            let slot = Slot {
+                segment: number,
+                block: block as u8,
+                place: block::place(bucket * SLOTS + slot),
+            };
+            self.empty_lapsed(slot, hash, entry.packed);
         }
     }
 

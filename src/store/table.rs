@@ -383,18 +383,23 @@ impl Table {
             self.lapsed += 1;
             return;
         };
-        if found.packed.kind == Kind::Aside {
-            self.asides.forget(found.packed);
-        }
-        let segment = self.segments.get_mut(slot.segment);
-        segment.clear(slot.block.into(), slot.place, key.hash);
-        self.forget_lapsed();
+        self.empty_lapsed(slot, key.hash, found.packed);
     }
 
-    /// Counts a lapsed key that was taken out of its slot.
-    pub(super) fn forget_lapsed(&mut self) {
-        self.len -= 1;
+    /// Empties the slot of a lapsed key.
+    pub(super) fn empty_lapsed(&mut self, slot: Slot, hash: u64, packed: Packed) {
+        self.empty(slot, hash, packed);
         self.lapsed += 1;
+    }
+
+    /// Empties a slot, and forgets what it refers to.
+    fn empty(&mut self, slot: Slot, hash: u64, packed: Packed) {
+        if packed.kind == Kind::Aside {
+            self.asides.forget(packed);
+        }
+        let segment = self.segments.get_mut(slot.segment);
+        segment.clear(slot.block.into(), slot.place, hash);
+        self.len -= 1;
     }
 
     /// Stores a key that is not there in the space that was found for it.
@@ -434,12 +439,7 @@ impl Table {
 
     /// Takes everything out of a slot.
     pub(super) fn take_out(&mut self, slot: Slot, hash: u64, packed: Packed) {
-        if packed.kind == Kind::Aside {
-            self.asides.forget(packed);
-        }
-        let segment = self.segments.get_mut(slot.segment);
-        segment.clear(slot.block.into(), slot.place, hash);
-        self.len -= 1;
+        self.empty(slot, hash, packed);
         self.tidy(Some(slot.segment));
     }
 

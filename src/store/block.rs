@@ -1,8 +1,8 @@
 //! Keys within one block of buckets: each in one of two pairs of buckets that its hash names.
 //!
-//! A key goes to its home bucket if that has a vacant slot, else to the neighbour beside it, else
-//! to its other pair; where all four are full, a key there is moved to *its* other pair, if need be
-//! after one that is in the way of that. Neighbours lie side by side in memory, so most looks read
+//! A key goes to its home bucket or the neighbour beside it, or to its other pair if there is more room;
+//! where all four are full, a key there is moved to *its* other pair, if need be after one that is in
+//! the way of that. Neighbours lie side by side in memory, so most looks read
 //! two lines that come together: a bucket counts how many of its own keys stand far, and where there
 //! are none, nobody looks there. Placing a key reads [`PAIRS_MAX`] pairs at most.
 //!
@@ -187,27 +187,18 @@ pub(super) fn glance(buckets: &[Bucket], hash: u64, packed: Packed) -> Glance {
     if far != 0 {
         return in_place(place_in_pair(numbers[PAIR], far));
     }
-    let vacant = in_four(lines.map(Bucket::vacant));
-    if vacant == 0 || lines[0].far() == FAR_KEYS_MAX {
+    let [home, beside, other, beside_other] = lines.map(Bucket::vacant);
+    let vacant = [in_pair([home, beside]), in_pair([other, beside_other])];
+    if vacant == [0; 2] || lines[0].far() == FAR_KEYS_MAX {
         return Glance::Unclear;
     }
-    Glance::Vacant(place_in_four(numbers, vacant))
+    Glance::Vacant(in_roomier([numbers[0], numbers[PAIR]], vacant))
 }
 
 /// The slots of four buckets as one mask.
 #[inline]
 fn in_four(masks: [u32; 2 * PAIR]) -> u32 {
     in_pair([masks[0], masks[1]]) | in_pair([masks[2], masks[3]]) << (PAIR * SLOTS)
-}
-
-/// The first slot of such a mask.
-#[inline]
-fn place_in_four(numbers: [usize; 2 * PAIR], mask: u32) -> Place {
-    let first = mask.trailing_zeros() as usize;
-    // The number is picked by arithmetic, not from an array in memory.
-    let (pair, within) = (first / (PAIR * SLOTS), first % (PAIR * SLOTS));
-    let preferred = if pair == 0 { numbers[0] } else { numbers[PAIR] };
-    Place::new(preferred ^ (within / SLOTS), within % SLOTS)
 }
 
 /// Whether something may be kept aside under this hash.
@@ -250,6 +241,42 @@ pub(super) fn make_place(buckets: &mut [Bucket], hash: u64, secret: &Secret) -> 
             .flatten()
             .or_else(|| make_place_by_moving(buckets, home, may_go.then_some(other), secret))
     })
+}
+
+/// The first of the vacant slots of two pairs, given where each begins: of the first pair, unless that
+/// is nearly full and the other has more. If keys went to the other pair only when there was no vacancy,
+/// 12 of 100 would have to move others, each of which waits for memory; so it is half of them.
+#[inline]
+fn in_roomier(preferred: [usize; 2], vacant: [u32; 2]) -> Place {
+    /// Vacant slots of a pair that is nearly full.
+    const FEW: u32 = 2;
+    let counts = vacant.map(u32::count_ones);
+    let goes_far = counts[0] <= FEW && counts[1] > counts[0];
+    let pair = usize::from(goes_far);
+    place_in_pair(preferred[pair], vacant[pair])
+}
+
+/// Finds a vacant slot for a key that stood at this place of another block of as many buckets: best in
+/// the same pair, whose lines are read at the same time.
+#[inline]
+pub(super) fn make_place_like(
+    buckets: &mut [Bucket],
+    place: Place,
+    hash: u64,
+    secret: &Secret,
+) -> Option<Place> {
+    let home = home(hash, buckets.len());
+    let may_stand = is_at_home(place, home) || buckets[home].far() < FAR_KEYS_MAX;
+    may_stand
+        .then(|| vacant_in_pair(buckets, place.bucket()))
+        .flatten()
+        .or_else(|| make_place(buckets, hash, secret))
+}
+
+/// Whether a place is in the pair where its key is looked for first.
+#[inline]
+fn is_at_home(place: Place, home: usize) -> bool {
+    place.bucket() / PAIR == home / PAIR
 }
 
 #[inline]
@@ -355,7 +382,7 @@ fn shift(
 fn elsewhere(buckets: &[Bucket], place: Place, secret: &Secret) -> Option<usize> {
     let hash = hash_of(buckets[place.bucket()].entry(place.slot()).packed, secret);
     let home = home(hash, buckets.len());
-    if place.bucket() / PAIR == home / PAIR {
+    if is_at_home(place, home) {
         (buckets[home].far() < FAR_KEYS_MAX).then(|| other(hash, buckets.len()))
     } else {
         Some(home)
@@ -387,7 +414,7 @@ pub(super) fn clear(buckets: &mut [Bucket], place: Place, hash: u64) {
 #[inline]
 fn count_far(buckets: &mut [Bucket], place: Place, hash: u64, by: i32) {
     let home = home(hash, buckets.len());
-    if place.bucket() / PAIR != home / PAIR {
+    if !is_at_home(place, home) {
         debug_assert_eq!(place.bucket() / PAIR, other(hash, buckets.len()) / PAIR);
         buckets[home].change_far(by);
     }

@@ -94,6 +94,14 @@ fn block_of(hash: u64, depth: u8, used: u64) -> usize {
     ((fraction * used) >> 32) as usize
 }
 
+/// An entry that belongs to another block.
+#[derive(Clone, Copy, Default)]
+struct Leaving {
+    hash: u64,
+    /// Its slot's, counted through the block.
+    number: u16,
+}
+
 /// What found no place when a segment was rearranged.
 pub(super) type Homeless = Vec<(u64, Entry)>;
 
@@ -296,40 +304,39 @@ impl Segment {
         else {
             return;
         };
-        let mut moved = 0;
+        // First all are judged, without a branch, then those that leave are moved: whether one does cannot
+        // be foretold, and moving each at once took a fifth longer.
+        let mut leaving = [Leaving::default(); BLOCK_SLOTS];
+        let mut count = 0;
         for at in 0..from_buckets.len() {
             // Neither block has been looked at for long: without this, each line is waited for.
             for buckets in [&*from_buckets, &*to_buckets] {
                 buckets.prefetch(at + FETCHED_AHEAD);
             }
-            // All three are judged before any is moved: a branch less for each that stays.
             let bucket = &from_buckets[at];
-            let mut leaving = 0;
-            let mut hashes = [0; SLOTS];
-            for (slot, hash) in hashes.iter_mut().enumerate() {
+            for slot in 0..SLOTS {
                 let entry = bucket.entry(slot);
-                *hash = block::hash_of(entry.packed, secret);
-                let leaves = entry.end != 0 && block_of(*hash, depth, used) != from;
-                leaving |= u32::from(leaves) << slot;
-            }
-            while leaving != 0 {
-                let slot = leaving.trailing_zeros() as usize;
-                leaving &= leaving - 1;
-                let place = block::place(at * SLOTS + slot);
-                let (entry, hash) = (from_buckets[at].entry(slot), hashes[slot]);
-                block::clear(from_buckets, place, hash);
-                moved += 1;
-                match block::make_place(to_buckets, hash, secret) {
-                    Some(place) => {
-                        block::fill(to_buckets, place, hash, entry);
-                        self.counts[to] += 1;
-                    }
-                    None => homeless.push((hash, entry)),
-                }
+                let hash = block::hash_of(entry.packed, secret);
+                let number = (at * SLOTS + slot) as u16;
+                leaving[count] = Leaving { hash, number };
+                let leaves = entry.end != 0 && block_of(hash, depth, used) != from;
+                count += usize::from(leaves);
             }
         }
-        self.counts[from] -= moved;
-        if moved > 0 {
+        for &Leaving { hash, number } in &leaving[..count] {
+            let place = block::place(number.into());
+            let entry = from_buckets[place.bucket()].entry(place.slot());
+            block::clear(from_buckets, place, hash);
+            match block::make_place_like(to_buckets, place, hash, secret) {
+                Some(place) => {
+                    block::fill(to_buckets, place, hash, entry);
+                    self.counts[to] += 1;
+                }
+                None => homeless.push((hash, entry)),
+            }
+        }
+        self.counts[from] -= count as u16;
+        if count > 0 {
             self.dues[to] = self.dues[to].min(self.dues[from]);
         }
         if self.counts[from] == 0 {

@@ -9,6 +9,7 @@
 //! - [`budget`]: the memory that keys and buffers share
 //! - `keys`: the commands on keys of this protocol; `values`: Redis's; `spaces`: those on namespaces
 //! - `report`: `STATS`, `NS INFO`, `HELP`
+//! - `sweep`: giving memory back
 //! - [`glob`]: Redis's patterns
 //!
 //! Not here: sockets, clocks, and the commands of a connection (`SessionCommand`).
@@ -32,6 +33,7 @@ mod keys;
 pub mod namespace;
 mod report;
 mod spaces;
+mod sweep;
 mod values;
 
 use std::sync::Arc;
@@ -44,21 +46,16 @@ pub use batch::{BATCH_MAX, Question};
 pub use budget::Budget;
 pub(crate) use namespace::full;
 pub use namespace::{Namespace, Policy};
+use sweep::Round;
 
 use crate::command::{Code, Command, Error, PolicyChange, Reply, Seen, Single};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::store::{Ask, Key, Secret, Shard, Verdict, tend_memory};
+use crate::store::{Ask, Key, Secret, Shard, Verdict};
 use crate::time::Millis;
 
 /// The namespace that is always there.
 pub const DEFAULT_NAMESPACE: &str = "default";
-
-/// Steps of expiry, of a few µs each, that one sweep does in all shards together: with a sweep every
-/// 50 ms, a tenth or so of one core when there is no end of them.
-const SWEEP_STEPS_MAX: usize = 4_096;
-/// Steps that one sweep does in each shard if need be, however many shards there are.
-const SHARD_STEPS_MIN: usize = 4;
 
 /// What an engine is made of.
 #[derive(Clone, Debug)]
@@ -104,6 +101,8 @@ pub struct Engine {
     making: Mutex<()>,
     /// Emptied shards, dropped by [`Engine::sweep`] where nobody waits for it.
     garbage: Mutex<Vec<Shard>>,
+    /// What [`Engine::sweep`] has come to.
+    round: Mutex<Round>,
     secret: Secret,
     limits: Limits,
     shards: usize,
@@ -153,6 +152,7 @@ impl Engine {
             default: Arc::clone(&default),
             making: Mutex::new(()),
             garbage: Mutex::new(Vec::new()),
+            round: Mutex::new(Round::default()),
             secret: config.secret,
             shards,
             create_namespaces: config.create_namespaces,
@@ -251,28 +251,9 @@ impl Engine {
         here.execute(session, command).unwrap_or_else(Reply::Error)
     }
 
-    /// Gives memory back: keys whose window has ended, shards that were emptied, pages without keys.
-    /// For a thread that has time; answers never depend on it. It does a bounded amount of work: what
-    /// is left when very many keys end at once is done by the next calls.
-    pub fn sweep(&self, now: Millis) {
-        let namespaces: Vec<_> = self
-            .namespaces
-            .iter()
-            .map(|entry| Arc::clone(&entry))
-            .collect();
-        let steps = (SWEEP_STEPS_MAX / (namespaces.len() * self.shards)).max(SHARD_STEPS_MIN);
-        for namespace in namespaces {
-            namespace.expire(now, steps);
-        }
-        loop {
-            let Some(shard) = self.garbage.lock().pop() else {
-                break;
-            };
-            let bytes = shard.bytes() as isize;
-            drop(shard);
-            self.budget.change(-bytes);
-        }
-        tend_memory();
+    fn all_namespaces(&self) -> Vec<Arc<Namespace>> {
+        let entries = self.namespaces.iter();
+        entries.map(|entry| Arc::clone(&entry)).collect()
     }
 
     fn no_such(&self, name: &str) -> Error {

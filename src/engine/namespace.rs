@@ -295,20 +295,25 @@ impl Namespace {
         read(&self.shards[index].lock())
     }
 
-    /// Gives back the memory of keys whose window has ended, in at most `steps_max` steps per shard.
-    /// Each lock is held for a few of them, and handed to whoever waits for it in between.
-    pub(super) fn expire(&self, now: Millis, steps_max: usize) {
-        const STEPS: usize = 4;
-        for shard in &self.shards {
-            for _ in 0..steps_max.div_ceil(STEPS) {
-                let mut locked = shard.lock();
-                let more = self.change(&mut locked, |shard| shard.expire(now, STEPS));
-                MutexGuard::unlock_fair(locked);
-                if !more {
+    /// Gives back the memory of keys of one shard whose window has ended, in one step that looks at
+    /// slots and a few that need not; returns how many slots that were, and whether there is more to do.
+    pub(super) fn expire(&self, index: usize, now: Millis) -> (u64, bool) {
+        const STEPS_MAX: usize = 16;
+        let mut locked = self.shards[index].lock();
+        let expired = self.change(&mut locked, |shard| {
+            let before = shard.work_slots();
+            let mut more = true;
+            for _ in 0..STEPS_MAX {
+                more = shard.expire(now, 1);
+                if !more || shard.work_slots() > before {
                     break;
                 }
             }
-        }
+            (shard.work_slots() - before, more)
+        });
+        // Whoever waits for it is next: this thread may be back in a moment.
+        MutexGuard::unlock_fair(locked);
+        expired
     }
 
     /// Takes all keys out; their bytes stay counted until the shards that are returned are dropped.

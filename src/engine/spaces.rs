@@ -141,13 +141,7 @@ impl Here<'_> {
     }
 
     fn purge_all<'s>(&self) -> Reply<'s> {
-        let all: Vec<_> = self
-            .engine
-            .namespaces
-            .iter()
-            .map(|entry| Arc::clone(&entry))
-            .collect();
-        for namespace in all {
+        for namespace in self.engine.all_namespaces() {
             self.engine.discard(&namespace);
         }
         Reply::OK

@@ -42,8 +42,10 @@ use crate::address::Address;
 use crate::engine::{Engine, EngineConfig};
 use crate::limits::{DRAIN_MS, REFUSALS_MAX};
 
-/// How often memory is given back.
+/// How often the sweeper looks for memory to give back.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
+/// How long it leaves the core to others while there is more to do: it takes a tenth or so of it.
+const SWEEP_PAUSE: Duration = Duration::from_micros(250);
 /// How long a connection over the limit is waited for to show its dialect.
 const REFUSAL_WAIT: Duration = Duration::from_millis(200);
 
@@ -405,10 +407,11 @@ impl Sweeper {
             .spawn(move || {
                 let (stop, changed) = &*stopping;
                 loop {
-                    shared.engine.sweep(shared.clock.read().now);
+                    let more = shared.engine.sweep(shared.clock.read().now);
+                    let wait = if more { SWEEP_PAUSE } else { SWEEP_EVERY };
                     let mut stop = stop.lock();
                     if *stop || {
-                        changed.wait_for(&mut stop, SWEEP_EVERY);
+                        changed.wait_for(&mut stop, wait);
                         *stop
                     } {
                         return;

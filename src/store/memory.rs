@@ -1,23 +1,22 @@
-//! Where buckets live: blocks of 256 in huge pages that all shards share, smaller ones on the heap.
+//! Where buckets live: blocks of 256 in chunks that all shards share, smaller ones on the heap.
 //!
-//! A table of many keys is read at random, so with pages of 4 KiB nearly every look also misses the
-//! processor's page cache (TLB), and in a virtual machine walks two page tables. Full blocks are
-//! therefore cut out of aligned 2 MiB pages for which huge pages are asked for. On the machine of the
-//! README's figures that is no large gain: `MSEEN` of 100 over 10 million keys took 0.20 µs of server
-//! CPU per key with huge pages and 0.21 without (medians of three paired runs on a busy machine), and
-//! while memory is used for the first time 0.24 against 0.20, since the system clears whole pages.
-//! A server that has run through one window reuses its memory, so the former counts for more.
-//! The pages are the process's, not a shard's: what one shard gives back, any other uses next,
-//! and the lowest page with room is used first, so that the others become empty and can be
-//! returned. [`tend`] keeps an empty page or two ready, since making one takes the system some
-//! 100 µs for which a request would wait, and returns what is left over.
+//! The chunks are the process's, not a shard's: what one shard gives back, any other uses next,
+//! and the lowest chunk with room is used first, so that the others become empty and can be
+//! returned, which [`tend`] does bit by bit.
+//!
+//! Huge pages do not pay on the machine of the README's figures. With chunks of 2 MiB for which they
+//! were asked for, `MSEEN` of 100 took 0.265 µs of server CPU per new key instead of 0.216, and `SEEN`
+//! with 128 in flight 0.43 instead of 0.36: the system clears whole pages, and where the hypervisor
+//! has to supply them first, one takes some 5 ms. For known keys, of 10 million, it was 0.116 instead of
+//! 0.117, and the same with 128 in flight (medians of 3 to 5 paired runs). So a chunk is small, and
+//! gets its memory in one call when its first block is wanted.
 //!
 //! This is the one place of the store with `unsafe` code: raw memory, and the prefetch
 //! instruction. It hands out [`Buckets`], which own their memory and behave like a slice.
 
 #![allow(
     unsafe_code,
-    reason = "huge pages and prefetching; measured above, argued at each block"
+    reason = "memory shared by all shards, and prefetching; argued at each block"
 )]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -26,7 +25,9 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 use parking_lot::Mutex;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+#[cfg(target_os = "linux")]
+use rustix::mm::{Advice, madvise};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use super::bucket::Bucket;
 
@@ -34,12 +35,12 @@ use super::bucket::Bucket;
 pub(super) const BLOCK_BUCKETS: usize = 1 << BLOCK_BITS;
 const BLOCK_BITS: usize = 8;
 const BLOCK_BYTES: usize = BLOCK_BUCKETS * size_of::<Bucket>();
-const PAGE_BYTES: usize = 2 << 20;
-const PAGE_BLOCKS: usize = PAGE_BYTES / BLOCK_BYTES;
-/// Pages of address space that are asked for at a time.
-const SPAN_PAGES: usize = 32;
-/// Empty pages that are made ready at most, and returned at most, in one call of [`tend`].
-const TENDED_MAX: usize = 16;
+const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BLOCKS: usize = CHUNK_BYTES / BLOCK_BYTES;
+/// Chunks of address space that are asked for at a time.
+const SPAN_CHUNKS: usize = 256;
+/// Empty chunks that one call of [`tend`] returns at most.
+const TENDED_MAX: usize = 4;
 
 /// Between 1 and 256 buckets, a power of two, all vacant at first.
 ///
@@ -62,7 +63,7 @@ impl Buckets {
     pub(super) fn new(len: usize) -> Self {
         assert!(len.is_power_of_two() && len <= BLOCK_BUCKETS);
         let memory = if len == BLOCK_BUCKETS {
-            let block = POOL.lock().take();
+            let block = take_block();
             // SAFETY (3): the pool gave these BLOCK_BYTES to nobody else, and they are mapped writable.
             unsafe { block.write_bytes(0, BLOCK_BYTES) };
             block
@@ -143,132 +144,118 @@ fn layout(len: usize) -> Layout {
     Layout::array::<Bucket>(len).expect("at most 256 buckets are far below the address space")
 }
 
-/// Makes pages ready for the blocks that may soon be wanted, at the rate at which they were wanted
-/// since the last call, and returns empty ones to the system beyond that.
-pub(super) fn tend() {
-    let wanted = {
+fn take_block() -> NonNull<u8> {
+    loop {
         let mut pool = POOL.lock();
-        let opened = std::mem::take(&mut pool.opened);
-        opened
-            .max(usize::from(!pool.pages.is_empty()))
-            .min(TENDED_MAX)
-    };
-    for _ in 0..TENDED_MAX {
-        // The system's work is done without the lock: the page belongs to nobody meanwhile.
-        let mut pool = POOL.lock();
-        if pool.ready.len() < wanted {
-            let page = pool.bare_page();
-            drop(pool);
-            populate(page);
-            POOL.lock().ready.push(page);
-        } else if pool.ready.len() > wanted
-            && let Some(page) = pool.ready.pop()
-        {
-            drop(pool);
-            return_memory(page);
-            POOL.lock().bare.push(page);
-        } else {
-            return;
+        if let Some(block) = pool.take() {
+            return block;
         }
+        let chunk = pool.bare_chunk();
+        drop(pool);
+        // The system's work is done without the lock: the chunk belongs to nobody else meanwhile.
+        populate(chunk);
+        POOL.lock().open(chunk);
     }
 }
 
-/// The process's pages. They are kept as addresses whose provenance was exposed when they were mapped.
+/// Returns some empty chunks to the system, beyond as many as came into use since the last call;
+/// whether there may be more of them.
+pub(super) fn tend() -> bool {
+    let kept = std::mem::take(&mut POOL.lock().opened);
+    for _ in 0..TENDED_MAX {
+        let mut pool = POOL.lock();
+        if pool.empty.len() <= kept {
+            return false;
+        }
+        let Some(chunk) = pool.empty.pop() else {
+            return false;
+        };
+        drop(pool);
+        return_memory(chunk);
+        POOL.lock().bare.push(chunk);
+    }
+    true
+}
+
+/// The process's chunks. They are kept as addresses whose provenance was exposed when they were mapped.
 struct Pool {
-    /// Those that blocks are cut out of.
-    pages: BTreeMap<usize, Page>,
+    /// Those that blocks are cut out of, with a bit for each block that is free.
+    chunks: BTreeMap<usize, FreeBlocks>,
     /// Those of them that have a free block.
     open: BTreeSet<usize>,
     /// Unused, with memory behind them.
-    ready: Vec<usize>,
+    empty: Vec<usize>,
     /// Unused, without memory behind them.
     bare: Vec<usize>,
     /// How many came into use since [`tend`] looked.
     opened: usize,
 }
 
-/// Which blocks of a page are free.
-struct Page {
-    free: [u64; PAGE_BLOCKS / 64],
-}
+type FreeBlocks = u16;
+const _: () = assert!(FreeBlocks::BITS as usize == CHUNK_BLOCKS);
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
-    pages: BTreeMap::new(),
+    chunks: BTreeMap::new(),
     open: BTreeSet::new(),
-    ready: Vec::new(),
+    empty: Vec::new(),
     bare: Vec::new(),
     opened: 0,
 });
 
 impl Pool {
-    fn take(&mut self) -> NonNull<u8> {
-        let address = match self.open.first() {
-            Some(&address) => address,
-            None => self.open_page(),
-        };
-        let page = self.pages.get_mut(&address);
-        let page = page.expect("an open page is a page in use");
-        let block = page.take();
-        if page.free.iter().all(|&word| word == 0) {
+    /// A free block of the lowest chunk that has one; `None` if no chunk with memory has.
+    fn take(&mut self) -> Option<NonNull<u8>> {
+        if self.open.is_empty() {
+            let empty = self.empty.pop()?;
+            self.open(empty);
+        }
+        let &address = self.open.first()?;
+        let free = self.chunks.get_mut(&address);
+        let free = free.expect("an open chunk is a chunk in use");
+        let block = free.trailing_zeros() as usize;
+        *free &= *free - 1;
+        if *free == 0 {
             self.open.remove(&address);
         }
         let block = ptr::with_exposed_provenance_mut(address + block * BLOCK_BYTES);
-        NonNull::new(block).expect("no page lies at address 0")
+        Some(NonNull::new(block).expect("no chunk lies at address 0"))
     }
 
     fn give(&mut self, address: usize) {
-        let page_address = address & !(PAGE_BYTES - 1);
-        let page = self.pages.get_mut(&page_address);
-        let page = page.expect("a block comes from a page in use");
-        page.give((address - page_address) / BLOCK_BYTES);
-        if page.free.iter().all(|&word| word == u64::MAX) {
-            self.pages.remove(&page_address);
-            self.open.remove(&page_address);
-            self.ready.push(page_address);
+        let chunk = address & !(CHUNK_BYTES - 1);
+        let free = self.chunks.get_mut(&chunk);
+        let free = free.expect("a block comes from a chunk in use");
+        let bit = 1 << ((address - chunk) / BLOCK_BYTES);
+        assert!(*free & bit == 0, "a block is given once");
+        *free |= bit;
+        if *free == FreeBlocks::MAX {
+            self.chunks.remove(&chunk);
+            self.open.remove(&chunk);
+            self.empty.push(chunk);
         } else {
-            self.open.insert(page_address);
+            self.open.insert(chunk);
         }
     }
 
-    fn open_page(&mut self) -> usize {
-        let address = self.ready.pop().unwrap_or_else(|| self.bare_page());
-        let free = [u64::MAX; PAGE_BLOCKS / 64];
-        self.pages.insert(address, Page { free });
-        self.open.insert(address);
+    /// Brings a chunk with memory behind it into use.
+    fn open(&mut self, chunk: usize) {
+        self.chunks.insert(chunk, FreeBlocks::MAX);
+        self.open.insert(chunk);
         self.opened += 1;
-        address
     }
 
-    fn bare_page(&mut self) -> usize {
+    fn bare_chunk(&mut self) -> usize {
         if self.bare.is_empty() {
             self.bare.extend(map_span());
         }
-        self.bare.pop().expect("a span has pages")
+        self.bare.pop().expect("a span has chunks")
     }
 }
 
-impl Page {
-    fn take(&mut self) -> usize {
-        let words = self.free.iter().enumerate();
-        let (at, word) = words
-            .map(|(at, &word)| (at, word))
-            .find(|&(_, word)| word != 0)
-            .expect("an open page has a free block");
-        self.free[at] = word & (word - 1);
-        at * 64 + word.trailing_zeros() as usize
-    }
-
-    fn give(&mut self, block: usize) {
-        let bit = 1 << (block % 64);
-        assert!(self.free[block / 64] & bit == 0, "a block is given once");
-        self.free[block / 64] |= bit;
-    }
-}
-
-/// The addresses of some new pages, the highest first.
+/// The addresses of some new chunks, the highest first.
 fn map_span() -> impl Iterator<Item = usize> {
-    // One page more than is used, so that the others can be aligned.
-    let bytes = (SPAN_PAGES + 1) * PAGE_BYTES;
+    // One chunk more than is used, so that the others can be aligned.
+    let bytes = (SPAN_CHUNKS + 1) * CHUNK_BYTES;
     #[cfg(target_os = "linux")]
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     #[cfg(not(target_os = "linux"))]
@@ -283,39 +270,35 @@ fn map_span() -> impl Iterator<Item = usize> {
         )
     };
     let Ok(mapped) = mapped else {
-        handle_alloc_error(Layout::new::<[u8; PAGE_BYTES]>())
+        handle_alloc_error(Layout::new::<[u8; CHUNK_BYTES]>())
     };
-    let first = mapped.expose_provenance().next_multiple_of(PAGE_BYTES);
-    advise(first, SPAN_PAGES * PAGE_BYTES, HUGE);
-    (0..SPAN_PAGES).rev().map(move |n| first + n * PAGE_BYTES)
+    let first = mapped.expose_provenance().next_multiple_of(CHUNK_BYTES);
+    (0..SPAN_CHUNKS).rev().map(move |n| first + n * CHUNK_BYTES)
+}
+
+/// Has the system put memory behind a chunk now; where it cannot, the first touch does.
+fn populate(chunk: usize) {
+    #[cfg(target_os = "linux")]
+    advise(chunk, Advice::LinuxPopulateWrite);
+    #[cfg(not(target_os = "linux"))]
+    let _ = chunk;
+}
+
+/// Takes the memory from behind a chunk that no block is in; it reads as zeroes when it is touched again.
+fn return_memory(chunk: usize) {
+    #[cfg(target_os = "linux")]
+    advise(chunk, Advice::LinuxDontNeed);
+    #[cfg(not(target_os = "linux"))]
+    let _ = chunk;
 }
 
 #[cfg(target_os = "linux")]
-const HUGE: Advice = Advice::LinuxHugepage;
-#[cfg(not(target_os = "linux"))]
-const HUGE: Advice = Advice::Normal;
-
-/// Has the system put memory behind a page now; where it cannot, the first touch does.
-fn populate(page: usize) {
-    #[cfg(target_os = "linux")]
-    advise(page, PAGE_BYTES, Advice::LinuxPopulateWrite);
-    #[cfg(not(target_os = "linux"))]
-    let _ = page;
-}
-
-/// Takes the memory from behind a page that no block is in; it reads as zeroes when it is touched again.
-fn return_memory(page: usize) {
-    #[cfg(target_os = "linux")]
-    advise(page, PAGE_BYTES, Advice::LinuxDontNeed);
-    #[cfg(not(target_os = "linux"))]
-    let _ = page;
-}
-
-fn advise(address: usize, bytes: usize, advice: Advice) {
+fn advise(chunk: usize, advice: Advice) {
+    let chunk = ptr::with_exposed_provenance_mut(chunk);
     // SAFETY (10): the range is our own mapping. Of the advice given here only `DontNeed` changes
-    // what memory holds, and that is given for pages in which no block is in use.
-    let advised = unsafe { madvise(ptr::with_exposed_provenance_mut(address), bytes, advice) };
-    // A system without huge pages, or without this advice, is only slower.
+    // what memory holds, and that is given for chunks in which no block is in use.
+    let advised = unsafe { madvise(chunk, CHUNK_BYTES, advice) };
+    // A system without this advice is only slower, or keeps the memory.
     let _ = advised;
 }
 

@@ -49,8 +49,8 @@ pub use model::{Ask, Change, Counters, Fingerprint, Room, Unbounded, Verdict, Wi
 pub use scan::StoredKeyRef;
 pub use shard::{EXPIRE_STEP_SLOTS_MAX, Entry, INSERT_SLOTS_MAX, Shard};
 
-/// Gives memory that no shard uses back to the system, and makes some ready that may soon be used.
+/// Gives some of the memory that no shard uses back to the system; returns whether there may be more.
 /// For a thread that has time, now and then.
-pub fn tend_memory() {
-    memory::tend();
+pub fn tend_memory() -> bool {
+    memory::tend()
 }

@@ -249,6 +249,7 @@ const SHORT_RAW: u8 = 0x30;
 const SHORT_HEX: u8 = 0x10;
 const SHORT_DECIMAL: u8 = 0x20;
 
+const HEX32_CHARS: usize = 32;
 const UUID_CHARS: usize = 36;
 const UUID_HYPHENS: [usize; 4] = [8, 13, 18, 23];
 const ULID_CHARS: usize = 26;
@@ -299,6 +300,9 @@ impl Packed {
     }
 
     fn hex(key: &[u8]) -> Option<Self> {
+        if let Ok(key) = key.try_into() {
+            return Self::hex32(key);
+        }
         if !key.len().is_multiple_of(2) {
             return None;
         }
@@ -306,9 +310,15 @@ impl Packed {
         for (byte, pair) in bytes.iter_mut().zip(key.chunks_exact(2)) {
             *byte = pair_value(pair[0], pair[1], &HEX_LOWER)?;
         }
-        Some(match key.len() / 2 {
-            16 => Self::new(bytes, Kind::Hex32),
-            used => Self::short(&bytes[..used], SHORT_HEX | used as u8),
+        let used = key.len() / 2;
+        Some(Self::short(&bytes[..used], SHORT_HEX | used as u8))
+    }
+
+    fn hex32(key: &[u8; HEX32_CHARS]) -> Option<Self> {
+        let id = hex_id([0, 8, 16, 24].map(|at| eight(key, at)))?;
+        Some(Self {
+            id,
+            kind: Kind::Hex32,
         })
     }
 
@@ -337,28 +347,23 @@ impl Packed {
 
     #[inline]
     fn uuid(key: &[u8]) -> Option<Self> {
+        let key: &[u8; UUID_CHARS] = key.try_into().ok()?;
         if UUID_HYPHENS.iter().any(|&at| key[at] != b'-') {
             return None;
         }
+        // The two parts of four digits on either side of the middle make eight with a neighbour.
+        let digits = [
+            eight(key, 0),
+            four(key, 9) | four(key, 14) << 32,
+            four(key, 19) | four(key, 24) << 32,
+            eight(key, 28),
+        ];
         // A UUID without any letter would fit both cases: small letters are tried first, so it has one form.
-        Self::uuid_in(key, &HEX_LOWER, Kind::UuidLower)
-            .or_else(|| Self::uuid_in(key, &HEX_UPPER, Kind::UuidUpper))
-    }
-
-    #[inline]
-    fn uuid_in(key: &[u8], digits: &[u8; 256], kind: Kind) -> Option<Self> {
-        // Where each byte's two digits stand between the hyphens.
-        const AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-        let key: &[u8; UUID_CHARS] = key.try_into().ok()?;
-        let mut bytes = [0; 16];
-        // Bad digits are gathered and judged once, so that the loop has no branch.
-        let mut bad = 0;
-        for (byte, at) in bytes.iter_mut().zip(AT) {
-            let (high, low) = (digits[key[at] as usize], digits[key[at + 1] as usize]);
-            bad |= high | low;
-            *byte = (high << 4) | (low & 0x0f);
-        }
-        (bad & NOT_A_DIGIT == 0).then(|| Self::new(bytes, kind))
+        let (id, kind) = match hex_id(digits) {
+            Some(id) => (id, Kind::UuidLower),
+            None => (hex_id(digits.map(other_case))?, Kind::UuidUpper),
+        };
+        Some(Self { id, kind })
     }
 
     /// Appends the key's original bytes; false, and nothing, if only a digest of them is known.
@@ -367,9 +372,9 @@ impl Packed {
         match self.kind {
             Kind::Short => write_short(&bytes, out),
             Kind::Raw16 => out.extend_from_slice(&bytes),
-            Kind::Hex32 => push_hex(&bytes, LOWER, out),
-            Kind::UuidLower => push_uuid(&bytes, LOWER, out),
-            Kind::UuidUpper => push_uuid(&bytes, UPPER, out),
+            Kind::Hex32 => out.extend(hex_digits(self.id, LOWER)),
+            Kind::UuidLower => push_uuid(&hex_digits(self.id, LOWER), out),
+            Kind::UuidUpper => push_uuid(&hex_digits(self.id, UPPER), out),
             Kind::Ulid => {
                 let wide = u128::from_le_bytes(bytes);
                 let digit = |i| CROCKFORD[(wide >> (5 * i)) as usize & 0x1f];
@@ -408,7 +413,6 @@ const fn digit_values(digits: &[u8]) -> [u8; 256] {
 }
 
 static HEX_LOWER: [u8; 256] = digit_values(LOWER);
-static HEX_UPPER: [u8; 256] = digit_values(UPPER);
 static BASE32: [u8; 256] = digit_values(CROCKFORD);
 
 fn pair_value(high: u8, low: u8, digits: &[u8; 256]) -> Option<u8> {
@@ -423,13 +427,82 @@ fn push_hex(bytes: &[u8], digits: &[u8; 16], out: &mut Vec<u8>) {
     }
 }
 
-fn push_uuid(bytes: &[u8], digits: &[u8; 16], out: &mut Vec<u8>) {
-    for (i, part) in [0..4, 4..6, 6..8, 8..10, 10..16].into_iter().enumerate() {
+fn push_uuid(digits: &[u8; HEX32_CHARS], out: &mut Vec<u8>) {
+    for (i, part) in [0..8, 8..12, 12..16, 16..20, 20..32]
+        .into_iter()
+        .enumerate()
+    {
         if i > 0 {
             out.push(b'-');
         }
-        push_hex(&bytes[part], digits, out);
+        out.extend_from_slice(&digits[part]);
     }
+}
+
+/// 32 hex digits in small letters, eight to a word, as 16 bytes; `None` if one is none.
+///
+/// The digits of the first two words, and those of the other two, share bytes: the first of one and
+/// the first of the other, and so on. Nothing has to be moved together for that.
+#[inline]
+fn hex_id(words: [u64; 4]) -> Option<Id> {
+    let mut bad = 0;
+    let values = words.map(|word| {
+        bad |= not_hex(word);
+        hex_values(word)
+    });
+    (bad == 0).then_some([values[0] << 4 | values[1], values[2] << 4 | values[3]])
+}
+
+/// The digits that [`hex_id`] made these 16 bytes of.
+fn hex_digits(id: Id, digits: &[u8; 16]) -> [u8; HEX32_CHARS] {
+    std::array::from_fn(|i| {
+        let byte = id[i / 16].to_le_bytes()[i % 8];
+        let value = if i % 16 < 8 { byte >> 4 } else { byte & 0x0f };
+        digits[usize::from(value)]
+    })
+}
+
+/// In each of eight bytes, that number.
+const ONES: u64 = u64::MAX / 0xff;
+const TOPS: u64 = ONES << 7;
+
+/// Sets the top bits of some of the bytes if any of the eight is no hex digit in small letters.
+#[inline]
+fn not_hex(word: u64) -> u64 {
+    // Each sum sets its byte's top bit if that is more than 9, from `a` on, beyond `f`; what is no
+    // ASCII may carry into the next byte, but is bad enough by itself.
+    let beyond_9 = (word ^ (ONES * u64::from(b'0'))).wrapping_add(ONES * (0x80 - 10));
+    let from_a = word.wrapping_add(ONES * u64::from(0x80 - b'a'));
+    let beyond_f = word.wrapping_add(ONES * u64::from(0x7f - b'f'));
+    (beyond_9 & !(from_a & !beyond_f) | word) & TOPS
+}
+
+/// What eight hex digits stand for, in either case.
+#[inline]
+fn hex_values(word: u64) -> u64 {
+    (word & (ONES * 0x0f)) + (word >> 6 & ONES) * 9
+}
+
+/// Small letters for capitals and the other way round; nothing else becomes a hex digit.
+#[inline]
+fn other_case(word: u64) -> u64 {
+    word ^ (word >> 1) & (ONES * 0x20)
+}
+
+/// Eight bytes in a register, the first one lowest.
+#[inline]
+fn eight(key: &[u8], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&key[at..at + 8]);
+    u64::from_le_bytes(bytes)
+}
+
+/// The same with four.
+#[inline]
+fn four(key: &[u8], at: usize) -> u64 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&key[at..at + 4]);
+    u64::from(u32::from_le_bytes(bytes))
 }
 
 #[cfg(test)]
@@ -505,10 +578,68 @@ mod tests {
         }
 
         #[test]
+        fn uuids_and_digests_are_read_as_digit_by_digit(
+            key in prop_oneof![
+                "[0-9a-gA-G@`:/-]{32}",
+                "[0-9a-f]{32}",
+                "[0-9a-gA-G]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+                "[0-9a-f]{8}(-[0-9a-gA-G@`:/-]{4}){3}-[0-9a-f]{12}",
+                "[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9a-gA-G@`:/-]{12}",
+            ]
+        ) {
+            let kind = Packed::of(key.as_bytes()).map(|packed| packed.kind);
+            prop_assert_eq!(kind, kind_of_hex(key.as_bytes()));
+        }
+
+        #[test]
         fn two_keys_are_one_only_if_their_bytes_are(a in lookalike(), b in lookalike()) {
             let (a_key, b_key) = (SECRET.key(&a), SECRET.key(&b));
             let are_one = a_key.packed == b_key.packed && (!a_key.is_long() || a == b);
             prop_assert_eq!(are_one, a == b);
+        }
+    }
+
+    /// What a UUID or 32 hex digits are kept as, digit by digit; `None` if the key is neither.
+    fn kind_of_hex(key: &[u8]) -> Option<Kind> {
+        let small = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        let capital = |b: &u8| matches!(b, b'0'..=b'9' | b'A'..=b'F');
+        if key.len() == HEX32_CHARS {
+            return key.iter().all(small).then_some(Kind::Hex32);
+        }
+        let (hyphens, digits): (Vec<_>, Vec<_>) =
+            (0..UUID_CHARS).partition(|at| UUID_HYPHENS.contains(at));
+        if !hyphens.iter().all(|&at| key[at] == b'-') {
+            return None;
+        }
+        if digits.iter().all(|&at| small(&key[at])) {
+            Some(Kind::UuidLower)
+        } else if digits.iter().all(|&at| capital(&key[at])) {
+            Some(Kind::UuidUpper)
+        } else {
+            None
+        }
+    }
+
+    #[test]
+    fn a_hex_digit_is_told_from_every_other_byte_at_every_place() {
+        for text in [
+            "38101a0b-2096-447d-96ea-a692162415ae",
+            "38101A0B-2096-447D-96EA-A692162415AE",
+            "38101a0b-2096-447D-96ea-a692162415ae",
+            "11111111-2222-3333-4444-555555555555",
+            "d41d8cd98f00b204e9800998ecf8427e",
+            "11111111222233334444555555555555",
+        ] {
+            for at in 0..text.len() {
+                for byte in 0..=u8::MAX {
+                    let mut key = text.as_bytes().to_vec();
+                    key[at] = byte;
+                    let packed = Packed::of(&key);
+                    let kind = packed.map(|packed| packed.kind);
+                    assert_eq!(kind, kind_of_hex(&key), "{}", key.escape_ascii());
+                    assert_eq!(round_trip(&key).1, key);
+                }
+            }
         }
     }
 

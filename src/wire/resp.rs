@@ -234,7 +234,8 @@ fn bulk_header(input: &[u8], at: usize) -> Result<(usize, usize), Broken> {
 
 /// The number behind the type byte at `at`, and where its line ends, where all is there, as it
 /// should be, and below a milliard; `None` says nothing about the rest.
-#[inline]
+#[expect(clippy::inline_always, reason = "it is less than what its call takes")]
+#[inline(always)]
 fn plain_header(input: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
     let rest = input.get(at..)?;
     if let Some(head) = rest.first_chunk() {
@@ -256,6 +257,7 @@ fn plain_header(input: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
 }
 
 /// The same digit by digit: numbers over 99, and what stands at the input's end.
+#[inline(never)]
 fn longer_header(header: &[u8], kind: u8) -> Option<(usize, usize)> {
     const DIGITS_MAX: usize = 9;
     let (_, digits) = header.split_first().filter(|&(&first, _)| first == kind)?;

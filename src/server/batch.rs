@@ -140,13 +140,44 @@ impl Batch {
             (key.of(input), value.map(|value| value.of(input)))
         };
         engine.ask(namespace, &mut self.questions, content, now);
+        let mut said = Said::default();
         for (waiting, question) in self.waiting.iter().zip(&self.questions) {
-            let reply = reply(waiting.form, question.verdict);
-            to.tally
-                .count(waiting.verb, matches!(reply, Reply::Error(_)));
-            to.dialect.encode(&reply, to.out);
+            let is_error = question.verdict == Verdict::Full;
+            to.tally.count(waiting.verb, is_error);
+            said.push(waiting.form, question.verdict, to.dialect, to.out);
         }
         self.clear();
+    }
+}
+
+/// Answers of a batch as they were encoded, to say them again: there are few different ones.
+#[derive(Default)]
+struct Said([[Bytes; VERDICTS]; FORMS]);
+
+/// An answer's bytes, and how many they are; 0 if it was not said yet, or is longer.
+type Bytes = ([u8; ANSWER_BYTES], u8);
+
+/// Bytes of the longest answer that is kept: `+NEW` in RESP.
+const ANSWER_BYTES: usize = 8;
+const FORMS: usize = 3;
+const VERDICTS: usize = 4;
+
+impl Said {
+    #[inline]
+    fn push(&mut self, form: Form, verdict: Verdict, dialect: Dialect, out: &mut Vec<u8>) {
+        let (bytes, len) = &mut self.0[form as usize][verdict as usize];
+        if *len == 0 {
+            let begins = out.len();
+            dialect.encode(&reply(form, verdict), out);
+            if let Some(place) = bytes.get_mut(..out.len() - begins) {
+                place.copy_from_slice(&out[begins..]);
+                *len = place.len() as u8;
+            }
+            return;
+        }
+        // All of them and then less: a number of bytes that is known is one move.
+        out.extend_from_slice(bytes);
+        out.truncate(out.len() - (ANSWER_BYTES - usize::from(*len)));
     }
 }
 

@@ -134,17 +134,15 @@ impl Engine {
         now: Millis,
     ) {
         namespace.write_many(shard, policy, |shard, room| {
+            let mut ask = Ask::default();
             for &at in group {
                 let at = usize::from(at);
                 let question = &mut questions[at];
                 let (bytes, value) = content(at);
                 let key = question.key.of(bytes, &self.secret);
-                let ask = Ask {
-                    ttl_ms: question.ttl_ms,
-                    mode: question.mode,
-                    value,
-                    ..Ask::default()
-                };
+                ask.ttl_ms = question.ttl_ms;
+                ask.mode = question.mode;
+                ask.value = value;
                 question.verdict = shard.seen(&key, &ask, room, now).0;
                 room.count(shard, question.verdict);
             }

@@ -139,11 +139,18 @@ impl<'a> Words<'a> {
     }
 }
 
+#[inline]
 fn resolve<'a>(input: &'a [u8], scratch: &'a [u8], span: Span) -> &'a [u8] {
-    let (buffer, start) = if span.start & IN_SCRATCH == 0 {
-        (input, span.start as usize)
-    } else {
-        (scratch, (span.start & !IN_SCRATCH) as usize)
-    };
-    &buffer[start..start + span.len as usize]
+    let begins = span.start as usize;
+    // What is marked as being in the scratch buffer begins behind the end of any input.
+    match input.get(begins..begins + span.len as usize) {
+        Some(word) => word,
+        None => in_scratch(scratch, span),
+    }
+}
+
+#[cold]
+fn in_scratch(scratch: &[u8], span: Span) -> &[u8] {
+    let begins = (span.start & !IN_SCRATCH) as usize;
+    &scratch[begins..begins + span.len as usize]
 }

@@ -44,15 +44,6 @@ pub(super) struct Exchange<'e> {
     pub(super) out: &'e mut Vec<u8>,
 }
 
-/// What became of a request's words.
-enum Parsed<'a> {
-    Command(Verb, Command<'a>),
-    /// Nobody knows the verb.
-    Unknown,
-    /// The words do not fit the verb.
-    Mistaken(Verb, Error),
-}
-
 /// Whose replies are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ReplyMode {
@@ -132,31 +123,48 @@ impl Client {
         args: &Args<'_>,
         exchange: &mut Exchange<'_>,
     ) -> After {
-        let parsed = self.parse(args);
-        let Exchange {
-            input, batch, now, ..
-        } = exchange;
-        if let Parsed::Command(verb, command) = &parsed
+        let Some(verb) = self.verb(args) else {
+            return self.answer_alone(exchange, |client, _, out| client.answer_unknown(args, out));
+        };
+        // Some hundred bytes, which stay where they are made.
+        let parsed = verb.spec().parse(args, self.shared.engine.limits());
+        if let Ok(command) = &parsed
             && self.transaction.is_none()
             && self.replies == ReplyMode::On
-            && batch.take(
-                *verb,
+            && exchange.batch.take(
+                verb,
                 command,
-                input,
+                exchange.input,
                 &self.shared.engine,
                 self.session.namespace(),
             )
         {
-            if batch.is_full() {
-                self.ask(input, batch, *now, exchange.out);
+            if exchange.batch.is_full() {
+                self.ask(exchange.input, exchange.batch, exchange.now, exchange.out);
             }
             return After::GoOn;
         }
-        self.ask(input, batch, *now, exchange.out);
-        let out = &mut *exchange.out;
+        self.answer_alone(exchange, |client, now, out| {
+            client.answer_parsed(verb, parsed, request, now, out)
+        })
+    }
+
+    /// Asks what waits in the batch, then answers what is not to be asked with it.
+    fn answer_alone(
+        &mut self,
+        exchange: &mut Exchange<'_>,
+        answer: impl FnOnce(&mut Self, Millis, &mut Vec<u8>) -> After,
+    ) -> After {
+        let Exchange {
+            input,
+            batch,
+            now,
+            out,
+        } = exchange;
+        self.ask(input, batch, *now, out);
         let begins = out.len();
         let skip = self.replies == ReplyMode::Skip;
-        let after = self.answer_parsed(parsed, request, args, *now, out);
+        let after = answer(self, *now, out);
         if skip && self.replies == ReplyMode::Skip {
             self.replies = ReplyMode::On;
             out.truncate(begins);
@@ -184,33 +192,41 @@ impl Client {
         }
     }
 
-    fn parse<'a>(&self, args: &Args<'a>) -> Parsed<'a> {
-        let verb = if self.dialect == Dialect::Line {
+    #[inline]
+    fn verb(&self, args: &Args<'_>) -> Option<Verb> {
+        if self.dialect == Dialect::Line {
             lookup_line(args.verb())
         } else {
             lookup_resp(args.verb())
-        };
-        let Some(verb) = verb else {
-            return Parsed::Unknown;
-        };
-        match verb.spec().parse(args, self.shared.engine.limits()) {
-            Ok(command) => Parsed::Command(verb, command),
-            Err(error) => Parsed::Mistaken(verb, error),
         }
     }
 
-    fn answer_parsed(
+    /// Answers a request of a transaction.
+    fn answer_one(
         &mut self,
-        parsed: Parsed<'_>,
         request: &[u8],
         args: &Args<'_>,
         now: Millis,
         out: &mut Vec<u8>,
     ) -> After {
-        let (verb, command) = match parsed {
-            Parsed::Command(verb, command) => (verb, command),
-            Parsed::Unknown => return self.answer_unknown(args, out),
-            Parsed::Mistaken(verb, error) => {
+        let Some(verb) = self.verb(args) else {
+            return self.answer_unknown(args, out);
+        };
+        let parsed = verb.spec().parse(args, self.shared.engine.limits());
+        self.answer_parsed(verb, parsed, request, now, out)
+    }
+
+    fn answer_parsed(
+        &mut self,
+        verb: Verb,
+        parsed: Result<Command<'_>, Error>,
+        request: &[u8],
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> After {
+        let command = match parsed {
+            Ok(command) => command,
+            Err(error) => {
                 self.tally.count(verb, true);
                 self.break_transaction();
                 self.refuse(error, out);
@@ -319,8 +335,8 @@ impl Client {
                     out,
                 );
             } else {
-                let (request, parsed) = (&requests[..consumed], self.parse(&args));
-                let done = self.answer_parsed(parsed, request, &args, reading.now, out);
+                let request = &requests[..consumed];
+                let done = self.answer_one(request, &args, reading.now, out);
                 if done == After::Close {
                     after = After::Close;
                 }

@@ -43,7 +43,7 @@ impl Engine {
     /// The part of a key that a [`Question`] needs.
     #[inline]
     pub fn hashed(&self, namespace: &Namespace, key: &[u8]) -> Hashed {
-        namespace.key(&self.secret, key).hashed()
+        namespace.hashed(&self.secret, key)
     }
 
     /// Asks up to [`BATCH_MAX`] questions and fills in the verdicts; `content` gives the bytes of

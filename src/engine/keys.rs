@@ -54,12 +54,13 @@ impl Here<'_> {
             verdict: Verdict::Full,
         };
         let mut questions = [nothing; BATCH_MAX];
+        let mut words = keys.iter();
         let mut begins = 0;
         while begins < keys.len() {
             let count = BATCH_MAX.min(keys.len() - begins);
             let questions = &mut questions[..count];
-            for (at, question) in questions.iter_mut().enumerate() {
-                question.key = self.engine.hashed(namespace, keys.get(begins + at));
+            for (question, word) in questions.iter_mut().zip(&mut words) {
+                question.key = self.engine.hashed(namespace, word);
             }
             let content = |at| (keys.get(begins + at), None);
             self.engine.ask(namespace, questions, content, self.now);

@@ -170,11 +170,13 @@ impl Namespace {
     /// A key as this namespace keeps it.
     #[inline]
     pub fn key<'a>(&self, secret: &'a Secret, bytes: &'a [u8]) -> Key<'a> {
-        if self.keeps_digests {
-            secret.key_or_digest(bytes)
-        } else {
-            secret.key(bytes)
-        }
+        self.hashed(secret, bytes).of(bytes, secret)
+    }
+
+    /// What remains of such a key without its bytes.
+    #[inline]
+    pub fn hashed(&self, secret: &Secret, bytes: &[u8]) -> Hashed {
+        secret.hashed(bytes, self.keeps_digests)
     }
 
     /// Whether of a key that does not fit 16 bytes only a digest is kept.

@@ -90,10 +90,43 @@ fn unit_code(unit: &[u8]) -> u32 {
 
 /// Reads plain decimal digits; `None` when empty, when anything else is in it, or beyond 64 bits.
 pub fn parse_u64(digits: &[u8]) -> Option<u64> {
+    if let Some(eight) = padded(digits) {
+        return number_of(eight);
+    }
     match leading_u64(digits) {
         (n, number) if n > 0 && n == digits.len() => number,
         _ => None,
     }
+}
+
+/// A word of four to eight bytes, as most numbers are, in eight: the last byte uppermost, `0`s in front.
+#[inline]
+fn padded(word: &[u8]) -> Option<u64> {
+    let (first, last) = (word.first_chunk::<4>()?, word.last_chunk::<4>()?);
+    let missing = 8_usize.checked_sub(word.len())?;
+    // The two may overlap; where they do, they are the same.
+    let first = u64::from(u32::from_le_bytes(*first)) << (8 * missing);
+    let last = u64::from(u32::from_le_bytes(*last)) << 32;
+    let zeros = (ONES * u64::from(b'0')) & !(u64::MAX << (8 * missing));
+    Some(first | last | zeros)
+}
+
+/// In each of eight bytes, that number.
+const ONES: u64 = u64::MAX / 0xff;
+
+/// What eight decimal digits stand for; `None` if one of them is none.
+#[inline]
+fn number_of(eight: u64) -> Option<u64> {
+    let values = eight ^ (ONES * u64::from(b'0'));
+    // A byte's top bit is set by what is over 9 in it; what is over 0x7f is bad by itself.
+    let over_9 = values.wrapping_add(ONES * (0x80 - 10)) | values;
+    if over_9 & ONES << 7 != 0 {
+        return None;
+    }
+    // Neighbours, the first one ten times as much, make numbers of two digits, then of four, then of eight.
+    let twos = (values * 10 + (values >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (twos * 100 + (twos >> 16)) & 0x0000_ffff_0000_ffff;
+    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
 }
 
 /// How many decimal digits a word begins with, and their number unless it is beyond 64 bits.
@@ -189,6 +222,23 @@ mod tests {
             ("/1", None),
         ] {
             assert_eq!(parse_u64(word.as_bytes()), want, "{word}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_told_from_every_other_byte_at_every_place() {
+        for len in 1..=10 {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut word = b"9081726354"[..len].to_vec();
+                    word[at] = byte;
+                    let want = str::from_utf8(&word)
+                        .ok()
+                        .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
+                        .and_then(|text| text.parse().ok());
+                    assert_eq!(parse_u64(&word), want, "{}", word.escape_ascii());
+                }
+            }
         }
     }
 

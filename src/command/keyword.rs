@@ -22,7 +22,11 @@ impl Keyword {
     pub(super) const NONE: Self = Self { low: 0, high: 0 };
 
     /// Folds a word.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "its call and its result's way take as much as it does"
+    )]
+    #[inline(always)]
     pub(super) const fn of(word: &[u8]) -> Self {
         let len = word.len();
         // Loads of a fixed size that may overlap: copying `len` bytes would be a call.

@@ -199,29 +199,27 @@ fn split_words(
     scratch: &mut Vec<u8>,
 ) -> Result<(), &'static str> {
     let mut at = 0;
-    loop {
-        while at < line.len() && is_blank(line[at]) {
-            at += 1;
-        }
-        if at == line.len() {
-            return Ok(());
-        }
-        if line[at] == b'"' {
-            at = quoted_word(line, at + 1, spans, scratch)?;
-        } else {
-            let len = word_len(&line[at..]);
-            spans.push(Span::input(at, len));
-            at += len;
+    while let Some(&first) = line.get(at) {
+        match first {
+            b' ' | b'\t' => at += 1,
+            b'"' => at = quoted_word(line, at + 1, spans, scratch)?,
+            _ => {
+                let end = word_end(line, at);
+                spans.push(Span::input(at, end - at));
+                // A blank stands there, or nothing.
+                at = end + 1;
+            }
         }
     }
+    Ok(())
 }
 
-/// How long the bare word is that a line begins with.
+/// Where the bare word ends that begins at `at`.
 ///
 /// Eight bytes at a time: most words are too short for memchr's vectors to pay for its call.
 #[inline]
-fn word_len(line: &[u8]) -> usize {
-    let mut rest = line;
+fn word_end(line: &[u8], at: usize) -> usize {
+    let mut rest = &line[at..];
     while let Some((eight, behind)) = rest.split_first_chunk() {
         let lows = low_bytes(u64::from_le_bytes(*eight));
         if lows == 0 {
@@ -235,8 +233,22 @@ fn word_len(line: &[u8]) -> usize {
         // A control character, which may stand in a word, but seldom does.
         rest = &rest[at + 1..];
     }
+    line.len() - rest.len() + short_word_len(line, rest)
+}
+
+/// The same for less than eight bytes that a line ends with: how many of them are the word's.
+#[inline]
+fn short_word_len(line: &[u8], rest: &[u8]) -> usize {
+    // With zeros behind them, which look like the word's end.
+    if let (Some(last), 1..) = (line.last_chunk(), rest.len()) {
+        let lows = low_bytes(u64::from_le_bytes(*last) >> (8 * (8 - rest.len())));
+        let at = lows.trailing_zeros() as usize / 8;
+        if rest.get(at).is_none_or(|&b| is_blank(b)) {
+            return at;
+        }
+    }
     let at = rest.iter().position(|&b| is_blank(b));
-    line.len() - rest.len() + at.unwrap_or(rest.len())
+    at.unwrap_or(rest.len())
 }
 
 /// Sets the top bit of the first of eight bytes, counted from the lowest, that is a control
@@ -456,18 +468,19 @@ mod tests {
                     let mut line = vec![b'x'; len];
                     line[end..].fill(blank);
                     for at in 0..=end {
-                        assert_eq!(word_len(&line[at..]), end - at, "{}", line.escape_ascii());
+                        assert_eq!(word_end(&line, at), end, "{}", line.escape_ascii());
                     }
                 }
             }
         }
         // What a blank might be taken for.
         for byte in (0..=u8::MAX).filter(|&b| !is_blank(b)) {
-            assert_eq!(word_len(&[byte; 24]), 24);
-            for end in 0..24 {
-                let mut line = [byte; 24];
+            assert_eq!(word_end(&[byte; 23], 0), 23);
+            assert_eq!(word_end(&[byte; 23], 20), 23);
+            for end in 0..23 {
+                let mut line = [byte; 23];
                 line[end] = b' ';
-                assert_eq!(word_len(&line), end, "{}", line.escape_ascii());
+                assert_eq!(word_end(&line, 0), end, "{}", line.escape_ascii());
             }
         }
     }

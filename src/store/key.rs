@@ -249,8 +249,8 @@ const SHORT_RAW: u8 = 0x30;
 const SHORT_HEX: u8 = 0x10;
 const SHORT_DECIMAL: u8 = 0x20;
 
-const HEX32_CHARS: usize = 32;
 const UUID_CHARS: usize = 36;
+const UUID_DIGITS: usize = 32;
 const UUID_HYPHENS: [usize; 4] = [8, 13, 18, 23];
 const ULID_CHARS: usize = 26;
 const LOWER: &[u8; 16] = b"0123456789abcdef";
@@ -300,25 +300,25 @@ impl Packed {
     }
 
     fn hex(key: &[u8]) -> Option<Self> {
-        if let Ok(key) = key.try_into() {
-            return Self::hex32(key);
-        }
         if !key.len().is_multiple_of(2) {
             return None;
         }
+        // Eight digits at a time, the last eight from the end; some of them twice where that is no step of eight.
+        let last = key.len().checked_sub(8)?;
         let mut bytes = [0; 16];
-        for (byte, pair) in bytes.iter_mut().zip(key.chunks_exact(2)) {
-            *byte = pair_value(pair[0], pair[1], &HEX_LOWER)?;
+        for at in [0, 8.min(last), 16.min(last), last] {
+            let digits = eight(key, at);
+            if not_hex(digits) != 0 {
+                return None;
+            }
+            bytes[at / 2..at / 2 + 4].copy_from_slice(&hex_bytes(digits));
         }
-        let used = key.len() / 2;
-        Some(Self::short(&bytes[..used], SHORT_HEX | used as u8))
-    }
-
-    fn hex32(key: &[u8; HEX32_CHARS]) -> Option<Self> {
-        let id = hex_id([0, 8, 16, 24].map(|at| eight(key, at)))?;
-        Some(Self {
-            id,
-            kind: Kind::Hex32,
+        Some(match key.len() / 2 {
+            16 => Self::new(bytes, Kind::Hex32),
+            used => {
+                bytes[SHORT_AT] = SHORT_HEX | used as u8;
+                Self::new(bytes, Kind::Short)
+            }
         })
     }
 
@@ -372,7 +372,7 @@ impl Packed {
         match self.kind {
             Kind::Short => write_short(&bytes, out),
             Kind::Raw16 => out.extend_from_slice(&bytes),
-            Kind::Hex32 => out.extend(hex_digits(self.id, LOWER)),
+            Kind::Hex32 => push_hex(&bytes, LOWER, out),
             Kind::UuidLower => push_uuid(&hex_digits(self.id, LOWER), out),
             Kind::UuidUpper => push_uuid(&hex_digits(self.id, UPPER), out),
             Kind::Ulid => {
@@ -412,13 +412,7 @@ const fn digit_values(digits: &[u8]) -> [u8; 256] {
     values
 }
 
-static HEX_LOWER: [u8; 256] = digit_values(LOWER);
 static BASE32: [u8; 256] = digit_values(CROCKFORD);
-
-fn pair_value(high: u8, low: u8, digits: &[u8; 256]) -> Option<u8> {
-    let (high, low) = (digits[high as usize], digits[low as usize]);
-    ((high | low) & NOT_A_DIGIT == 0).then_some((high << 4) | low)
-}
 
 fn push_hex(bytes: &[u8], digits: &[u8; 16], out: &mut Vec<u8>) {
     for byte in bytes {
@@ -427,7 +421,7 @@ fn push_hex(bytes: &[u8], digits: &[u8; 16], out: &mut Vec<u8>) {
     }
 }
 
-fn push_uuid(digits: &[u8; HEX32_CHARS], out: &mut Vec<u8>) {
+fn push_uuid(digits: &[u8; UUID_DIGITS], out: &mut Vec<u8>) {
     for (i, part) in [0..8, 8..12, 12..16, 16..20, 20..32]
         .into_iter()
         .enumerate()
@@ -454,7 +448,7 @@ fn hex_id(words: [u64; 4]) -> Option<Id> {
 }
 
 /// The digits that [`hex_id`] made these 16 bytes of.
-fn hex_digits(id: Id, digits: &[u8; 16]) -> [u8; HEX32_CHARS] {
+fn hex_digits(id: Id, digits: &[u8; 16]) -> [u8; UUID_DIGITS] {
     std::array::from_fn(|i| {
         let byte = id[i / 16].to_le_bytes()[i % 8];
         let value = if i % 16 < 8 { byte >> 4 } else { byte & 0x0f };
@@ -481,6 +475,16 @@ fn not_hex(word: u64) -> u64 {
 #[inline]
 fn hex_values(word: u64) -> u64 {
     (word & (ONES * 0x0f)) + (word >> 6 & ONES) * 9
+}
+
+/// The four bytes that eight hex digits spell.
+#[inline]
+fn hex_bytes(word: u64) -> [u8; 4] {
+    let values = hex_values(word);
+    // Neighbours make bytes, every other of which is moved to the one before.
+    let bytes = (values << 4 | values >> 8) & 0x00ff_00ff_00ff_00ff;
+    let pairs = (bytes | bytes >> 8) & 0x0000_ffff_0000_ffff;
+    ((pairs | pairs >> 16) as u32).to_le_bytes()
 }
 
 /// Small letters for capitals and the other way round; nothing else becomes a hex digit.
@@ -581,7 +585,7 @@ mod tests {
         fn uuids_and_digests_are_read_as_digit_by_digit(
             key in prop_oneof![
                 "[0-9a-gA-G@`:/-]{32}",
-                "[0-9a-f]{32}",
+                "([0-9a-f]{2}){9,16}",
                 "[0-9a-gA-G]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
                 "[0-9a-f]{8}(-[0-9a-gA-G@`:/-]{4}){3}-[0-9a-f]{12}",
                 "[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9a-gA-G@`:/-]{12}",
@@ -599,12 +603,17 @@ mod tests {
         }
     }
 
-    /// What a UUID or 32 hex digits are kept as, digit by digit; `None` if the key is neither.
+    /// What a UUID or an even number of hex digits is kept as, digit by digit; `None` if the key is neither.
     fn kind_of_hex(key: &[u8]) -> Option<Kind> {
         let small = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
         let capital = |b: &u8| matches!(b, b'0'..=b'9' | b'A'..=b'F');
-        if key.len() == HEX32_CHARS {
-            return key.iter().all(small).then_some(Kind::Hex32);
+        if key.len() != UUID_CHARS {
+            let kind = if key.len() == 32 {
+                Kind::Hex32
+            } else {
+                Kind::Short
+            };
+            return key.iter().all(small).then_some(kind);
         }
         let (hyphens, digits): (Vec<_>, Vec<_>) =
             (0..UUID_CHARS).partition(|at| UUID_HYPHENS.contains(at));
@@ -629,6 +638,9 @@ mod tests {
             "11111111-2222-3333-4444-555555555555",
             "d41d8cd98f00b204e9800998ecf8427e",
             "11111111222233334444555555555555",
+            "507f1f77bcf86cd799439011ab",
+            "507f1f77bcf86cd799439011",
+            "507f1f77bcf86cd799",
         ] {
             for at in 0..text.len() {
                 for byte in 0..=u8::MAX {

@@ -34,6 +34,7 @@ enum Discard {
 }
 
 impl LineDecoder {
+    #[inline(never)]
     pub(super) fn next<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Decoded<'a> {
         if self.discard != Discard::Nothing {
             return self.skip_body(input);

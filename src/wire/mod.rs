@@ -86,6 +86,7 @@ impl Decoder {
     }
 
     /// Looks for the next request. `input` begins behind what was consumed before.
+    #[inline]
     pub fn next<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Decoded<'a> {
         let Some(&first) = input.first() else {
             return Decoded::Incomplete;
@@ -105,6 +106,7 @@ impl Decoder {
             b'*' => Framing::Resp(resp::RespDecoder::default()),
             _ => Framing::Line(line::LineDecoder::default()),
         });
+        // Neither is inlined: in one function they would take registers from each other.
         match framing {
             Framing::Line(decoder) => decoder.next(input, limits),
             Framing::Resp(decoder) => decoder.next(input, limits),

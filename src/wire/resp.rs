@@ -56,6 +56,7 @@ enum Broken {
 }
 
 impl RespDecoder {
+    #[inline(never)]
     pub(super) fn next<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Decoded<'a> {
         let step = if self.oversize.is_some() {
             self.discard(input)

@@ -23,11 +23,12 @@ pub(super) fn seen<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
         event_at: None,
         namespace: None,
     };
-    let mut options = Options::after(args, 1);
+    let mut fixed = 1;
     if let Some(word) = args.find(1).filter(|word| !is_seen_option(word)) {
         seen.ttl = ttl(word)?;
-        options = Options::after(args, 2);
+        fixed = 2;
     }
+    let mut options = Options::after(args, fixed);
     while let Some(name) = options.next() {
         if name.is("SLIDE") || name.is("FIXED") {
             once(seen.mode.is_none(), &name)?;
@@ -53,9 +54,11 @@ pub(super) fn seen<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
 }
 
 fn is_seen_option(word: &[u8]) -> bool {
-    ["SLIDE", "FIXED", "FP", "AT", "NS"]
-        .iter()
-        .any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
+    // What stands there as a rule is a ttl.
+    !word.first().is_some_and(u8::is_ascii_digit)
+        && ["SLIDE", "FIXED", "FP", "AT", "NS"]
+            .iter()
+            .any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 pub(super) fn mseen<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {

@@ -152,10 +152,10 @@ impl Batch {
 
 /// Answers of a batch as they were encoded, to say them again: there are few different ones.
 #[derive(Default)]
-struct Said([[Bytes; VERDICTS]; FORMS]);
+struct Said([[Encoded; VERDICTS]; FORMS]);
 
 /// An answer's bytes, and how many they are; 0 if it was not said yet, or is longer.
-type Bytes = ([u8; ANSWER_BYTES], u8);
+type Encoded = ([u8; ANSWER_BYTES], u8);
 
 /// Bytes of the longest answer that is kept: `+NEW` in RESP.
 const ANSWER_BYTES: usize = 8;

@@ -131,7 +131,7 @@ pub struct Namespace {
     policy: SharedPolicy,
     /// Changes of the policy come one at a time.
     policy_change: Mutex<()>,
-    keys: AtomicI64,
+    keys: CachePadded<AtomicI64>,
     dropped: AtomicBool,
     /// Changed only while all shards are locked, so that who has one locked sees it.
     closed: AtomicBool,
@@ -155,7 +155,7 @@ impl Namespace {
             keeps_digests,
             policy: SharedPolicy::new(policy),
             policy_change: Mutex::new(()),
-            keys: AtomicI64::new(0),
+            keys: CachePadded::new(AtomicI64::new(0)),
             dropped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             budget,
@@ -260,19 +260,24 @@ impl Namespace {
     }
 
     /// Changes several keys of one shard; what that does is published at the end, so each change is
-    /// to be [counted](NamespaceRoom::count) before the next asks for room.
+    /// to be [counted](NamespaceRoom::count) before the next asks for room. False, and nothing, if
+    /// another thread has the shard and it is not to be waited for.
     pub(super) fn write_many(
         &self,
         index: usize,
+        waits: bool,
         policy: &Policy,
         change: impl FnOnce(&mut Shard, &mut NamespaceRoom<'_>),
-    ) {
+    ) -> bool {
+        let lock = &self.shards[index];
+        let Some(mut shard) = lock.try_lock().or_else(|| waits.then(|| lock.lock())) else {
+            return false;
+        };
         let mut room = NamespaceRoom::new(self, index, policy);
-        self.write_shard(index, |shard| {
-            room.keys_before = shard.len() as isize;
-            room.bytes_before = shard.bytes() as isize;
-            change(shard, &mut room);
-        });
+        room.keys_before = shard.len() as isize;
+        room.bytes_before = shard.bytes() as isize;
+        self.change(&mut shard, |shard| change(shard, &mut room));
+        true
     }
 
     /// Changes a shard by its number.
@@ -295,6 +300,13 @@ impl Namespace {
     /// Reads a shard by its number.
     pub(super) fn read_shard<R>(&self, index: usize, read: impl FnOnce(&Shard) -> R) -> R {
         read(&self.shards[index].lock())
+    }
+
+    /// Reads a shard by its number, unless another thread has it.
+    pub(super) fn read_shard_if_free(&self, index: usize, read: impl FnOnce(&Shard)) {
+        if let Some(shard) = self.shards[index].try_lock() {
+            read(&shard);
+        }
     }
 
     /// Gives back the memory of keys of one shard whose window has ended, in one step that looks at

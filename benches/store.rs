@@ -5,13 +5,15 @@
 //! `store`: one operation at a time on a table of a size. `fill`: from nothing to all keys, growth and
 //! the system's clearing of memory included, one at a time and in batches as the server asks, by one
 //! thread and by two; then the same keys again. Each is timed as a whole, three times, and printed
-//! with the ratio to hashbrown in the same run.
+//! with the ratio to hashbrown in the same run. Then what sharing costs: a line of memory that goes from
+//! core to core.
 //!
 //! `ONCED_BENCH_KEYS` sets the larger table's size, 10 million keys by default (about 1 GiB).
 
 #![allow(missing_docs)]
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
@@ -268,6 +270,41 @@ fn engine() -> Engine {
     })
 }
 
+/// Nanoseconds that a line of memory takes from one core to another: two threads take turns in
+/// counting it up.
+fn handover() -> f64 {
+    const TURNS: u64 = 2_000_000;
+    let line = AtomicU64::new(0);
+    let begins = Instant::now();
+    std::thread::scope(|scope| {
+        for first in 0..2 {
+            let line = &line;
+            scope.spawn(move || {
+                for turn in (first..TURNS).step_by(2) {
+                    while line.load(Ordering::Acquire) != turn {
+                        std::hint::spin_loop();
+                    }
+                    line.store(turn + 1, Ordering::Release);
+                }
+            });
+        }
+    });
+    assert_eq!(line.into_inner(), TURNS);
+    begins.elapsed().as_nanos() as f64 / TURNS as f64
+}
+
+/// Nanoseconds of locking and unlocking what no other core has touched since.
+fn own_lock() -> f64 {
+    const TURNS: u64 = 20_000_000;
+    let lock = Mutex::new(0_u64);
+    let begins = Instant::now();
+    for _ in 0..TURNS {
+        *black_box(&lock).lock() += 1;
+    }
+    assert_eq!(lock.into_inner(), TURNS);
+    begins.elapsed().as_nanos() as f64 / TURNS as f64
+}
+
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
@@ -317,6 +354,11 @@ fn fill(_: &mut Criterion) {
         "  two threads against one: {:.2} and {:.2} times as fast",
         one[0] / two[0],
         one[1] / two[1]
+    );
+    println!(
+        "  a line of memory from one core to the other: {:.1} ns; a lock of one's own: {:.1} ns",
+        median((0..ROUNDS).map(|_| handover()).collect()),
+        median((0..ROUNDS).map(|_| own_lock()).collect())
     );
 }
 

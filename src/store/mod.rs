@@ -9,7 +9,7 @@
 //! - `bucket`, `block`, `segment`, `table`: where keys live: 3 in a cache line, 768 in a block, up to
 //!   four blocks in a segment, as many segments as it takes; `growth` adds them; `aside` is for what does not fit a
 //!   place, `stash` for what finds none
-//! - `memory`: the huge pages that blocks are cut out of
+//! - `memory`: the chunks that blocks are cut out of
 //! - `wheel`, `expiry`: which segments are due, and giving back what has lapsed in them; `scan` lists
 //! - [`shard`]: all of that together, and the only way to change it
 //!

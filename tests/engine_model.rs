@@ -849,13 +849,20 @@ proptest! {
         }
         for side in &mut sides {
             let now = model.now.after(800 * DAY_MS);
-            while side.engine.sweep(now) {}
+            sweep_all(&side.engine, now);
             prop_assert_eq!(side.engine.totals().keys, 0);
         }
     }
 }
 
 const THREADS: usize = 6;
+
+/// Gives back all that has lapsed: what is left of a round that has begun, then a round of its own.
+fn sweep_all(engine: &Engine, now: Millis) {
+    for _ in 0..2 {
+        while engine.sweep(now) {}
+    }
+}
 
 /// An engine, and a thread that sweeps it until all others are done.
 fn with_sweeper(engine: &Engine, now: Millis, race: impl Fn(usize) + Sync) {
@@ -1073,6 +1080,6 @@ fn a_purge_lets_every_key_be_new_at_most_once_more() {
         let news = news.load(Ordering::Relaxed);
         assert!((1..=most).contains(&news), "{news} of at most {most}");
     }
-    while engine.sweep(START.after(2 * 3_600_000)) {}
+    sweep_all(&engine, START.after(2 * 3_600_000));
     assert_eq!(engine.totals().keys, 0);
 }

@@ -29,8 +29,9 @@ pub(super) struct Round {
 }
 
 impl Engine {
-    /// Gives some memory back; returns whether there may be more to do. Answers never depend on it:
-    /// it is for a thread that has time, again soon where there is more, else some 50 ms later.
+    /// Gives some memory back; returns false once all shards were visited and nothing was left in them.
+    /// Answers never depend on it: it is for a thread that has time, again soon where there is more to
+    /// do, else some 50 ms later. What lapses behind its back is for the next round.
     pub fn sweep(&self, now: Millis) -> bool {
         let more_lapsed = self.sweep_shards(now);
         let more_garbage = self.drop_garbage();
@@ -125,6 +126,8 @@ mod tests {
             engine.open(&format!("empty{n}")).unwrap();
         }
         assert!(engine.sweep(Millis(900)));
+        // The round that has begun is gone on with; what had not lapsed yet is for the next.
+        while engine.sweep(Millis(60_000)) {}
         while engine.sweep(Millis(60_000)) {}
         assert_eq!(engine.totals().keys, 0);
     }

@@ -10,7 +10,7 @@
 //!
 //! | floor | what | does not |
 //! |---|---|---|
-//! | 0 | [`time`], [`limits`], [`address`]: words and bounds | read a clock |
+//! | 0 | [`time`], [`limits`], [`address`]: words and bounds; `eight`: eight bytes at once | read a clock |
 //! | 1 | [`store`]: keys, table, timing wheel, shard; [`command`]: what can be asked and answered | do I/O, lock, or draw randomness |
 //! | 2 | [`wire`]: bytes to commands and back; [`metrics`]: counters | know sockets |
 //! | 3 | [`engine`]: shards behind locks, namespaces, memory budget, commands executed | know connections |
@@ -50,13 +50,14 @@
 //! - The store reads no clock. A key lives while `now <= deadline`, with `now` rounded down.
 //! - Nothing from outside makes memory grow by more than what arrived, or runs without a bound:
 //!   the bounds are in [`limits`].
-//! - No lock is held across an `await` or a system call, but for the one that gets more memory
-//!   from the system where more is wanted than was made ready.
+//! - No lock is held across an `await` or a system call, but for a shard's while its table gets
+//!   more memory from the system.
 
 pub mod address;
 pub mod cli;
 pub mod command;
 pub mod config;
+mod eight;
 pub mod engine;
 pub mod limits;
 pub mod metrics;

@@ -8,6 +8,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::eight::{all, not_decimal};
+
 /// A moment: milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub u64);
@@ -107,22 +109,17 @@ fn padded(word: &[u8]) -> Option<u64> {
     // The two may overlap; where they do, they are the same.
     let first = u64::from(u32::from_le_bytes(*first)) << (8 * missing);
     let last = u64::from(u32::from_le_bytes(*last)) << 32;
-    let zeros = (ONES * u64::from(b'0')) & !(u64::MAX << (8 * missing));
+    let zeros = all(b'0') & !(u64::MAX << (8 * missing));
     Some(first | last | zeros)
 }
-
-/// In each of eight bytes, that number.
-const ONES: u64 = u64::MAX / 0xff;
 
 /// What eight decimal digits stand for; `None` if one of them is none.
 #[inline]
 fn number_of(eight: u64) -> Option<u64> {
-    let values = eight ^ (ONES * u64::from(b'0'));
-    // A byte's top bit is set by what is over 9 in it; what is over 0x7f is bad by itself.
-    let over_9 = values.wrapping_add(ONES * (0x80 - 10)) | values;
-    if over_9 & ONES << 7 != 0 {
+    if not_decimal(eight) != 0 {
         return None;
     }
+    let values = eight ^ all(b'0');
     // Neighbours, the first one ten times as much, make numbers of two digits, then of four, then of eight.
     let twos = (values * 10 + (values >> 8)) & 0x00ff_00ff_00ff_00ff;
     let fours = (twos * 100 + (twos >> 16)) & 0x0000_ffff_0000_ffff;

@@ -213,15 +213,13 @@ fn a_scan_visits_what_stays_once_whatever_comes_and_goes() {
     for slots in [1_000_u32, 7_000, 100_000] {
         let mut shard = Shard::default();
         let mut now = START;
+        let see_uuid = |shard: &mut Shard, n, ttl_ms, now| {
+            let key = uuid(n);
+            let key = SECRET.key(key.as_bytes());
+            see(shard, &key, ttl_ms, &mut Unbounded, now)
+        };
         for n in 0..STAY {
-            let (key, ttl_ms) = (uuid(n), 30 * DAY_MS);
-            see(
-                &mut shard,
-                &SECRET.key(key.as_bytes()),
-                ttl_ms,
-                &mut Unbounded,
-                now,
-            );
+            see_uuid(&mut shard, n, 30 * DAY_MS, now);
         }
         let mut visited: HashMap<Vec<u8>, u32> = HashMap::new();
         let (mut cursor, mut came) = (Some(0), STAY);
@@ -236,14 +234,7 @@ fn a_scan_visits_what_stays_once_whatever_comes_and_goes() {
             now = now.after(SECOND_MS);
             let grows = now.0 / SECOND_MS % 32 < 16;
             for _ in 0..if grows { 600 } else { 0 } {
-                let (key, ttl_ms) = (uuid(came), 10 * SECOND_MS);
-                see(
-                    &mut shard,
-                    &SECRET.key(key.as_bytes()),
-                    ttl_ms,
-                    &mut Unbounded,
-                    now,
-                );
+                see_uuid(&mut shard, came, 10 * SECOND_MS, now);
                 came += 1;
             }
             for n in came.saturating_sub(50).max(STAY)..came {

@@ -4,6 +4,8 @@
 //! instructions. Comparing slices costs a call and a loop for each name; folding the word once,
 //! whatever it is then compared with, costs about fifteen instructions in all.
 
+use crate::eight::{TOPS, all};
+
 /// Longer than any name.
 const NAME_BYTES_MAX: usize = 15;
 
@@ -112,12 +114,10 @@ impl Keyword {
 
 /// Eight bytes with their ASCII letters in capitals.
 const fn capitals(bytes: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 0xff;
-    const TOPS: u64 = ONES << 7;
     let low_bits = bytes & !TOPS;
     // Each sum sets its byte's top bit from that letter on, and never reaches the next byte.
-    let from_a = low_bits + ONES * (0x80 - b'a' as u64);
-    let beyond_z = low_bits + ONES * (0x7f - b'z' as u64);
+    let from_a = low_bits + all(0x80 - b'a');
+    let beyond_z = low_bits + all(0x7f - b'z');
     let is_lower = from_a & !beyond_z & !bytes & TOPS;
     bytes ^ is_lower >> 2
 }

@@ -14,6 +14,8 @@
 use siphasher::sip128::SipHasher24;
 use xxhash_rust::xxh3::xxh3_64_with_secret;
 
+use crate::eight::{TOPS, all, not_decimal};
+
 /// Bytes of the secret that hashing takes; xxh3 asks for at least 136.
 pub const SECRET_BYTES: usize = 192;
 /// Those of them that choose places. Where a key lies can be told from outside, by the cursors of a
@@ -456,25 +458,20 @@ fn hex_digits(id: Id, digits: &[u8; 16]) -> [u8; UUID_DIGITS] {
     })
 }
 
-/// In each of eight bytes, that number.
-const ONES: u64 = u64::MAX / 0xff;
-const TOPS: u64 = ONES << 7;
-
 /// Sets the top bits of some of the bytes if any of the eight is no hex digit in small letters.
 #[inline]
 fn not_hex(word: u64) -> u64 {
-    // Each sum sets its byte's top bit if that is more than 9, from `a` on, beyond `f`; what is no
-    // ASCII may carry into the next byte, but is bad enough by itself.
-    let beyond_9 = (word ^ (ONES * u64::from(b'0'))).wrapping_add(ONES * (0x80 - 10));
-    let from_a = word.wrapping_add(ONES * u64::from(0x80 - b'a'));
-    let beyond_f = word.wrapping_add(ONES * u64::from(0x7f - b'f'));
-    (beyond_9 & !(from_a & !beyond_f) | word) & TOPS
+    // Each sum sets its byte's top bit from `a` on, beyond `f`; what is no ASCII may carry into the
+    // next byte, but is bad enough by itself.
+    let from_a = word.wrapping_add(all(0x80 - b'a'));
+    let beyond_f = word.wrapping_add(all(0x7f - b'f'));
+    (not_decimal(word) & !(from_a & !beyond_f) | word) & TOPS
 }
 
 /// What eight hex digits stand for, in either case.
 #[inline]
 fn hex_values(word: u64) -> u64 {
-    (word & (ONES * 0x0f)) + (word >> 6 & ONES) * 9
+    (word & all(0x0f)) + (word >> 6 & all(1)) * 9
 }
 
 /// The four bytes that eight hex digits spell.
@@ -490,7 +487,7 @@ fn hex_bytes(word: u64) -> [u8; 4] {
 /// Small letters for capitals and the other way round; nothing else becomes a hex digit.
 #[inline]
 fn other_case(word: u64) -> u64 {
-    word ^ (word >> 1) & (ONES * 0x20)
+    word ^ (word >> 1) & all(0x20)
 }
 
 /// Eight bytes in a register, the first one lowest.

@@ -7,6 +7,7 @@ use memchr::memchr;
 
 use super::{Decoded, push_number, recycle};
 use crate::command::{Args, Code, Error, Reply, Span};
+use crate::eight::{TOPS, all};
 use crate::limits::{DISCARD_BYTES_MAX, Limits};
 use crate::time::parse_u64;
 
@@ -256,9 +257,8 @@ fn short_word_len(line: &[u8], rest: &[u8]) -> usize {
 /// character or a space; of those above it, perhaps others too.
 #[inline]
 fn low_bytes(eight: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 0xff;
     // The lowest such byte is the first to borrow: Warren, Hacker's Delight, 6-1.
-    eight.wrapping_sub(ONES * u64::from(b' ' + 1)) & !eight & ONES << 7
+    eight.wrapping_sub(all(b' ' + 1)) & !eight & TOPS
 }
 
 /// Reads a word whose opening quote is just before `start`; returns where it ends.

@@ -169,6 +169,8 @@ pub struct RawNamespace {
     pub full: Option<String>,
     /// `exact` or `digest`: whether keys that do not fit 16 bytes are kept whole.
     pub keys: Option<String>,
+    /// `new` or `report`: what is told where the memory does not reach far enough.
+    pub unsure: Option<String>,
 }
 
 /// Why settings do not hold.
@@ -426,6 +428,7 @@ impl RawNamespace {
             keys_max: self.max_keys,
             evict: choice("full", &self.full, "reject", "evict")?,
             keeps_digests: choice("keys", &self.keys, "exact", "digest")?,
+            reports_unsure: choice("unsure", &self.unsure, "new", "report")?,
         };
         Policy::default_of(limits)
             .with(&change)
@@ -491,6 +494,7 @@ impl Settings {
             };
             let full = |evict| if evict { "\"evict\"" } else { "\"reject\"" };
             let keys = |digest| if digest { "\"digest\"" } else { "\"exact\"" };
+            let unsure = |report| if report { "\"report\"" } else { "\"new\"" };
             let fields = [
                 ("ttl", change.ttl_ms.map(word)),
                 ("max-ttl", change.ttl_max_ms.map(word)),
@@ -500,6 +504,12 @@ impl Settings {
                 (
                     "keys",
                     change.keeps_digests.map(|digest| keys(digest).to_owned()),
+                ),
+                (
+                    "unsure",
+                    change
+                        .reports_unsure
+                        .map(|report| unsure(report).to_owned()),
                 ),
             ];
             for (field, value) in fields {
@@ -531,6 +541,7 @@ impl Settings {
                 namespaces: self.namespaces.clone(),
                 workers: self.workers,
                 secret: Secret::new(secret),
+                ..EngineConfig::default()
             },
             settings: settings.collect(),
         })
@@ -708,6 +719,10 @@ mod tests {
                 "[namespace.a]\nkeys = \"hashed\"",
                 "namespace.a.keys: 'hashed' is neither exact nor digest",
             ),
+            (
+                "[namespace.a]\nunsure = \"maybe\"",
+                "namespace.a.unsure: 'maybe' is neither new nor report",
+            ),
         ] {
             let error = check(toml).expect_err(toml);
             assert!(error.contains(want), "{toml}: {error}");
@@ -720,7 +735,7 @@ mod tests {
             "listen = [\"127.0.0.1:0\", \"unix:/tmp/on\\\"ced\"]\nworkers = 3\nmax-memory = \"2GiB\"\ninsecure = true\n\
              create-namespaces = false\nmax-ttl = \"2h\"\n\
              [namespace.orders]\nttl = \"10m\"\nmode = \"slide\"\nmax-keys = 5\nfull = \"evict\"\nkeys = \"digest\"\n\
-             [namespace.plain]\nkeys = \"exact\"\n",
+             unsure = \"report\"\n[namespace.plain]\nkeys = \"exact\"\nunsure = \"new\"\n",
         )
         .unwrap();
         assert_eq!(
@@ -738,9 +753,11 @@ mod tests {
             keys_max: Some(5),
             evict: Some(true),
             keeps_digests: Some(true),
+            reports_unsure: Some(true),
         };
         let plain = PolicyChange {
             keeps_digests: Some(false),
+            reports_unsure: Some(false),
             ..PolicyChange::default()
         };
         assert_eq!(

@@ -47,6 +47,8 @@
 //!   decision and the change happen under one lock.
 //! - A key is compared byte for byte; hashes only choose places. A namespace may choose to compare
 //!   long keys by digests under a secret.
+//! - A key that is not there is `NEW` with certainty only where the memory reaches back far enough:
+//!   what was lost or evicted is known by moments, which a namespace keeps.
 //! - The store reads no clock. A key lives while `now <= deadline`, with `now` rounded down.
 //! - Nothing from outside makes memory grow by more than what arrived, or runs without a bound:
 //!   the bounds are in [`limits`].

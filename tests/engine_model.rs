@@ -147,6 +147,7 @@ enum Op {
     Inspect(usize),
     Use(usize),
     NsSet(usize, Option<u64>, Option<u64>, Option<bool>),
+    NsUnsure(usize, Option<bool>, bool),
     NsPurge(usize),
     NsDrop(usize),
     Set(usize, usize, Condition, Expiry, bool),
@@ -215,6 +216,8 @@ fn op() -> impl Strategy<Value = Op> {
     );
     let policy = (space.clone(), of(ttl_ms()), of(ttl_ms()), of(any::<bool>()))
         .prop_map(|(space, ttl, max, slide)| Op::NsSet(space, ttl, max, slide));
+    let unsure = (space.clone(), of(any::<bool>()), weighted(0.3, Just(())))
+        .prop_map(|(space, report, covered)| Op::NsUnsure(space, report, covered.is_some()));
     let expire_if = of(proptest::sample::select(vec!["NX", "XX", "GT", "LT"]));
     let amount = prop_oneof![1 => -5_i64..1, 9 => ttl_ms().prop_map(u64::cast_signed)];
     prop_oneof![
@@ -227,6 +230,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..KEYS).prop_map(Op::Inspect),
         2 => space.clone().prop_map(Op::Use),
         2 => policy,
+        3 => unsure,
         1 => space.clone().prop_map(Op::NsPurge),
         1 => space.clone().prop_map(Op::NsDrop),
         10 => set,
@@ -259,17 +263,31 @@ struct Space {
     slide: bool,
     keys_max: usize,
     keys: HashMap<String, Held>,
+    covered_since: Millis,
+    reports_unsure: bool,
+    unsure: u64,
 }
 
 impl Space {
-    fn new() -> Self {
+    fn new(covered_since: Millis) -> Self {
         Self {
             ttl_ms: Limits::DEFAULT.ttl_default_ms,
             ttl_max_ms: Limits::DEFAULT.ttl_max_ms,
             slide: false,
             keys_max: usize::MAX,
             keys: HashMap::new(),
+            covered_since,
+            reports_unsure: false,
+            unsure: 0,
         }
+    }
+
+    /// Counts a key that was not there as unsure if it is; returns whether it is.
+    fn doubt(&mut self, ttl_ms: u64, event_at: Option<Millis>, now: Millis) -> bool {
+        let is_too_old = event_at.is_some_and(|at| at.after(ttl_ms) < now);
+        let is_unsure = is_too_old || now.0.saturating_sub(ttl_ms) < self.covered_since.0;
+        self.unsure += u64::from(is_unsure);
+        is_unsure
     }
 
     fn put(&mut self, key: &str, held: Held) -> bool {
@@ -284,6 +302,8 @@ impl Space {
 struct Model {
     spaces: BTreeMap<&'static str, Space>,
     now: Millis,
+    /// From when on nothing was lost of what is not there.
+    covered_since: Millis,
     /// Where the line caller and the RESP caller are.
     line: &'static str,
     resp: &'static str,
@@ -320,14 +340,20 @@ impl Model {
     }
 
     fn open(&mut self, name: &'static str) -> &mut Space {
-        self.spaces.entry(name).or_insert_with(Space::new)
+        let since = self.covered_since;
+        self.spaces.entry(name).or_insert_with(|| Space::new(since))
     }
 
     /// The request of an operation and the reply that it must get.
     fn answer(&mut self, op: &Op) -> (Request, String) {
         let now = self.now;
         match *op {
-            Op::Use(_) | Op::NsSet(..) | Op::NsPurge(_) | Op::NsDrop(_) | Op::Select(_) => {
+            Op::Use(_)
+            | Op::NsSet(..)
+            | Op::NsUnsure(..)
+            | Op::NsPurge(_)
+            | Op::NsDrop(_)
+            | Op::Select(_) => {
                 return self.on_spaces(op);
             }
             Op::Seen {
@@ -408,7 +434,7 @@ impl Model {
                 request.extend(
                     slide.map(|on| format!(" MODE {}", if on { "SLIDE" } else { "FIXED" })),
                 );
-                let absent = Space::new();
+                let absent = Space::new(Millis(0));
                 let held = self.spaces.get(SPACES[n]).unwrap_or(&absent);
                 let new_max = max.unwrap_or(held.ttl_max_ms);
                 // A ttl that is not named gives way to a shorter maximum.
@@ -429,10 +455,29 @@ impl Model {
                     (request, "OK")
                 }
             }
+            Op::NsUnsure(n, report, covered) => {
+                let mut request = format!("NS SET {}", SPACES[n]);
+                let space = self.open(SPACES[n]);
+                if let Some(report) = report {
+                    request.push_str(if report {
+                        " UNSURE REPORT"
+                    } else {
+                        " UNSURE NEW"
+                    });
+                    space.reports_unsure = report;
+                }
+                if covered {
+                    request.push_str(" COVERED");
+                    space.covered_since = Millis(0);
+                }
+                (request, "OK")
+            }
             Op::NsPurge(n) => {
                 let request = format!("NS PURGE {}", SPACES[n]);
+                let lost_until = self.now.after(1);
                 let reply = self.spaces.get_mut(SPACES[n]).map_or("ERR NONS", |space| {
                     space.keys.clear();
+                    space.covered_since = space.covered_since.max(lost_until);
                     "OK"
                 });
                 (request, reply)
@@ -442,6 +487,7 @@ impl Model {
                 let reply = if n == 0 {
                     "ERR ARGS"
                 } else if self.spaces.remove(SPACES[n]).is_some() {
+                    self.covered_since = self.covered_since.max(self.now.after(1));
                     "OK"
                 } else {
                     "ERR NONS"
@@ -489,10 +535,13 @@ fn seen(
         fingerprint,
         value: "1",
     };
-    if space.put(&key, held) {
-        "NEW"
+    if !space.put(&key, held) {
+        return "ERR FULL";
+    }
+    if space.doubt(ttl_ms, event_at, now) && space.reports_unsure {
+        "UNSURE"
     } else {
-        "ERR FULL"
+        "NEW"
     }
 }
 
@@ -508,6 +557,7 @@ fn answer_line(space: &mut Space, op: &Op, now: Millis) -> (String, String) {
                 keys.iter()
                     .map(|&n| match seen(space, (n, ttl_ms, None, None, None), now) {
                         "NEW" => 'N',
+                        "UNSURE" => 'U',
                         "DUP" => 'D',
                         _ => 'E',
                     });
@@ -719,6 +769,9 @@ fn set(
         };
         stored = space.put(&key, held);
         full = !stored;
+        if stored && matches!(condition, Condition::Absent) {
+            space.doubt(deadline.since(now), None, now);
+        }
     }
     let reply = match (full, get) {
         (true, _) => "-OOM".to_owned(),
@@ -745,6 +798,7 @@ impl Side {
         let engine = Engine::new(EngineConfig {
             shards,
             namespaces: vec![("default".to_owned(), change)],
+            covered_since: START,
             ..EngineConfig::default()
         });
         let line = Caller::new(&engine, Dialect::Line);
@@ -829,7 +883,13 @@ proptest! {
         // A key bound is the namespace's, what lapsed is given back per shard: exact with one shard.
         let shards = if is_bounded { 1 } else { 4 };
         let mut sides = [Side::new(shards, false), Side::new(shards, true)];
-        let mut model = Model { spaces: BTreeMap::new(), now: START, line: "default", resp: "default" };
+        let mut model = Model {
+            spaces: BTreeMap::new(),
+            now: START,
+            covered_since: START,
+            line: "default",
+            resp: "default",
+        };
         model.open("default");
         if is_bounded {
             bound_small(&mut model, &mut sides);
@@ -848,6 +908,11 @@ proptest! {
             }
         }
         for side in &mut sides {
+            for (name, space) in &model.spaces {
+                let held = side.engine.find(name).unwrap();
+                prop_assert_eq!(held.covered_since(), space.covered_since);
+                prop_assert_eq!(held.counters().unsure, space.unsure);
+            }
             let now = model.now.after(800 * DAY_MS);
             sweep_all(&side.engine, now);
             prop_assert_eq!(side.engine.totals().keys, 0);

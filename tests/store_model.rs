@@ -10,6 +10,7 @@
 #[path = "common/cases.rs"]
 mod cases;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use onced::limits::WHEEL_TICK_MS;
@@ -353,9 +354,13 @@ impl Run {
             .after(ask.ttl_ms);
         let now = self.now;
         let Some(held) = self.model.get_mut(key).filter(|held| now <= held.deadline) else {
-            assert_eq!(verdict, Verdict::New);
+            let is_unsure = ask.is_too_old(now);
+            assert_eq!(
+                verdict,
+                [Verdict::New, Verdict::Unsure][usize::from(is_unsure)]
+            );
             self.counters.new += 1;
-            self.counters.unsure += u64::from(ask.is_too_old(now));
+            self.counters.unsure += u64::from(is_unsure);
             return self.put(
                 key,
                 Held {
@@ -503,6 +508,8 @@ struct Bounded {
     keys_max: usize,
     bytes_max: usize,
     evict: bool,
+    /// The latest deadline of what was evicted.
+    evicted_until: Cell<Millis>,
 }
 
 impl Bounded {
@@ -513,6 +520,7 @@ impl Bounded {
             keys_max,
             bytes_max,
             evict,
+            evicted_until: Cell::new(Millis(0)),
         }
     }
 }
@@ -525,6 +533,11 @@ impl Room for Bounded {
 
     fn evicts(&self) -> bool {
         self.evict
+    }
+
+    fn evicted(&self, deadline: Millis) {
+        self.evicted_until
+            .set(self.evicted_until.get().max(deadline));
     }
 }
 
@@ -607,7 +620,10 @@ proptest! {
             prop_assert!(shard.len() <= bounds.0 && shard.bytes() <= bounds.1);
             model.retain(|_, held| now <= held.deadline);
             let found = live(&shard, 64, now);
-            let missing = model.keys().filter(|key| !found.contains_key(*key)).count() as u64;
+            let missing = model.iter().filter(|(key, _)| !found.contains_key(*key));
+            let latest = missing.clone().map(|(_, held)| held.deadline).max();
+            prop_assert_eq!(latest.unwrap_or_default(), room.evicted_until.get(), "the owner is told of it");
+            let missing = missing.count() as u64;
             prop_assert_eq!(missing, after.evicted - before.evicted, "only live keys are evicted, and each is counted");
             prop_assert!(bounds.2 || after.evicted == 0);
             prop_assert_eq!(after.full - before.full <= 1, true);

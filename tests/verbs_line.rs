@@ -5,8 +5,8 @@
 
 mod common;
 
-use common::TestServer;
 use common::scenario::{CLOSED, Step, play_lines, scenarios};
+use common::{TestServer, resp_request};
 use onced::command::spec::{Home, verbs};
 
 const SEEN_USAGE: &str =
@@ -124,6 +124,7 @@ scenarios! { play_lines;
         ("TTL k", "~3600000"),
     ];
     an_event_has_its_own_time: &[
+        ("NS SET default COVERED", "OK"),
         ("SEEN ahead 60s AT {now+120000}", "NEW"),
         ("TTL ahead", "~180000"),
         ("SEEN far 60s AT {now+299000}", "NEW"),
@@ -263,14 +264,14 @@ scenarios! { play_lines;
     ns_makes_sets_and_tells: &[
         ("NS LIST", "ROWS 1 | default keys=0"),
         ("NS SET plain", "OK"),
-        ("NS INFO plain", "ROWS 17 | name plain | ttl 1h | maxttl 365d | mode FIXED | maxkeys 0 | full REJECT | key_form EXACT | keys 0 | bytes … | new 0 | dup 0 | mismatch 0 | unsure 0 | refused 0 | expired 0 | evicted 0 | hit_rate 0.0000"),
+        ("NS INFO plain", "ROWS 20 | name plain | ttl 1h | maxttl 365d | mode FIXED | maxkeys 0 | full REJECT | key_form EXACT | unsure_policy NEW | covered_since_ms … | unsure_until_ms 0 | keys 0 | bytes … | new 0 | dup 0 | mismatch 0 | unsure 0 | refused 0 | expired 0 | evicted 0 | hit_rate 0.0000"),
         ("ns set all ttl 10m maxttl 20m mode slide maxkeys 5 full evict", "OK"),
-        ("NS INFO all", "ROWS 17 | name all | ttl 10m | maxttl 20m | mode SLIDE | maxkeys 5 | full EVICT |…"),
+        ("NS INFO all", "ROWS 20 | name all | ttl 10m | maxttl 20m | mode SLIDE | maxkeys 5 | full EVICT |…"),
         // What is not named stays.
         ("NS SET all MODE FIXED", "OK"),
-        ("NS INFO all", "ROWS 17 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 5 | full EVICT |…"),
+        ("NS INFO all", "ROWS 20 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 5 | full EVICT |…"),
         ("NS SET all FULL REJECT MAXKEYS 0", "OK"),
-        ("NS INFO all", "ROWS 17 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 0 | full REJECT |…"),
+        ("NS INFO all", "ROWS 20 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 0 | full REJECT |…"),
         ("NS LIST", "ROWS 3 | all keys=0 | default keys=0 | plain keys=0"),
         ("USE all", "OK"),
         ("SEEN k", "NEW"), ("TTL k", "~600000"),
@@ -282,9 +283,58 @@ scenarios! { play_lines;
         ("USE default", "OK"),
         ("SEEN k", "NEW"), ("TTL k", "~7200000"),
     ];
+    an_answer_is_unsure_where_the_memory_does_not_reach: &[
+        // The server started a moment ago, so an hour is more than it can know of.
+        ("SEEN k 1h", "NEW"),
+        ("MSEEN 1h k l", "DN"),
+        ("STATS default", "ROWS…| new 2 | dup 1 | mismatch 0 | unsure 2 |…"),
+        ("NS SET default unsure report", "OK"),
+        ("NS INFO default", "ROWS…| unsure_policy REPORT | covered_since_ms 1… | unsure_until_ms 0 |…"),
+        ("SEEN a 1h", "UNSURE"),
+        ("SEEN a 1h", "DUP"),
+        ("SEEN b 1h SLIDE FP 0a", "UNSURE"),
+        ("SEEN b 1h FP 0b", "MISMATCH"),
+        ("MSEEN 1h a c c d", "DUDU"),
+        ("PEEK a b c d e", "DDDDN"),
+        ("STATS default", "ROWS…| new 6 | dup 4 | mismatch 1 | unsure 6 |…"),
+        // What is made while the server runs may have been there before it.
+        ("NS SET later UNSURE REPORT", "OK"),
+        ("SEEN k NS later", "UNSURE"),
+        ("NS SET later COVERED", "OK"),
+        ("NS INFO later", "ROWS…| unsure_policy REPORT | covered_since_ms 0 | unsure_until_ms 0 |…"),
+        ("SEEN l NS later", "NEW"),
+        ("SEEN old 60s AT {now-61000} NS later", "UNSURE"),
+        ("NS SET later KEYS DIGEST", "ERR RANGE…"),
+        ("STATS later", "ROWS…| new 3 | dup 0 | mismatch 0 | unsure 2 |…"),
+        ("NS PURGE later", "OK"),
+        ("SEEN l NS later", "UNSURE"),
+        ("NS SET later COVERED UNSURE NEW", "OK"),
+        ("SEEN m NS later", "NEW"),
+        ("NS PURGE later", "OK"),
+        ("NS SET later KEYS DIGEST", "OK"),
+        ("NS INFO later", "ROWS…| key_form DIGEST | unsure_policy NEW | covered_since_ms 1…"),
+        ("NS SET sure COVERED KEYS DIGEST UNSURE REPORT", "OK"),
+        ("SEEN k NS sure", "NEW"),
+        ("NS DROP sure", "OK"),
+        ("NS SET sure UNSURE REPORT", "OK"),
+        ("SEEN k NS sure", "UNSURE"),
+    ];
+    what_was_evicted_is_missing_until_its_window_has_ended: &[
+        ("NS SET small COVERED MAXKEYS 2 FULL EVICT UNSURE REPORT", "OK"),
+        ("USE small", "OK"),
+        ("MSEEN 1h a b", "NN"),
+        ("NS INFO small", "ROWS…| unsure_until_ms 0 |…| evicted 0 |…"),
+        // The key that displaces another was asked when both were still there.
+        ("SEEN c 1h", "NEW"),
+        ("NS INFO small", "ROWS…| covered_since_ms 0 | unsure_until_ms 1…| evicted 1 |…"),
+        ("SEEN d 1h", "UNSURE"),
+        ("NS SET small COVERED", "OK"),
+        ("NS INFO small", "ROWS…| unsure_until_ms 0 |…"),
+        ("MSEEN 1h e f", "NU"),
+    ];
     ns_refuses_what_does_not_fit: &[
-        ("NS", "ERR ARGS usage: NS LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] [KEYS EXACT|DIGEST] | PURGE name | DROP name"),
-        ("NS SET p TTL 1h MAXTTL 2h MODE FIXED MAXKEYS 1 FULL EVICT KEYS EXACT MORE", "ERR ARGS usage: NS LIST | INFO…"),
+        ("NS", "ERR ARGS usage: NS LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] [KEYS EXACT|DIGEST] [UNSURE NEW|REPORT] [COVERED] | PURGE name | DROP name"),
+        ("NS SET p TTL 1h MAXTTL 2h MODE FIXED MAXKEYS 1 FULL EVICT KEYS EXACT UNSURE NEW COVERED MORE", "ERR ARGS usage: NS LIST | INFO…"),
         ("NS LIST all", NS_USAGE),
         ("NS INFO", NS_USAGE),
         ("NS SET", NS_USAGE),
@@ -312,13 +362,19 @@ scenarios! { play_lines;
         ("NS SET p FULL MAYBE", "ERR ARGS FULL is REJECT or EVICT"),
         ("NS SET p KEYS HASHED", "ERR ARGS KEYS is EXACT or DIGEST"),
         ("NS SET p KEYS", "ERR ARGS 'KEYS' needs a value"),
+        ("NS SET p UNSURE MAYBE", "ERR ARGS UNSURE is NEW or REPORT"),
+        ("NS SET p UNSURE", "ERR ARGS 'UNSURE' needs a value"),
+        ("NS SET p COVERED 1", "ERR ARGS unknown option '1'; expected…"),
+        ("NS SET p COVERED TTL 2h MAXTTL 1h", "ERR RANGE the namespace's ttl (2h) would exceed its longest (1h)"),
+        ("NS SET p UNSURE NEW UNSURE NEW", "ERR ARGS 'UNSURE' is given twice, or contradicts another option"),
+        ("NS SET p COVERED COVERED", "ERR ARGS 'COVERED' is given twice, or contradicts another option"),
         ("NS SET p KEYS DIGEST TTL 2h MAXTTL 1h", "ERR RANGE the namespace's ttl (2h) would exceed its longest (1h)"),
         ("NS SET p MAXKEYS many", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
         ("NS SET p MAXKEYS -1", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
         ("NS SET p MAXKEYS 18446744073709551616", "ERR ARGS MAXKEYS takes a number of keys, 0 for no limit"),
         ("NS SET p TTL", "ERR ARGS 'TTL' needs a value"),
-        ("NS SET p WHAT", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n, FULL REJECT|EVICT or KEYS EXACT|DIGEST"),
-        ("NS SET p WHAT 1", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n, FULL REJECT|EVICT or KEYS EXACT|DIGEST"),
+        ("NS SET p WHAT", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n, FULL REJECT|EVICT, KEYS EXACT|DIGEST, UNSURE NEW|REPORT or COVERED"),
+        ("NS SET p WHAT 1", "ERR ARGS unknown option 'WHAT'; expected TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n, FULL REJECT|EVICT, KEYS EXACT|DIGEST, UNSURE NEW|REPORT or COVERED"),
         ("NS SET p TTL 1s TTL 1s", "ERR ARGS 'TTL' is given twice, or contradicts another option"),
         ("NS SET p MAXTTL 2h MAXTTL 2h", "ERR ARGS 'MAXTTL' is given twice, or contradicts another option"),
         ("NS SET p MODE FIXED MODE SLIDE", "ERR ARGS 'MODE' is given twice, or contradicts another option"),
@@ -330,14 +386,14 @@ scenarios! { play_lines;
         // A refused change changes nothing.
         ("NS SET p TTL 10m MAXTTL 20m", "OK"),
         ("NS SET p MODE SLIDE TTL 30m", "ERR RANGE the namespace's ttl (30m) would exceed its longest (20m)"),
-        ("NS INFO p", "ROWS 17 | name p | ttl 10m | maxttl 20m | mode FIXED |…"),
+        ("NS INFO p", "ROWS 20 | name p | ttl 10m | maxttl 20m | mode FIXED |…"),
         // A default that nobody names gives way to a shorter maximum.
         ("NS SET p MAXTTL 5m", "OK"),
-        ("NS INFO p", "ROWS 17 | name p | ttl 5m | maxttl 5m |…"),
+        ("NS INFO p", "ROWS 20 | name p | ttl 5m | maxttl 5m |…"),
     ];
     long_keys_may_be_kept_as_digests: &[
         ("NS SET urls KEYS DIGEST TTL 10m", "OK"),
-        ("NS INFO urls", "ROWS 17 | name urls | ttl 10m |… | full REJECT | key_form DIGEST | keys 0 |…"),
+        ("NS INFO urls", "ROWS 20 | name urls | ttl 10m |… | full REJECT | key_form DIGEST |…| keys 0 |…"),
         ("USE urls", "OK"),
         ("SEEN {x*100} FP 0a", "NEW"),
         ("SEEN {x*100} FP 0a", "DUP"),
@@ -356,7 +412,7 @@ scenarios! { play_lines;
         // Other namespaces have nothing to do with it.
         ("SEEN {x*100} NS default", "NEW"),
         ("SEEN {x*100} NS default", "DUP"),
-        ("STATS urls", "ROWS 17 |…| key_form DIGEST | keys 5 |… | new 6 |… | mismatch 1 |…"),
+        ("STATS urls", "ROWS 20 |…| key_form DIGEST |…| keys 5 |… | new 6 |… | mismatch 1 |…"),
     ];
     the_form_of_keys_changes_without_keys_alone: &[
         ("NS SET urls KEYS DIGEST TTL 10m", "OK"),
@@ -365,32 +421,32 @@ scenarios! { play_lines;
         ("NS SET urls KEYS EXACT", "ERR RANGE namespace 'urls' has keys, whose form cannot change; NS PURGE urls first"),
         // A refused change changes nothing, and what it already is can be named.
         ("NS SET urls KEYS EXACT MAXKEYS 5", "ERR RANGE namespace 'urls' has keys…"),
-        ("NS INFO urls", "ROWS 17 |…| maxkeys 0 | full REJECT | key_form DIGEST | keys 1 |…"),
+        ("NS INFO urls", "ROWS 20 |…| maxkeys 0 | full REJECT | key_form DIGEST |…| keys 1 |…"),
         ("NS SET urls KEYS digest MAXKEYS 6", "OK"),
         ("SEEN {x*100}", "DUP"),
         ("NS PURGE urls", "OK"),
         ("NS SET urls keys exact MODE SLIDE TTL 2h MAXTTL 1h", "ERR RANGE the namespace's ttl (2h) would exceed its longest (1h)"),
-        ("NS INFO urls", "ROWS 17 |…| key_form DIGEST | keys 0 |…| new 1 |…"),
+        ("NS INFO urls", "ROWS 20 |…| key_form DIGEST |…| keys 0 |…| new 1 |…"),
         // The policy stays, the counters begin again.
         ("NS SET urls keys exact MODE SLIDE", "OK"),
-        ("NS INFO urls", "ROWS 17 | name urls | ttl 10m | maxttl 365d | mode SLIDE | maxkeys 6 | full REJECT | key_form EXACT | keys 0 |…| new 0 |…"),
+        ("NS INFO urls", "ROWS 20 | name urls | ttl 10m | maxttl 365d | mode SLIDE | maxkeys 6 | full REJECT | key_form EXACT | unsure_policy NEW | covered_since_ms … | unsure_until_ms 0 | keys 0 |…| new 0 |…"),
         // The connection goes on in it.
         ("SEEN {x*100}", "NEW"),
         ("MSEEN 60s {x*100} {y*100}", "DN"),
         ("TTL {x*100}", "~600000"),
-        ("NS INFO urls", "ROWS 17 |…| key_form EXACT | keys 2 |…"),
+        ("NS INFO urls", "ROWS 20 |…| key_form EXACT |…| keys 2 |…"),
         ("NS LIST", "ROWS 2 | default keys=0 | urls keys=2"),
         ("NS DROP urls", "OK"),
         ("NS SET default KEYS EXACT", "OK"),
         ("NS SET default KEYS DIGEST", "ERR ARGS KEYS of the default namespace is chosen in the configuration file"),
-        ("NS INFO default", "ROWS 17 |…| key_form EXACT |…"),
+        ("NS INFO default", "ROWS 20 |…| key_form EXACT |…"),
     ];
     purge_empties_and_drop_removes: &[
         ("USE p", "OK"),
         ("NS SET p TTL 10m", "OK"),
         ("MSEEN 60s a b c", "NNN"),
         ("NS PURGE p", "OK"),
-        ("NS INFO p", "ROWS 17 | name p | ttl 10m |… | keys 0 |…"),
+        ("NS INFO p", "ROWS 20 | name p | ttl 10m |… | keys 0 |…"),
         ("PEEK a b c", "NNN"),
         ("MSEEN 60s a b c", "NNN"),
         ("NS DROP p", "OK"),
@@ -425,10 +481,10 @@ scenarios! { play_lines;
     ];
     stats_tells_of_the_server_or_a_namespace: &[
         ("MSEEN 60s a b a", "NND"),
-        ("STATS", "ROWS … | version 0.1.0 | time_ms … | namespaces 1 | keys 2 | memory_bytes … | memory_bytes_max 1073741824 | new 2 | dup 1 | mismatch 0 | unsure 0 | refused 0 | expired 0 | evicted 0 | hit_rate 0.3333 | connections 1 | connections_total 1 | connections_refused 0 | connections_timed_out 0 | bytes_in … | bytes_out … | malformed 0 | verb_mseen_calls 1 | verb_mseen_errors 0 | verb_mseen_p50_us … | verb_mseen_p99_us … | verb_mseen_p999_us … | verb_mseen_p9999_us …"),
+        ("STATS", "ROWS … | version 0.1.0 | time_ms … | namespaces 1 | keys 2 | memory_bytes … | memory_bytes_max 1073741824 | new 2 | dup 1 | mismatch 0 | unsure 2 | refused 0 | expired 0 | evicted 0 | hit_rate 0.3333 | connections 1 | connections_total 1 | connections_refused 0 | connections_timed_out 0 | bytes_in … | bytes_out … | malformed 0 | verb_mseen_calls 1 | verb_mseen_errors 0 | verb_mseen_p50_us … | verb_mseen_p99_us … | verb_mseen_p999_us … | verb_mseen_p9999_us …"),
         ("SEEN", SEEN_USAGE),
         ("STATS", "ROWS…| verb_seen_calls 1 | verb_seen_errors 1 |…"),
-        ("STATS default", "ROWS 17 | name default |…| keys 2 |…| new 2 | dup 1 |…"),
+        ("STATS default", "ROWS 20 | name default |…| keys 2 |…| new 2 | dup 1 |…"),
         ("STATS other", "ERR NONS no namespace 'other'; make it with NS SET other"),
         ("STATS a:b", BAD_NAME),
         ("STATS a b", "ERR ARGS usage: STATS [name]"),
@@ -446,7 +502,7 @@ scenarios! { play_lines;
         ("VERSION", "0.1.0"),
         ("VERSION 2", "ERR ARGS usage: VERSION"),
         ("HELP", "ROWS 15 | SEEN key [ttl] [SLIDE|FIXED] [FP hex] [AT unixms] [NS name] - Asks … | MSEEN … | QUIT - Ends…"),
-        ("HELP seen", "ROWS 4 | usage SEEN key … | summary Asks… | replies NEW, DUP, MISMATCH | example SEEN order-17 60s -> NEW"),
+        ("HELP seen", "ROWS 4 | usage SEEN key … | summary Asks… | replies NEW, DUP, MISMATCH, UNSURE | example SEEN order-17 60s -> NEW"),
         ("HELP TIME", "ROWS 3 | usage TIME | summary … | replies …"),
         ("HELP GET", "ERR UNKNOWN no such verb; HELP lists them"),
         ("HELP \"\"", "ERR UNKNOWN no such verb; HELP lists them"),
@@ -567,9 +623,9 @@ fn the_file_chooses_the_form_of_keys() {
     play_lines(
         &server,
         &[
-            ("NS INFO default", "ROWS 17 |…| key_form DIGEST |…"),
-            ("NS INFO urls", "ROWS 17 |…| key_form DIGEST |…"),
-            ("NS INFO plain", "ROWS 17 |…| key_form EXACT |…"),
+            ("NS INFO default", "ROWS 20 |…| key_form DIGEST |…"),
+            ("NS INFO urls", "ROWS 20 |…| key_form DIGEST |…"),
+            ("NS INFO plain", "ROWS 20 |…| key_form EXACT |…"),
             ("NS SET default KEYS DIGEST TTL 10m", "OK"),
             (
                 "NS SET default KEYS EXACT",
@@ -626,6 +682,31 @@ fn a_full_namespace_evicts_the_soonest_to_expire() {
     let late = client.ask(&batch("late", "10h").replace("MSEEN 10h", "PEEK"));
     let kept = late.matches('D').count();
     assert!(kept > KEYS_MAX * 8 / 10, "{kept} of the late keys are left");
+}
+
+#[test]
+fn unsure_answers_come_in_batches_too() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    assert_eq!(client.ask("NS SET default UNSURE REPORT"), "OK");
+    client.send("SEEN a 1h\nSEEN b 1h\nSEEN a 1h\nSEEN c 1h AT 0\nSEEN d 1h\n");
+    for wanted in ["UNSURE", "UNSURE", "DUP", "UNSURE", "UNSURE"] {
+        assert_eq!(client.line(), wanted);
+    }
+    let mut resp = server.connect();
+    let requests: [&[&str]; 6] = [
+        &["SEEN", "e", "1h"],
+        &["SEEN", "f", "1h"],
+        &["SET", "g", "v", "NX"],
+        &["SET", "g", "v", "NX"],
+        &["SETNX", "h", "v"],
+        &["SETNX", "h", "v"],
+    ];
+    resp.send(requests.map(resp_request).concat());
+    for wanted in ["+UNSURE", "+UNSURE", "+OK", "nil", ":1", ":0"] {
+        assert_eq!(resp.resp(), wanted);
+    }
+    assert_eq!(client.gauge("unsure"), 8);
 }
 
 #[test]

@@ -19,6 +19,26 @@ const BAD_NAME: &str =
 const FULL: &str = "-OOM no room: the memory or key limit is reached; nothing was stored";
 
 scenarios! { play_resp;
+    unsure_has_no_word_in_redis_and_is_counted: &[
+        ("SET a v NX PX 60000", "+OK"),
+        ("NS SET default UNSURE REPORT", "+OK"),
+        ("SET b v NX PX 60000", "+OK"), ("SET b v NX PX 60000", "nil"),
+        ("SET c v NX PX 60000 GET", "nil"), ("SETNX d v", ":1"), ("SETNX d v", ":0"),
+        ("SEEN e 1h", "+UNSURE"), ("SEEN e 1h", "+DUP"),
+        ("ONCE.MSEEN 1h e f f", "$DUD"),
+        // What replaces, sets or reads a value asks nothing.
+        ("SET g v", "+OK"), ("SET h v PX 60000", "+OK"), ("GETSET i v", "nil"), ("EXISTS j", ":0"),
+        ("ONCE.STATS default", "[…, $new, $6, …, $unsure, $6, …]"),
+        ("ONCE.NS SET filter UNSURE REPORT", "+OK"),
+        ("BF.ADD filter a", ":1"), ("BF.MADD filter a b", "[:0, :1]"),
+        ("ONCE.STATS filter", "[…, $new, $2, …, $unsure, $2, …]"),
+        ("SEEN c 1h NS filter", "+UNSURE"),
+        ("ONCE.NS SET filter COVERED", "+OK"), ("SEEN d 1h NS filter", "+NEW"),
+        ("FLUSHALL", "+OK"), ("SEEN d 1h NS filter", "+UNSURE"),
+        ("ONCE.NS SET default COVERED", "+OK"), ("SEEN e 1h", "+NEW"),
+        ("FLUSHDB", "+OK"), ("SEEN e 1h", "+UNSURE"),
+        ("HELLO 3", "{…}"), ("SEEN k 1h", "+UNSURE"), ("BF.ADD filter k", "#t"),
+    ];
     set_nx_asks_as_seen_does: &[
         ("SET k v NX PX 60000", "+OK"),
         ("SET k w NX PX 60000", "nil"),

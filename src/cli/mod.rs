@@ -33,7 +33,7 @@ pub struct Cli {
 enum Action {
     /// Run the server
     Serve(serve::ServeArgs),
-    /// Ask whether keys are seen for the first time: exit status 0 if all are, 1 if not
+    /// Ask whether keys are seen for the first time: exit status 0 if all are, or that is unsure, 1 if not
     Seen(seen::SeenArgs),
     /// Copy lines, dropping those whose key was already seen
     Filter(filter::FilterArgs),

@@ -9,7 +9,7 @@ use super::ServerArgs;
 use super::remote::Remote;
 use crate::wire::line::push_word;
 
-/// Ask whether keys are seen for the first time: exit status 0 if all are, 1 if not
+/// Ask whether keys are seen for the first time: exit status 0 if all are, or that is unsure, 1 if not
 #[derive(Debug, clap::Args)]
 pub(crate) struct SeenArgs {
     /// The keys
@@ -47,7 +47,8 @@ pub(crate) fn run(args: &SeenArgs) -> anyhow::Result<ExitCode> {
         push_word(args.ttl.as_deref().unwrap_or("-").as_bytes(), &mut request);
         let verdict = remote.request(&request)?.head;
         match &verdict[..] {
-            b"NEW" => {}
+            // Not known to have been seen; the word on standard output says so.
+            b"NEW" | b"UNSURE" => {}
             b"DUP" | b"MISMATCH" => all_new = false,
             _ => expect_ok(&verdict)?,
         }

@@ -168,6 +168,8 @@ pub struct PolicyChange {
     pub evict: Option<bool>,
     /// Whether only a digest is kept of keys that do not fit 16 bytes.
     pub keeps_digests: Option<bool>,
+    /// Whether an answer that is unsure is told as that.
+    pub reports_unsure: Option<bool>,
 }
 
 /// `SCAN`.
@@ -236,6 +238,8 @@ pub enum Command<'a> {
     NsSet {
         name: &'a [u8],
         change: PolicyChange,
+        /// Whether its memory is declared complete.
+        covered: bool,
     },
     NsPurge {
         name: &'a [u8],

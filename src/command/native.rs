@@ -148,9 +148,11 @@ pub(super) fn namespace<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
     }
     let name = namespace_name(args.get(1))?;
     if what.is("SET") {
+        let (change, covered) = ns_options(args, limits)?;
         return Ok(Command::NsSet {
             name,
-            change: policy_change(args, limits)?,
+            change,
+            covered,
         });
     }
     match words {
@@ -161,16 +163,23 @@ pub(super) fn namespace<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
     }
 }
 
-fn policy_change(args: &Args<'_>, limits: &Limits) -> Result<PolicyChange, Error> {
+/// The options of `NS SET`: what changes of the policy, and whether `COVERED` was among them.
+fn ns_options(args: &Args<'_>, limits: &Limits) -> Result<(PolicyChange, bool), Error> {
     let mut change = PolicyChange::default();
+    let mut covered = false;
     let mut options = Options::after(args, 2);
     while let Some(name) = options.next() {
-        if !["TTL", "MAXTTL", "MODE", "MAXKEYS", "FULL", "KEYS"]
+        if name.is("COVERED") {
+            once(!covered, &name)?;
+            covered = true;
+            continue;
+        }
+        if !["TTL", "MAXTTL", "MODE", "MAXKEYS", "FULL", "KEYS", "UNSURE"]
             .iter()
             .any(|known| name.is(known))
         {
             return Err(name.unknown(
-                "TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n, FULL REJECT|EVICT or KEYS EXACT|DIGEST",
+                "TTL d, MAXTTL d, MODE FIXED|SLIDE, MAXKEYS n, FULL REJECT|EVICT, KEYS EXACT|DIGEST, UNSURE NEW|REPORT or COVERED",
             ));
         }
         let value = options.value(&name)?;
@@ -196,12 +205,15 @@ fn policy_change(args: &Args<'_>, limits: &Limits) -> Result<PolicyChange, Error
         } else if name.is("FULL") {
             once(change.evict.is_none(), &name)?;
             change.evict = Some(choice(value, "FULL", ["REJECT", "EVICT"])?);
-        } else {
+        } else if name.is("KEYS") {
             once(change.keeps_digests.is_none(), &name)?;
             change.keeps_digests = Some(choice(value, "KEYS", ["EXACT", "DIGEST"])?);
+        } else {
+            once(change.reports_unsure.is_none(), &name)?;
+            change.reports_unsure = Some(choice(value, "UNSURE", ["NEW", "REPORT"])?);
         }
     }
-    Ok(change)
+    Ok((change, covered))
 }
 
 fn bounded_ms(word: &[u8], limits: &Limits) -> Result<u64, Error> {

@@ -159,8 +159,9 @@ impl<'a, C: Fn(usize) -> Content<'a>> Asking<'_, &C> {
                 ask.ttl_ms = question.ttl_ms;
                 ask.mode = question.mode;
                 ask.value = value;
-                question.verdict = shard.seen(&key, &ask, room, self.now).0;
-                room.count(shard, question.verdict);
+                let verdict = shard.seen(&key, &ask, room, self.now).0;
+                room.count(shard, verdict);
+                question.verdict = self.policy.told(verdict);
             }
         };
         self.namespace

@@ -30,6 +30,7 @@ impl Here<'_> {
             };
             match self.engine.seen(namespace, seen.key, &ask, self.now) {
                 Verdict::New => Ok(Reply::Word("NEW")),
+                Verdict::Unsure => Ok(Reply::Word("UNSURE")),
                 Verdict::Dup => Ok(Reply::Word("DUP")),
                 Verdict::Mismatch => Ok(Reply::Word("MISMATCH")),
                 Verdict::Full => Err(full()),
@@ -183,6 +184,7 @@ impl Here<'_> {
 fn letter(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::New => b'N',
+        Verdict::Unsure => b'U',
         Verdict::Dup => b'D',
         Verdict::Mismatch => b'M',
         Verdict::Full => b'E',

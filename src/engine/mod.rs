@@ -37,6 +37,7 @@ mod sweep;
 mod values;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -74,6 +75,9 @@ pub struct EngineConfig {
     pub workers: usize,
     /// Keeps outsiders from steering keys into one shard or slot, or to one digest: random bytes.
     pub secret: Secret,
+    /// The moment from which on no key was lost: that of the start, where what came before it was
+    /// forgotten; 0 if nothing was, which is the default.
+    pub covered_since: Millis,
 }
 
 impl Default for EngineConfig {
@@ -88,6 +92,7 @@ impl Default for EngineConfig {
             namespaces: Vec::new(),
             workers: 1,
             secret: Secret::new([0x6f; crate::store::key::SECRET_BYTES]),
+            covered_since: Millis(0),
         }
     }
 }
@@ -107,6 +112,9 @@ pub struct Engine {
     limits: Limits,
     shards: usize,
     create_namespaces: bool,
+    /// What a namespace that is made has as its own: it may have been there before the start, or
+    /// have been dropped since. Changed by who holds `making`.
+    covered_since: AtomicU64,
     budget: Arc<Budget>,
     metrics: Metrics,
 }
@@ -156,10 +164,12 @@ impl Engine {
             secret: config.secret,
             shards,
             create_namespaces: config.create_namespaces,
+            covered_since: AtomicU64::new(config.covered_since.0),
             budget,
             metrics: Metrics::new(config.workers),
             limits: config.limits,
         };
+        engine.default.set_covered_since(config.covered_since);
         engine.namespaces.insert(DEFAULT_NAMESPACE.into(), default);
         for (name, change) in &config.namespaces {
             let namespace = match engine.find(name) {
@@ -188,6 +198,17 @@ impl Engine {
     /// What is counted about the server around the store.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The moment from which on no key of a namespace that is not there was lost; what one that is
+    /// made now gets as its own.
+    pub fn covered_since(&self) -> Millis {
+        Millis(self.covered_since.load(Ordering::Relaxed))
+    }
+
+    /// Says from when on no key of a namespace that is not there was lost.
+    pub fn set_covered_since(&self, at: Millis) {
+        self.covered_since.store(at.0, Ordering::Relaxed);
     }
 
     /// A new caller's place, in the default namespace.
@@ -220,7 +241,8 @@ impl Engine {
     /// Asks whether a key is there for the first time in its window, and remembers it.
     pub fn seen(&self, namespace: &Namespace, key: &[u8], ask: &Ask<'_>, now: Millis) -> Verdict {
         let kept = namespace.key(&self.secret, key);
-        let verdict = namespace.write(&kept, &namespace.policy(), |shard, room| {
+        let policy = namespace.policy();
+        let verdict = namespace.write(&kept, &policy, |shard, room| {
             shard.seen(&kept, ask, room, now).0
         });
         if verdict == Verdict::Full
@@ -228,7 +250,7 @@ impl Engine {
         {
             return self.seen(&next, key, ask, now);
         }
-        verdict
+        policy.told(verdict)
     }
 
     /// Executes a command on the store.
@@ -287,15 +309,21 @@ impl Engine {
                 format!("there are {max} namespaces, the most there may be"),
             ));
         }
-        Ok(self.put(name, policy, keeps_digests))
+        Ok(self.put(self.new_namespace(name, policy, keeps_digests)))
     }
 
-    /// Lets a new namespace answer for a name.
-    fn put(&self, name: &str, policy: &Policy, keeps_digests: bool) -> Arc<Namespace> {
+    fn new_namespace(&self, name: &str, policy: &Policy, keeps_digests: bool) -> Namespace {
         let budget = Arc::clone(&self.budget);
         let made = Namespace::new(name, self.shards, policy, keeps_digests, budget);
+        made.set_covered_since(self.covered_since());
+        made
+    }
+
+    /// Lets a new namespace answer for its name.
+    fn put(&self, made: Namespace) -> Arc<Namespace> {
         let made = Arc::new(made);
-        self.namespaces.insert(name.into(), Arc::clone(&made));
+        self.namespaces
+            .insert(made.name().into(), Arc::clone(&made));
         made
     }
 
@@ -308,7 +336,7 @@ impl Engine {
         old: &Namespace,
         policy: &Policy,
         keeps_digests: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<Arc<Namespace>, Error> {
         let name = old.name();
         if name == DEFAULT_NAMESPACE {
             return Err(Error::args(
@@ -320,9 +348,11 @@ impl Engine {
                 "namespace '{name}' has keys, whose form cannot change; NS PURGE {name} first"
             )));
         }
-        self.put(name, policy, keeps_digests);
+        let made = self.new_namespace(name, policy, keeps_digests);
+        made.reach_as(old);
+        let made = self.put(made);
         old.mark_dropped();
-        Ok(())
+        Ok(made)
     }
 
     /// Who answers for a namespace that was closed; `None` if it was not.

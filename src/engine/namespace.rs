@@ -3,6 +3,10 @@
 //! A key's hash chooses its shard; one lock is taken per key, and nothing waits while it is
 //! held. What a change does to the memory and key counts is published before the lock is
 //! released.
+//!
+//! It also knows how far its memory reaches: from which moment on nothing was lost, and until when
+//! something may be missing that was evicted. What is lost is published under the lock under which
+//! it goes, and read under the lock under which a key is not found.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -29,6 +33,8 @@ pub struct Policy {
     pub keys_max: u64,
     /// Whether keys are evicted when there is no room, soonest to expire first.
     pub evict: bool,
+    /// Whether [`Verdict::Unsure`] is told; if not, it is [`Verdict::New`], and counted.
+    pub reports_unsure: bool,
 }
 
 impl Policy {
@@ -40,7 +46,17 @@ impl Policy {
             mode: WindowMode::Fixed,
             keys_max: 0,
             evict: false,
+            reports_unsure: false,
         }
+    }
+
+    /// A shard's verdict as this namespace tells it.
+    #[inline]
+    pub(super) fn told(&self, verdict: Verdict) -> Verdict {
+        if verdict == Verdict::Unsure && !self.reports_unsure {
+            return Verdict::New;
+        }
+        verdict
     }
 
     /// The policy with some of it changed, if that fits together.
@@ -51,6 +67,7 @@ impl Policy {
         self.mode = change.mode.unwrap_or(self.mode);
         self.keys_max = change.keys_max.unwrap_or(self.keys_max);
         self.evict = change.evict.unwrap_or(self.evict);
+        self.reports_unsure = change.reports_unsure.unwrap_or(self.reports_unsure);
         if self.ttl_ms > self.ttl_max_ms {
             let (ttl, max) = (DurationWord(self.ttl_ms), DurationWord(self.ttl_max_ms));
             return Err(Error::range(format!(
@@ -81,6 +98,7 @@ struct SharedPolicy {
     slides: AtomicBool,
     keys_max: AtomicU64,
     evict: AtomicBool,
+    reports_unsure: AtomicBool,
 }
 
 impl SharedPolicy {
@@ -91,6 +109,7 @@ impl SharedPolicy {
             slides: AtomicBool::new(false),
             keys_max: AtomicU64::new(0),
             evict: AtomicBool::new(false),
+            reports_unsure: AtomicBool::new(false),
         };
         shared.store(policy);
         shared
@@ -107,6 +126,7 @@ impl SharedPolicy {
             },
             keys_max: self.keys_max.load(Ordering::Relaxed),
             evict: self.evict.load(Ordering::Relaxed),
+            reports_unsure: self.reports_unsure.load(Ordering::Relaxed),
         }
     }
 
@@ -117,6 +137,31 @@ impl SharedPolicy {
             .store(policy.mode == WindowMode::Slide, Ordering::Relaxed);
         self.keys_max.store(policy.keys_max, Ordering::Relaxed);
         self.evict.store(policy.evict, Ordering::Relaxed);
+        self.reports_unsure
+            .store(policy.reports_unsure, Ordering::Relaxed);
+    }
+}
+
+/// How far a namespace's memory reaches. Beside the policy, which every request reads: both change
+/// seldom, since of keys that are evicted only one with a later deadline than all before changes it.
+#[derive(Debug)]
+struct Reach {
+    covered_since: AtomicU64,
+    unsure_until: AtomicU64,
+}
+
+impl Reach {
+    #[inline]
+    fn may_have_lost(&self, ttl_ms: u64, now: Millis) -> bool {
+        now.0.saturating_sub(ttl_ms) < self.covered_since.load(Ordering::Relaxed)
+            || now.0 < self.unsure_until.load(Ordering::Relaxed)
+    }
+}
+
+/// Lets a moment be no earlier than this; writes to it only where that changes it.
+fn raise(moment: &AtomicU64, at: Millis) {
+    if moment.load(Ordering::Relaxed) < at.0 {
+        moment.fetch_max(at.0, Ordering::Relaxed);
     }
 }
 
@@ -129,6 +174,7 @@ pub struct Namespace {
     /// each other.
     keeps_digests: bool,
     policy: SharedPolicy,
+    reach: Reach,
     /// Changes of the policy come one at a time.
     policy_change: Mutex<()>,
     keys: CachePadded<AtomicI64>,
@@ -154,6 +200,10 @@ impl Namespace {
                 .collect(),
             keeps_digests,
             policy: SharedPolicy::new(policy),
+            reach: Reach {
+                covered_since: AtomicU64::new(0),
+                unsure_until: AtomicU64::new(0),
+            },
             policy_change: Mutex::new(()),
             keys: CachePadded::new(AtomicI64::new(0)),
             dropped: AtomicBool::new(false),
@@ -193,6 +243,49 @@ impl Namespace {
         let _one_at_a_time = self.policy_change.lock();
         self.policy.store(&self.policy.load().with(change)?);
         Ok(())
+    }
+
+    /// The moment from which on no key was lost; 0 if none ever was.
+    pub fn covered_since(&self) -> Millis {
+        Millis(self.reach.covered_since.load(Ordering::Relaxed))
+    }
+
+    /// Says from when on no key was lost.
+    pub fn set_covered_since(&self, at: Millis) {
+        self.reach.covered_since.store(at.0, Ordering::Relaxed);
+    }
+
+    /// The moment by which the windows of all keys that were evicted have ended; 0 if none was.
+    pub fn unsure_until(&self) -> Millis {
+        Millis(self.reach.unsure_until.load(Ordering::Relaxed))
+    }
+
+    /// Says that a key is missing whose window ends just before `at`.
+    pub fn raise_unsure_until(&self, at: Millis) {
+        raise(&self.reach.unsure_until, at);
+    }
+
+    /// Says that nothing is missing, whatever was lost or evicted.
+    pub fn declare_covered(&self) {
+        self.set_covered_since(Millis(0));
+        self.reach.unsure_until.store(0, Ordering::Relaxed);
+    }
+
+    /// Says that all keys of this moment and before may be lost.
+    pub(super) fn raise_lost_until(&self, now: Millis) {
+        raise(&self.reach.covered_since, now.after(1));
+    }
+
+    /// Reaches as far as one whose place it takes.
+    pub(super) fn reach_as(&self, other: &Self) {
+        self.set_covered_since(other.covered_since());
+        self.raise_unsure_until(other.unsure_until());
+    }
+
+    /// Takes note of an evicted key, under the lock of its shard.
+    fn note_evicted(&self, deadline: Millis) {
+        // It would still be there in the last millisecond of its window.
+        self.raise_unsure_until(deadline.after(1));
     }
 
     /// Keys in memory, those whose window has ended but which were not swept yet included.
@@ -441,10 +534,24 @@ impl Room for NamespaceRoom<'_> {
     fn evict_elsewhere(&self, now: Millis) -> bool {
         (1..self.namespace.shards.len()).any(|further| {
             self.try_lock_other(further).is_some_and(|mut other| {
-                self.namespace
-                    .change(&mut other, |shard| shard.evict_soonest(now))
+                let evicted = self
+                    .namespace
+                    .change(&mut other, |shard| shard.evict_soonest(now));
+                if let Some(deadline) = evicted.filter(|&deadline| now <= deadline) {
+                    self.namespace.note_evicted(deadline);
+                }
+                evicted.is_some()
             })
         })
+    }
+
+    fn evicted(&self, deadline: Millis) {
+        self.namespace.note_evicted(deadline);
+    }
+
+    #[inline]
+    fn may_have_lost(&self, ttl_ms: u64, now: Millis) -> bool {
+        self.namespace.reach.may_have_lost(ttl_ms, now)
     }
 }
 

@@ -24,6 +24,11 @@ pub(super) fn namespace(namespace: &Namespace) -> Rows {
     } else {
         "EXACT"
     };
+    let unsure = if policy.reports_unsure {
+        "REPORT"
+    } else {
+        "NEW"
+    };
     let mut rows: Rows = vec![
         ("name".into(), namespace.name().to_owned()),
         ("ttl".into(), DurationWord(policy.ttl_ms).to_string()),
@@ -32,6 +37,15 @@ pub(super) fn namespace(namespace: &Namespace) -> Rows {
         ("maxkeys".into(), policy.keys_max.to_string()),
         ("full".into(), full.to_owned()),
         ("key_form".into(), key_form.to_owned()),
+        ("unsure_policy".into(), unsure.to_owned()),
+        (
+            "covered_since_ms".into(),
+            namespace.covered_since().0.to_string(),
+        ),
+        (
+            "unsure_until_ms".into(),
+            namespace.unsure_until().0.to_string(),
+        ),
         ("keys".into(), namespace.keys().to_string()),
         ("bytes".into(), namespace.bytes().to_string()),
     ];

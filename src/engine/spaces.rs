@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Answer, DEFAULT_NAMESPACE, Engine, Here, Namespace, Policy, Session};
 use crate::command::{BfInsert, Code, Command, Error, PolicyChange, Reply, Words};
 use crate::store::{Ask, Verdict};
+use crate::time::Millis;
 
 /// A namespace's name as text; the command model lets only ASCII through.
 pub(super) fn name(bytes: &[u8]) -> &str {
@@ -26,7 +27,8 @@ impl Here<'_> {
             Command::NsSet {
                 name: asked,
                 ref change,
-            } => self.ns_set(name(asked), change),
+                covered,
+            } => self.ns_set(name(asked), change, covered),
             Command::NsPurge { name: asked } => Ok(self.purge(&*self.known(asked)?)),
             Command::NsDrop { name: asked } => self.ns_drop(name(asked)),
             Command::FlushAll => Ok(self.purge_all()),
@@ -67,7 +69,7 @@ impl Here<'_> {
     }
 
     pub(super) fn purge<'s>(&self, namespace: &Namespace) -> Reply<'s> {
-        self.engine.discard(namespace);
+        self.engine.discard(namespace, self.now);
         Reply::OK
     }
 
@@ -99,25 +101,30 @@ impl Here<'_> {
         Reply::Rows(rows)
     }
 
-    fn ns_set<'s>(&self, name: &str, change: &PolicyChange) -> Answer<'s> {
+    fn ns_set<'s>(&self, name: &str, change: &PolicyChange, covered: bool) -> Answer<'s> {
         let engine = self.engine;
         // Or a change might go to a namespace that another is just taking the place of.
         let _one_at_a_time = engine.making.lock();
-        let Some(found) = engine.find(name) else {
-            // What cannot hold is refused before a namespace is made for it.
-            let policy = Policy::default_of(&engine.limits).with(change)?;
-            if !engine.create_namespaces {
-                return Err(engine.no_such(name));
+        let set = match (engine.find(name), change.keeps_digests) {
+            (None, keeps_digests) => {
+                // What cannot hold is refused before a namespace is made for it.
+                let policy = Policy::default_of(&engine.limits).with(change)?;
+                if !engine.create_namespaces {
+                    return Err(engine.no_such(name));
+                }
+                engine.add(name, &policy, keeps_digests.unwrap_or(false))?
             }
-            engine.add(name, &policy, change.keeps_digests.unwrap_or(false))?;
-            return Ok(Reply::OK);
-        };
-        match change.keeps_digests {
-            Some(keeps_digests) if keeps_digests != found.keeps_digests() => {
+            (Some(found), Some(keeps_digests)) if keeps_digests != found.keeps_digests() => {
                 let policy = found.policy().with(change)?;
-                engine.change_form(&found, &policy, keeps_digests)?;
+                engine.change_form(&found, &policy, keeps_digests)?
             }
-            _ => found.change_policy(change)?,
+            (Some(found), _) => {
+                found.change_policy(change)?;
+                found
+            }
+        };
+        if covered {
+            set.declare_covered();
         }
         Ok(Reply::OK)
     }
@@ -134,15 +141,18 @@ impl Here<'_> {
             .engine
             .find(name)
             .ok_or_else(|| self.engine.no_such(name))?;
+        // One that is made anew must not pretend to know.
+        let engine = self.engine;
+        engine.set_covered_since(engine.covered_since().max(self.now.after(1)));
         dropped.mark_dropped();
-        self.engine.namespaces.remove(name);
-        self.engine.discard(&dropped);
+        engine.namespaces.remove(name);
+        engine.discard(&dropped, self.now);
         Ok(Reply::OK)
     }
 
     fn purge_all<'s>(&self) -> Reply<'s> {
         for namespace in self.engine.all_namespaces() {
-            self.engine.discard(&namespace);
+            self.engine.discard(&namespace, self.now);
         }
         Reply::OK
     }
@@ -163,7 +173,7 @@ impl Here<'_> {
             ..Ask::default()
         };
         match self.engine.seen(filter, item, &ask, self.now) {
-            Verdict::New => Ok(Reply::Flag(true)),
+            Verdict::New | Verdict::Unsure => Ok(Reply::Flag(true)),
             Verdict::Dup | Verdict::Mismatch => Ok(Reply::Flag(false)),
             Verdict::Full => Err(super::namespace::full()),
         }
@@ -178,7 +188,7 @@ impl Here<'_> {
                     keys_max: insert.keys_max,
                     ..PolicyChange::default()
                 };
-                self.ns_set(asked, &change)?;
+                self.ns_set(asked, &change, false)?;
                 self.engine.open(asked)?
             }
             None => return Err(bf_not_found()),
@@ -213,13 +223,15 @@ impl Here<'_> {
             keys_max,
             ..PolicyChange::default()
         };
-        self.ns_set(asked, &change)
+        self.ns_set(asked, &change, false)
     }
 }
 
 impl Engine {
     /// Empties a namespace; the memory is given back by the next sweep.
-    fn discard(&self, namespace: &Namespace) {
+    fn discard(&self, namespace: &Namespace, now: Millis) {
+        // First, so that nobody misses a key before it is said that keys are missing.
+        namespace.raise_lost_until(now);
         let taken = namespace.clear();
         self.garbage.lock().extend(taken);
     }

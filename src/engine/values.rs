@@ -65,7 +65,7 @@ impl Here<'_> {
                     return (outcome, before);
                 }
                 let outcome = match shard.seen(&key, &ask, room, self.now).0 {
-                    Verdict::New => Outcome::Stored,
+                    Verdict::New | Verdict::Unsure => Outcome::Stored,
                     Verdict::Dup | Verdict::Mismatch => Outcome::ConditionFailed,
                     Verdict::Full => Outcome::Full,
                 };

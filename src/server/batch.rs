@@ -160,7 +160,7 @@ type Encoded = ([u8; ANSWER_BYTES], u8);
 /// Bytes of the longest answer that is kept: `+NEW` in RESP.
 const ANSWER_BYTES: usize = 8;
 const FORMS: usize = 3;
-const VERDICTS: usize = 4;
+const VERDICTS: usize = 5;
 
 impl Said {
     #[inline]
@@ -219,10 +219,12 @@ fn reply(form: Form, verdict: Verdict) -> Reply<'static> {
     match (form, verdict) {
         (_, Verdict::Full) => full().into(),
         (Form::Word, Verdict::New) => Reply::Word("NEW"),
+        (Form::Word, Verdict::Unsure) => Reply::Word("UNSURE"),
         (Form::Word, Verdict::Dup) => Reply::Word("DUP"),
         (Form::Word, Verdict::Mismatch) => Reply::Word("MISMATCH"),
-        (Form::OkOrNil, Verdict::New) => Reply::OK,
+        (Form::OkOrNil, Verdict::New | Verdict::Unsure) => Reply::OK,
         (Form::OkOrNil, _) => Reply::Nil,
-        (Form::Number, verdict) => Reply::Number(i64::from(verdict == Verdict::New)),
+        (Form::Number, Verdict::New | Verdict::Unsure) => Reply::Number(1),
+        (Form::Number, _) => Reply::Number(0),
     }
 }

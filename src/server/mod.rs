@@ -123,16 +123,14 @@ impl Server {
             .collect::<io::Result<Vec<_>>>()?;
         let tcp_port = addresses.iter().find_map(port_of).unwrap_or(0);
         let workers = config.workers.max(1);
+        let clock = Clock::start();
         let engine = Engine::new(EngineConfig {
             workers,
+            // What an earlier run of it remembered is gone.
+            covered_since: clock.read().now,
             ..config.engine
         });
-        let shared = Arc::new(Shared::new(
-            engine,
-            Clock::start(),
-            config.settings,
-            tcp_port,
-        ));
+        let shared = Arc::new(Shared::new(engine, clock, config.settings, tcp_port));
         Ok(Self {
             listeners,
             addresses,

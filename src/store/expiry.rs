@@ -158,28 +158,28 @@ impl Table {
     }
 
     /// Drops a stashed key: of the next few the one that ends first, that being all that is known of them.
-    fn evict_stashed(&mut self, now: Millis) -> Option<bool> {
+    fn evict_stashed(&mut self) -> Option<Millis> {
         if self.stash_in_turn().is_empty() {
             self.stash_cursor = None;
         }
         let looked = self.stash_in_turn().into_iter();
         let first = looked.min_by_key(|(_, stashed)| stashed.deadline);
-        let (key, is_live) = first.map(|(key, stashed)| (key.clone(), now <= stashed.deadline))?;
+        let (key, deadline) = first.map(|(key, stashed)| (key.clone(), stashed.deadline))?;
         self.unstash(&key);
         self.tidy(None);
-        Some(is_live)
+        Some(deadline)
     }
 
     /// Drops a key that is among the soonest to end, but not the spared one; `None` if there is none
-    /// in its block, else whether it was live.
-    pub(super) fn evict_soonest(&mut self, spared: Option<Slot>, now: Millis) -> Option<bool> {
+    /// in its block, else its deadline, which may have passed.
+    pub(super) fn evict_soonest(&mut self, spared: Option<Slot>, now: Millis) -> Option<Millis> {
         for look in 1.. {
             let Some(number) = self.soonest_segment() else {
-                return self.evict_stashed(now);
+                return self.evict_stashed();
             };
             let (block, due) = self.segments.get(number).earliest();
             let Some((slot, end, next)) = self.first_to_end(number, block, spared) else {
-                return self.evict_elsewhere(number, block, now);
+                return self.evict_elsewhere(number, block);
             };
             // Where a key is spared, the block's earliest end may be that key's.
             if spared.is_none() {
@@ -192,13 +192,13 @@ impl Table {
                 }
                 self.segments.get_mut(number).set_due(block, next);
             }
-            return Some(self.evict(slot, now));
+            return Some(self.evict(slot));
         }
         None
     }
 
     /// Drops a key outside of a block in which the only key is spared: of the next block that has any.
-    fn evict_elsewhere(&mut self, number: u32, block: usize, now: Millis) -> Option<bool> {
+    fn evict_elsewhere(&mut self, number: u32, block: usize) -> Option<Millis> {
         let numbers = (number..self.segment_count).chain(0..number);
         let numbers = numbers.take(SEGMENT_LOOKS_MAX);
         let segments = numbers.map(|number| (number, self.segments.get(number)));
@@ -207,11 +207,11 @@ impl Table {
             blocks.map(move |at| (n, at)).collect::<Vec<_>>()
         });
         let Some((number, block)) = blocks.find(|&at| at != (number, block)) else {
-            return self.evict_stashed(now);
+            return self.evict_stashed();
         };
         let (slot, _, next) = self.first_to_end(number, block, None)?;
         self.segments.get_mut(number).set_due(block, next);
-        Some(self.evict(slot, now))
+        Some(self.evict(slot))
     }
 
     /// The segment with the earliest end, as far as that is known; `None` if no segment has keys.
@@ -242,7 +242,7 @@ impl Table {
     }
 
     /// Drops the key that ends first in the block where keys of this hash are; `None` if there is none.
-    pub(super) fn evict_beside(&mut self, hash: u64, now: Millis) -> Option<bool> {
+    pub(super) fn evict_beside(&mut self, hash: u64) -> Option<Millis> {
         let number = self.segment_of(hash)?;
         let segment = self.segments.get(number);
         if segment.used() == 0 {
@@ -251,11 +251,11 @@ impl Table {
         let block = segment.block_of(hash);
         let (slot, _, next) = self.first_to_end(number, block, None)?;
         self.segments.get_mut(number).set_due(block, next);
-        Some(self.evict(slot, now))
+        Some(self.evict(slot))
     }
 
     /// Drops the key that ends first of those in the two buckets of this hash; `None` if there is none.
-    pub(super) fn evict_in_the_way(&mut self, hash: u64, now: Millis) -> Option<bool> {
+    pub(super) fn evict_in_the_way(&mut self, hash: u64) -> Option<Millis> {
         let number = self.segment_of(hash)?;
         let segment = self.segments.get(number);
         if segment.used() == 0 {
@@ -266,7 +266,7 @@ impl Table {
         let candidates = block::candidates(hash, buckets.len()).into_iter();
         let numbers = candidates.flat_map(|bucket| bucket * SLOTS..(bucket + 1) * SLOTS);
         let (slot, ..) = self.first_of(number, block, numbers)?;
-        Some(self.evict(slot, now))
+        Some(self.evict(slot))
     }
 
     /// The key of a block that ends first, when it does, and when the one after it does.
@@ -316,14 +316,14 @@ impl Table {
         })
     }
 
-    fn evict(&mut self, slot: Slot, now: Millis) -> bool {
+    fn evict(&mut self, slot: Slot) -> Millis {
         let buckets = self.segments.get(slot.segment).block(slot.block.into());
         let entry = buckets[slot.place.bucket()].entry(slot.place.slot());
-        let is_live = now <= self.deadline_of(entry);
+        let deadline = self.deadline_of(entry);
         if let Some(secret) = &self.secret {
             let hash = block::hash_of(entry.packed, secret);
             self.take_out(slot, hash, entry.packed);
         }
-        is_live
+        deadline
     }
 }

@@ -57,6 +57,9 @@ impl Ask<'_> {
 pub enum Verdict {
     /// The first time; the key is remembered now.
     New,
+    /// Not there, and remembered now; but it may have been seen in its window: the memory does not
+    /// reach back that far, or the event is older than its window.
+    Unsure,
     /// Seen before, and its window has not ended.
     Dup,
     /// Seen before with another fingerprint; nothing was changed.
@@ -93,7 +96,8 @@ pub enum Change<'a> {
     },
 }
 
-/// Whether a shard may grow; its owner knows the bounds that many shards share.
+/// Whether a shard may grow, and how far its memory reaches; its owner knows the bounds that many
+/// shards share, and what became of their keys.
 pub trait Room {
     /// Whether growing by so many keys and bytes (less what was evicted for it) is allowed.
     fn admits(&self, keys: isize, bytes: isize) -> bool;
@@ -106,6 +110,14 @@ pub trait Room {
 
     /// Evicts a key of another shard, where this one has none left to give; false if that cannot be done.
     fn evict_elsewhere(&self, _now: Millis) -> bool {
+        false
+    }
+
+    /// Takes note that a live key with this deadline was evicted.
+    fn evicted(&self, _deadline: Millis) {}
+
+    /// Whether a key that was seen in the last `ttl_ms` may be missing: lost or evicted.
+    fn may_have_lost(&self, _ttl_ms: u64, _now: Millis) -> bool {
         false
     }
 }
@@ -127,13 +139,13 @@ impl Room for Unbounded {
 /// What became of the keys of a shard since it was made; survives [`super::Shard::clear`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Answers [`Verdict::New`].
+    /// Answers [`Verdict::New`] and [`Verdict::Unsure`]: keys remembered.
     pub new: u64,
     /// Answers [`Verdict::Dup`].
     pub dup: u64,
     /// Answers [`Verdict::Mismatch`].
     pub mismatch: u64,
-    /// New answers that could not be certain: the event was older than its window.
+    /// Of those, answers [`Verdict::Unsure`].
     pub unsure: u64,
     /// Keys whose window ended.
     pub expired: u64,

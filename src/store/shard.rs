@@ -120,13 +120,13 @@ impl Shard {
             value: ask.value,
         };
         let extra = extra(ask.fingerprint, ask.value);
+        // Before anything is evicted for it: what goes then is another key.
+        let is_unsure = is_unsure(ask, room, now);
         if !self.put(found, key, deadline, extra, room, now) {
             self.counters.full += 1;
             return (Verdict::Full, None);
         }
-        self.counters.new += 1;
-        self.counters.unsure += u64::from(ask.is_too_old(now));
-        (Verdict::New, Some(change))
+        (self.count_new(is_unsure), Some(change))
     }
 
     /// The usual case: a key without other content, which is there or for which there is a slot.
@@ -151,15 +151,13 @@ impl Shard {
                 if !room.admits(1, 0) || !self.table.insert_plain(key, slot, deadline, now) {
                     return None;
                 }
-                self.counters.new += 1;
-                self.counters.unsure += u64::from(ask.is_too_old(now));
                 let change = Change::Put {
                     key: *key,
                     deadline,
                     fingerprint: None,
                     value: None,
                 };
-                Some((Verdict::New, Some(change)))
+                Some((self.count_new(is_unsure(ask, room, now)), Some(change)))
             }
             Glance::Unclear => None,
         }
@@ -310,10 +308,12 @@ impl Shard {
         self.table.scan(cursor, slots_max, now, visit)
     }
 
-    /// Drops a key that is among the soonest to expire; false if there is none.
-    pub fn evict_soonest(&mut self, now: Millis) -> bool {
-        let evicted = self.table.evict_soonest(None, now);
-        self.count_evicted(evicted)
+    /// Drops a key that is among the soonest to expire; `None` if there is none, else its deadline,
+    /// which may have passed.
+    pub fn evict_soonest(&mut self, now: Millis) -> Option<Millis> {
+        let evicted = self.table.evict_soonest(None, now)?;
+        self.count_evicted(evicted, now);
+        Some(evicted)
     }
 
     /// Takes all keys out, for the caller to drop where it hurts nobody; the counters stay.
@@ -437,8 +437,8 @@ impl Shard {
         now: Millis,
     ) -> bool {
         let evicted = match space {
-            Some(Space::Grows(_)) if evictions == 1 => self.table.evict_beside(key.hash, now),
-            Some(Space::Grows(_) | Space::Stash) => self.table.evict_in_the_way(key.hash, now),
+            Some(Space::Grows(_)) if evictions == 1 => self.table.evict_beside(key.hash),
+            Some(Space::Grows(_) | Space::Stash) => self.table.evict_in_the_way(key.hash),
             Some(Space::Vacant(_)) | None => {
                 // A key that is to be replaced is nobody's victim.
                 let spared = self.table.find(key).and_then(|found| found.slot());
@@ -450,22 +450,47 @@ impl Shard {
             (None, Some(Space::Grows(_) | Space::Stash)) => self.table.evict_soonest(None, now),
             _ => evicted,
         };
-        self.count_evicted(evicted) || room.evict_elsewhere(now)
+        let Some(deadline) = evicted else {
+            return room.evict_elsewhere(now);
+        };
+        if self.count_evicted(deadline, now) {
+            room.evicted(deadline);
+        }
+        true
     }
 
-    fn count_evicted(&mut self, evicted: Option<bool>) -> bool {
-        match evicted {
-            Some(true) => self.counters.evicted += 1,
-            // It had lapsed, and had not been given back yet.
-            Some(false) => self.counters.expired += 1,
-            None => {}
+    /// Counts a key that was dropped; returns whether it was live.
+    fn count_evicted(&mut self, deadline: Millis, now: Millis) -> bool {
+        let was_live = now <= deadline;
+        if was_live {
+            self.counters.evicted += 1;
+        } else {
+            // It had not been given back yet.
+            self.counters.expired += 1;
         }
-        evicted.is_some()
+        was_live
+    }
+
+    /// Counts a key that was stored as new.
+    #[inline]
+    fn count_new(&mut self, is_unsure: bool) -> Verdict {
+        self.counters.new += 1;
+        if is_unsure {
+            self.counters.unsure += 1;
+            return Verdict::Unsure;
+        }
+        Verdict::New
     }
 
     fn count_lapsed(&mut self) {
         self.counters.expired += std::mem::take(&mut self.table.lapsed);
     }
+}
+
+/// Whether a key that is not there may have been seen in its window all the same.
+#[inline]
+fn is_unsure(ask: &Ask<'_>, room: &impl Room, now: Millis) -> bool {
+    ask.is_too_old(now) || room.may_have_lost(ask.ttl_ms, now)
 }
 
 fn extra(fingerprint: Option<Fingerprint>, value: Option<&[u8]>) -> Extra {

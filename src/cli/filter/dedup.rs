@@ -95,6 +95,7 @@ impl Embedded {
             let (verdict, _) = self.shard.seen(&key, &ask, &mut Unbounded, now);
             verdicts.push(match verdict {
                 store::Verdict::New => Verdict::New,
+                store::Verdict::Unsure => Verdict::Unsure,
                 store::Verdict::Dup | store::Verdict::Mismatch => Verdict::Seen,
                 store::Verdict::Full => Verdict::NotStored,
             });

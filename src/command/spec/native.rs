@@ -40,7 +40,7 @@ const fn verb(
 
 pub(super) static ROWS: &[Spec] = &[
     Spec {
-        replies: "NEW, DUP, MISMATCH",
+        replies: "NEW, DUP, MISMATCH, UNSURE",
         summary: "Asks whether the key is there for the first time within its window, and remembers it.",
         example: ("SEEN order-17 60s", "NEW"),
         build: build::seen,
@@ -54,7 +54,7 @@ pub(super) static ROWS: &[Spec] = &[
         )
     },
     Spec {
-        replies: "one letter per key: N new, D seen, E not stored",
+        replies: "one letter per key: N new, D seen, U unsure, E not stored",
         summary: "Asks for many keys in one request; a repeat within it is D.",
         example: ("MSEEN 60s a b b", "NND"),
         build: build::mseen,
@@ -116,9 +116,9 @@ pub(super) static ROWS: &[Spec] = &[
         build: build::namespace,
         ..verb(
             "NS",
-            "LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] [KEYS EXACT|DIGEST] | PURGE name | DROP name",
+            "LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] [KEYS EXACT|DIGEST] [UNSURE NEW|REPORT] [COVERED] | PURGE name | DROP name",
             1,
-            14,
+            17,
             Effect::Admin,
             NO_KEY,
         )

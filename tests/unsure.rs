@@ -8,7 +8,10 @@
 mod cases;
 
 use std::collections::HashMap;
+use std::hint;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use onced::command::{PolicyChange, lookup_line, lookup_resp};
 use onced::engine::{BATCH_MAX, Engine, EngineConfig, Namespace, Question, Session};
@@ -185,6 +188,29 @@ fn what_was_evicted_is_missing_until_its_window_has_ended() {
 }
 
 #[test]
+fn what_is_evicted_from_another_shard_is_missing_as_well() {
+    let change = PolicyChange {
+        keys_max: Some(1),
+        evict: Some(true),
+        ..PolicyChange::default()
+    };
+    let engine = Engine::new(EngineConfig {
+        shards: 64,
+        namespaces: vec![("space".to_owned(), change)],
+        ..EngineConfig::default()
+    });
+    let space = engine.find("space").unwrap();
+    for n in 0..100_u64 {
+        let verdict = engine.seen(&space, &n.to_le_bytes(), &ask(TTL_MS + n), START);
+        assert_eq!(verdict, Verdict::New);
+        // Each displaces the one before, which nearly always is in another shard.
+        assert_eq!(space.counters().evicted, n);
+        let until = n.checked_sub(1).map(|last| START.after(TTL_MS + last + 1));
+        assert_eq!(space.unsure_until(), until.unwrap_or_default());
+    }
+}
+
+#[test]
 fn an_end_of_time_does_not_overflow() {
     let (engine, space) = engine(Millis(0));
     space.raise_unsure_until(Millis(u64::MAX));
@@ -260,6 +286,82 @@ fn a_change_of_form_keeps_what_is_known_of_the_memory() {
     assert!(next.keeps_digests() && !space.keeps_digests());
     assert_eq!(next.covered_since(), space.covered_since());
     assert_eq!(next.unsure_until(), space.unsure_until());
+}
+
+/// Two threads meet at the same moment, as near as they can.
+#[derive(Default)]
+struct Start(AtomicUsize);
+
+impl Start {
+    fn meet(&self, round: usize) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        let mut looks = 0_u32;
+        while self.0.load(Ordering::Acquire) < 2 * (round + 1) {
+            looks += 1;
+            if looks.is_multiple_of(1_000) {
+                // Where they share a core.
+                thread::yield_now();
+            }
+            hint::spin_loop();
+        }
+    }
+}
+
+/// One thread asks about a key that is there while another makes it go: it is a duplicate or unsure,
+/// never new for sure.
+fn never_sure_while_it_goes(loses: impl Fn(&Engine, &Namespace) + Sync + Send) {
+    const ROUNDS: usize = 20_000;
+    let change = PolicyChange {
+        reports_unsure: Some(true),
+        keys_max: Some(1),
+        evict: Some(true),
+        ..PolicyChange::default()
+    };
+    let (engine, space) = engine_of(Millis(0), change);
+    let (start, end) = (Start::default(), Start::default());
+    // Looked at when both are done, since who stops halfway would leave the other waiting.
+    let mut verdicts = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                start.meet(round);
+                loses(&engine, &space);
+                end.meet(round);
+            }
+        });
+        for round in 0..ROUNDS {
+            // Whatever the round before left goes for it.
+            engine.seen(&space, b"key", &ask(TTL_MS), START);
+            space.declare_covered();
+            start.meet(round);
+            // A little later each time, so that they meet everywhere.
+            for _ in 0..round % 256 {
+                hint::spin_loop();
+            }
+            verdicts.push(engine.seen(&space, b"key", &ask(TTL_MS), START));
+            end.meet(round);
+        }
+    });
+    for (round, &verdict) in verdicts.iter().enumerate() {
+        let is_honest = matches!(verdict, Verdict::Dup | Verdict::Unsure);
+        assert!(is_honest, "{verdict:?} in round {round}");
+    }
+}
+
+#[test]
+fn a_key_that_is_evicted_meanwhile_is_not_new_for_sure() {
+    never_sure_while_it_goes(|engine, space| {
+        let verdict = engine.seen(space, b"another", &ask(TTL_MS), START);
+        assert!(verdict == Verdict::New || verdict == Verdict::Unsure);
+    });
+}
+
+#[test]
+fn a_key_that_is_purged_meanwhile_is_not_new_for_sure() {
+    never_sure_while_it_goes(|engine, _| {
+        let mut session = engine.session();
+        execute(engine, &mut session, "NS PURGE space", START);
+    });
 }
 
 proptest! {

@@ -62,6 +62,7 @@ pub mod config;
 mod eight;
 pub mod engine;
 pub mod limits;
+pub mod log;
 pub mod metrics;
 pub mod server;
 pub mod store;

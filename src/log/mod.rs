@@ -1,0 +1,2 @@
+//! The append-only log.
+pub mod storage;

@@ -1,0 +1,91 @@
+//! What the log asks of a disk: a directory of files, and nothing that a test could not play.
+//!
+//! Real files are in `disk`; the tests run the same log over a disk that tears, drops, reorders and
+//! fails. Names are plain file names within the one directory; nothing here has paths.
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+/// A directory that holds a log.
+pub trait Storage: Send + Sync + Debug {
+    /// The names of all that is in it, in any order.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Opens a file that is there, to read and write it.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+
+    /// Makes an empty file; an error of kind `AlreadyExists` if the name is taken.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
+
+    /// Gives a file another name; a file that has it already is replaced, in one step.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Takes a file's name away; who has it open may go on reading it.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Returns once all names made, changed and removed so far are durable.
+    fn sync_names(&self) -> io::Result<()>;
+}
+
+/// An open file. Offsets and lengths are in bytes.
+pub trait File: Send + Sync + Debug {
+    /// Reads some of what is at `offset`; 0 at the end of the file. May read less than asked, or be
+    /// interrupted.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes some of `bytes` at `offset`. May write less than asked, or be interrupted.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Makes the file `len` bytes long, zeros where nothing was written, and sets space for all of them
+    /// aside: writing there does not fail for lack of it. With `zeroed`, zeros are written too, and
+    /// durable, which makes every later sync of what is written over them cheaper.
+    fn reserve(&self, len: u64, zeroed: bool) -> io::Result<()>;
+
+    /// Cuts the file off.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+
+    /// Returns once all bytes written so far, and the file's length, are durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Its length.
+    fn size(&self) -> io::Result<u64>;
+}
+
+/// Whether there was no space: the one failure that passes by itself.
+pub fn is_lack_of_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// Writes all of `bytes`, in as many calls as that takes.
+pub fn write_all_at(file: &dyn File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reads until `into` is full or the file ends; returns how many bytes that were.
+pub fn read_full_at(file: &dyn File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < into.len() {
+        match file.read_at(&mut into[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

@@ -42,6 +42,22 @@ pub const SLICE_MS: u64 = 2;
 pub const EXEC_MS_MAX: u64 = 1_000;
 /// How long a draining server waits for its connections, in milliseconds.
 pub const DRAIN_MS: u64 = 10_000;
+/// Bytes of a frame's payload in the log: the changes of one request to one shard.
+pub const LOG_PAYLOAD_BYTES_MAX: usize = (1 << 24) - 1;
+/// Bytes of a segment of the log unless set otherwise.
+pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
+/// Bytes of a segment where the disk has no more.
+pub const LOG_SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Bytes of changes that wait to be written, above which no more requests are executed.
+pub const LOG_PENDING_BYTES_MAX: usize = 64 << 20;
+/// How often the log is synced under `--fsync everysec`, in milliseconds.
+pub const LOG_SYNC_EVERY_MS: u64 = 1_000;
+/// How long a sync may take under `--fsync everysec` before writers wait for it, in milliseconds.
+pub const LOG_SYNC_LATE_MS: u64 = 2_000;
+/// How often space is looked for again after the disk was full, in milliseconds.
+pub const LOG_RETRY_MS: u64 = 100;
+/// Bytes of a log that may be dead, beside as many as are live, before it is compacted.
+pub const LOG_DEAD_BYTES_MAX: u64 = 64 << 20;
 /// Connections over the limit that are told so, at a time; further ones are closed without a word.
 pub const REFUSALS_MAX: usize = 64;
 

@@ -138,6 +138,78 @@ pub struct Key<'a> {
     pub(super) secret: &'a Secret,
 }
 
+/// A key as a log keeps it: without anything that depends on a run's secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoggedKey<'a> {
+    /// A key that fits 16 bytes.
+    Packed {
+        /// How they are to be read: the number of a [`Kind`], below [`PACKED_FORMS`].
+        form: u8,
+        /// Those bytes.
+        id: [u8; 16],
+    },
+    /// Any other key as it was sent.
+    Bytes(&'a [u8]),
+}
+
+/// Forms of keys that fit 16 bytes.
+pub const PACKED_FORMS: u8 = 6;
+
+impl<'a> LoggedKey<'a> {
+    /// A packed key as it was read; `None` if no key looks like that.
+    #[inline]
+    pub fn packed(form: u8, id: [u8; 16]) -> Option<Self> {
+        (form < PACKED_FORMS && (form != Kind::Short as u8 || is_short(&id)))
+            .then_some(Self::Packed { form, id })
+    }
+
+    /// Appends the key's bytes as they were sent.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Packed { form, id } => {
+                let is_known = Packed::new(id, Kind::of(form.into())).write_to(out);
+                debug_assert!(is_known, "forms below PACKED_FORMS hold the whole key");
+            }
+            Self::Bytes(bytes) => out.extend_from_slice(bytes),
+        }
+    }
+
+    /// What remains of the key without its bytes, where long keys are digests if `digests` says so.
+    #[inline]
+    pub fn hashed(&self, secret: &Secret, digests: bool) -> Hashed {
+        match *self {
+            Self::Packed { form, id } => {
+                let packed = Packed::new(id, Kind::of(form.into()));
+                Hashed {
+                    hash: secret.hash(packed.id),
+                    packed,
+                }
+            }
+            Self::Bytes(bytes) => secret.hashed(bytes, digests),
+        }
+    }
+
+    /// The bytes that a [`Hashed`] of this key needs to be a [`Key`] again, beside itself.
+    #[inline]
+    pub fn long_bytes(&self) -> &'a [u8] {
+        match *self {
+            Self::Packed { .. } => &[],
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// Whether 16 bytes can be a [`Kind::Short`].
+fn is_short(id: &[u8; 16]) -> bool {
+    let (form, len) = (id[SHORT_AT] & 0xf0, usize::from(id[SHORT_AT] & 0x0f));
+    let used = match form {
+        SHORT_RAW | SHORT_HEX => len,
+        SHORT_DECIMAL if len == 0 => size_of::<u64>(),
+        _ => return false,
+    };
+    id[used..SHORT_AT].iter().all(|&byte| byte == 0)
+}
+
 /// The lowest hash bit that chooses a shard; those below choose a bucket, those above a segment.
 const SHARD_SHIFT: u32 = 16;
 
@@ -151,6 +223,18 @@ impl<'a> Key<'a> {
     #[inline]
     pub fn shard_bits(&self) -> u32 {
         self.hashed().shard_bits()
+    }
+
+    /// The key as a log keeps it.
+    #[inline]
+    pub fn logged(&self) -> LoggedKey<'a> {
+        match self.packed.kind {
+            Kind::Digest | Kind::Aside => LoggedKey::Bytes(self.bytes),
+            kind => LoggedKey::Packed {
+                form: kind as u8,
+                id: self.packed.bytes(),
+            },
+        }
     }
 
     /// What remains of the key without its bytes.
@@ -197,7 +281,8 @@ impl Hashed {
 /// A key within 16 bytes, as two numbers: compared as such.
 pub(super) type Id = [u64; 2];
 
-/// How 16 bytes are to be read back. The number of a kind is stored nowhere but in memory.
+/// How 16 bytes are to be read back. The numbers below [`PACKED_FORMS`], and what they mean, are part of
+/// the log's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {

@@ -1,0 +1,364 @@
+//! Real files: a data directory, and the lock that keeps a second server out of it.
+//!
+//! A data directory is told by its file `onced.lock`, which says so in one line and is locked while a
+//! server runs. A directory that holds anything else than that file and a log is not touched.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
+use thiserror::Error;
+
+use super::storage::{File, Storage, write_all_at};
+
+/// The file that tells a data directory.
+pub const LOCK_NAME: &str = "onced.lock";
+
+/// What some file systems have at their top.
+const LOST_AND_FOUND: &str = "lost+found";
+
+const WORDS: &str = "onced data directory, format ";
+const FORMAT: u32 = 1;
+/// Bytes of zeros that are written at a time.
+const ZEROS: usize = 1 << 20;
+
+/// Why a directory is not to be used.
+#[derive(Debug, Error)]
+pub enum DirectoryError {
+    /// It cannot be made, read or written.
+    #[error("{what} {path}", path = path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It has other things in it.
+    #[error("{path} is not a data directory of onced: it has no {LOCK_NAME} and is not empty (found {found})", path = path.display())]
+    Other {
+        /// The directory.
+        path: PathBuf,
+        /// Something in it.
+        found: String,
+    },
+    /// Its lock file says something else.
+    #[error("{path} is not what onced writes: is this a data directory?", path = path.display())]
+    Words {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A later version made it.
+    #[error("{path} has format {format}; this version knows {FORMAT}: it was made by a newer onced", path = path.display())]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+    /// Another server has it.
+    #[error("{path} is in use by another onced", path = path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// A directory of real files.
+#[derive(Debug)]
+pub struct Disk {
+    path: PathBuf,
+    /// Held as long as this is; `None` for who only reads.
+    lock: Option<fs::File>,
+}
+
+impl Disk {
+    /// Takes a data directory for this process alone; an empty one, or one that is not there, becomes one.
+    pub fn take(path: &Path) -> Result<Self, DirectoryError> {
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| DirectoryError::Io { what, path, source }
+        };
+        fs::create_dir_all(path).map_err(io("cannot make the data directory", path))?;
+        let lock_path = path.join(LOCK_NAME);
+        if !lock_path.exists() {
+            refuse_other(path)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&lock_path)
+                .map_err(io("cannot write to the data directory", path))?;
+            writeln!(file, "{WORDS}{FORMAT}")
+                .and_then(|()| file.sync_all())
+                .map_err(io("cannot write", &lock_path))?;
+        }
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&lock_path)
+            .map_err(io("cannot open", &lock_path))?;
+        check_words(path, &lock_path)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(DirectoryError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(errno) => return Err(io("cannot lock", &lock_path)(errno.into())),
+        }
+        // A directory that takes no new file would fail later.
+        let probe = path.join("probe.tmp");
+        fs::write(&probe, b"")
+            .and_then(|()| fs::remove_file(&probe))
+            .map_err(io("cannot write to the data directory", path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            lock: Some(lock),
+        })
+    }
+
+    /// Looks at a data directory without a claim to it; for reading only.
+    pub fn look(path: &Path) -> Result<Self, DirectoryError> {
+        let lock_path = path.join(LOCK_NAME);
+        if !lock_path.exists() {
+            fs::read_dir(path).map_err(|source| DirectoryError::Io {
+                what: "cannot read the data directory",
+                path: path.to_owned(),
+                source,
+            })?;
+            return Err(DirectoryError::Other {
+                path: path.to_owned(),
+                found: first_name(path).unwrap_or_else(|| "nothing".to_owned()),
+            });
+        }
+        check_words(path, &lock_path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            lock: None,
+        })
+    }
+}
+
+fn first_name(path: &Path) -> Option<String> {
+    let names = fs::read_dir(path)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.file_name());
+    let mut names = names.map(|name| name.to_string_lossy().into_owned());
+    names.find(|name| name != LOST_AND_FOUND)
+}
+
+fn refuse_other(path: &Path) -> Result<(), DirectoryError> {
+    match first_name(path) {
+        None => Ok(()),
+        Some(found) => Err(DirectoryError::Other {
+            path: path.to_owned(),
+            found,
+        }),
+    }
+}
+
+fn check_words(path: &Path, lock_path: &Path) -> Result<(), DirectoryError> {
+    const ENOUGH: u64 = 128;
+    let mut text = Vec::new();
+    fs::File::open(lock_path)
+        .and_then(|file| file.take(ENOUGH).read_to_end(&mut text))
+        .map_err(|source| DirectoryError::Io {
+            what: "cannot read",
+            path: lock_path.to_owned(),
+            source,
+        })?;
+    let text = String::from_utf8_lossy(&text);
+    let format = text
+        .trim_end()
+        .strip_prefix(WORDS)
+        .and_then(|format| format.parse().ok());
+    match format {
+        Some(FORMAT) => Ok(()),
+        Some(format) if format > FORMAT => Err(DirectoryError::Newer {
+            path: path.to_owned(),
+            format,
+        }),
+        _ => Err(DirectoryError::Words {
+            path: lock_path.to_owned(),
+        }),
+    }
+}
+
+impl Storage for Disk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != LOCK_NAME && name != LOST_AND_FOUND {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let may_write = self.lock.is_some();
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(may_write).open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        fs::File::open(&self.path)?.sync_all()
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(fs::File);
+
+impl File for RealFile {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(into, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
+    }
+
+    fn reserve(&self, len: u64, zeroed: bool) -> io::Result<()> {
+        let before = self.size()?;
+        let reserved = fallocate(&self.0, FallocateFlags::empty(), 0, len);
+        let is_unknown = matches!(reserved, Err(Errno::OPNOTSUPP | Errno::NOSYS));
+        if !is_unknown {
+            reserved?;
+        }
+        if zeroed || is_unknown {
+            // A file whose blocks were written once needs no change of its metadata later, and where space
+            // cannot be set aside, taking it is the next best.
+            let zeros = vec![0; ZEROS];
+            let mut at = before;
+            while at < len {
+                let piece = (len - at).min(ZEROS as u64);
+                write_all_at(self, &zeros[..piece as usize], at)?;
+                at += piece;
+            }
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+/// This run of the machine: other bytes after it was started again. Where the system does not say, it is
+/// as if it had been.
+pub fn boot_id(random: [u8; 16]) -> [u8; 16] {
+    let Ok(text) = fs::read_to_string("/proc/sys/kernel/random/boot_id") else {
+        return random;
+    };
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let mut id = random;
+    if digits.len() == 2 * id.len() {
+        for (byte, pair) in id.iter_mut().zip(digits.chunks(2)) {
+            let pair = str::from_utf8(pair).unwrap_or_default();
+            *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
+        }
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("onced-disk-{name}-{}", std::process::id()));
+        let _there_may_be_none = fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn an_empty_directory_becomes_a_data_directory_for_one() {
+        let path = scratch("one");
+        let disk = Disk::take(&path).unwrap();
+        assert!(disk.list().unwrap().is_empty());
+        assert!(matches!(
+            Disk::take(&path),
+            Err(DirectoryError::InUse { .. })
+        ));
+        drop(disk);
+        Disk::take(&path).unwrap();
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_data_directory_is_refused_and_left_as_it_was() {
+        let path = scratch("other");
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("letter.txt"), b"dear").unwrap();
+        let refusal = Disk::take(&path).unwrap_err().to_string();
+        assert!(refusal.contains("letter.txt"), "{refusal}");
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+        fs::write(path.join(LOCK_NAME), format!("{WORDS}2\n")).unwrap();
+        assert!(matches!(
+            Disk::take(&path),
+            Err(DirectoryError::Newer { format: 2, .. })
+        ));
+        for words in ["", "onced data directory, format x", "pid 17"] {
+            fs::write(path.join(LOCK_NAME), words).unwrap();
+            assert!(
+                matches!(Disk::take(&path), Err(DirectoryError::Words { .. })),
+                "{words}"
+            );
+        }
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn reserved_space_is_zeros_and_written_bytes_stay() {
+        let path = scratch("reserve");
+        let disk = Disk::take(&path).unwrap();
+        for zeroed in [false, true] {
+            let file = disk.create("a").unwrap();
+            file.reserve(3 << 20, zeroed).unwrap();
+            assert_eq!(file.size().unwrap(), 3 << 20);
+            assert_eq!(file.write_at(b"xyz", 5).unwrap(), 3);
+            file.reserve(4 << 20, zeroed).unwrap();
+            let mut begin = [9; 9];
+            assert_eq!(file.read_at(&mut begin, 0).unwrap(), 9);
+            assert_eq!(&begin, b"\0\0\0\0\0xyz\0");
+            disk.remove("a").unwrap();
+        }
+        fs::remove_dir_all(path).unwrap();
+    }
+}

@@ -1,0 +1,548 @@
+//! The reading end: what a directory holds, frame by frame, and what to make of damage.
+//!
+//! A place where a frame should begin and none does is one of three things. Nothing but zeros to the
+//! end of the segment: its end. A *tail*: what was being written when the machine or the server
+//! stopped; nobody was promised that it would last. Or damage to what was promised to last. A tail is:
+//!
+//! - the end of the newest segment, if no whole frame follows;
+//! - after the machine has been started again, also what a disk had not yet written in order: all from
+//!   the first gap on, provided that no later frame says that it had been synced.
+//!
+//! A tail is cut off. Damage ends the reading with an error that names file and offset, unless it is to
+//! be left out.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::control::{Control, Opened};
+use super::frame;
+use super::segment::{self, Begin, Position};
+use super::storage::{File, Storage, read_full_at};
+use super::writer::Sealed;
+use crate::time::Millis;
+
+/// Bytes that are read at a time.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Why a log cannot be read.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The system says no.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Something that is not of a log.
+    #[error("{name} does not belong to a log: is this the right directory?")]
+    Foreign {
+        /// The file.
+        name: String,
+    },
+    /// A later version wrote it.
+    #[error("{name} has format {version}; this version reads {latest}: it was written by a newer onced", latest = segment::VERSION)]
+    Newer {
+        /// The file.
+        name: String,
+        /// Its format.
+        version: u32,
+    },
+    /// Segments of two logs.
+    #[error("{name} is of another log than {first}: is this a mixture of two directories?")]
+    Mixed {
+        /// The file.
+        name: String,
+        /// The first segment.
+        first: String,
+    },
+    /// A segment is missing.
+    #[error("{name} is missing; was the directory copied in full? --recover goes on without it")]
+    Missing {
+        /// The file.
+        name: String,
+    },
+    /// What was written and synced is not there any more.
+    #[error(
+        "{name} is damaged at byte {offset}; `onced log verify` says what survives, --recover goes on without the rest"
+    )]
+    Damaged {
+        /// The file.
+        name: String,
+        /// Bytes from its beginning.
+        offset: u64,
+    },
+}
+
+impl LogError {
+    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// What is known when a log is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Present {
+    /// The moment: segments whose last deadline has passed may be missing.
+    pub now: Millis,
+    /// The machine's run.
+    pub boot: [u8; 16],
+    /// Whether damage is left out instead of ending the reading.
+    pub recovers: bool,
+}
+
+/// Whole frames in a row, of one segment.
+#[derive(Debug, Default)]
+pub struct Piece {
+    /// Where the first of them begins.
+    pub at: Position,
+    /// The frames, whose checksums held.
+    pub frames: Vec<u8>,
+    /// What the controls among them say.
+    pub controls: Vec<Control>,
+}
+
+/// What was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The file.
+    pub name: String,
+    /// Where the damage begins.
+    pub offset: u64,
+    /// Bytes up to the next whole frame, or the end.
+    pub bytes: u64,
+}
+
+/// What the reading found, beside the frames.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// The log's identity; zeros if there is none yet.
+    pub log: [u8; 16],
+    /// Segments with frames, in order; their last deadlines are for the reader's user to fill in.
+    pub segments: Vec<Sealed>,
+    /// Files in which nothing was ever written, or whose content is a tail as a whole.
+    pub unused: Vec<String>,
+    /// The number for the next segment.
+    pub next_segment: u64,
+    /// Whether the last thing in it says that it was ended in order.
+    pub was_closed: bool,
+    /// What the newest segment said when it was begun.
+    pub newest: Option<Box<Opened>>,
+    /// The tail that was left out.
+    pub tail: Option<Loss>,
+    /// Damage that was left out.
+    pub losses: Vec<Loss>,
+    /// Segments that are missing and should not be.
+    pub missing: Vec<String>,
+    /// Bytes of frames.
+    pub bytes: u64,
+}
+
+impl Findings {
+    /// Whether something may be gone that was acknowledged before the machine was started again.
+    pub fn may_lack_unsynced(&self, boot: &[u8; 16]) -> bool {
+        let newest = self.newest.as_deref();
+        !self.was_closed
+            && newest.is_some_and(|opened| opened.boot != *boot && !opened.always_synced)
+    }
+}
+
+/// A segment that is to be read.
+#[derive(Debug)]
+struct Unread {
+    number: u64,
+    bytes: u64,
+}
+
+/// Reads a log from its beginning to its end.
+#[derive(Debug)]
+pub struct Reader {
+    storage: Arc<dyn Storage>,
+    present: Present,
+    segments: Vec<Unread>,
+    /// Which of them is read.
+    current: usize,
+    file: Option<Arc<dyn File>>,
+    /// Where `buffer` begins in it.
+    offset: u64,
+    buffer: Vec<u8>,
+    findings: Findings,
+    /// Bytes of all segments.
+    bytes_total: u64,
+}
+
+impl Reader {
+    /// Looks through a directory; an error if it holds anything but a log.
+    pub fn open(storage: Arc<dyn Storage>, present: Present) -> Result<Self, LogError> {
+        let mut reader = Self {
+            storage,
+            present,
+            segments: Vec::new(),
+            current: 0,
+            file: None,
+            offset: 0,
+            buffer: Vec::new(),
+            findings: Findings::default(),
+            bytes_total: 0,
+        };
+        reader.look_through()?;
+        reader.check_newest()?;
+        Ok(reader)
+    }
+
+    fn look_through(&mut self) -> Result<(), LogError> {
+        let names = self
+            .storage
+            .list()
+            .map_err(LogError::io("cannot list the directory"))?;
+        let mut numbers = BTreeSet::new();
+        for name in names {
+            match segment::number(&name) {
+                Some(number) => {
+                    numbers.insert(number);
+                }
+                None if name.ends_with(TEMPORARY) => self.findings.unused.push(name),
+                None => return Err(LogError::Foreign { name }),
+            }
+        }
+        self.findings.next_segment = numbers.last().map_or(1, |last| last + 1);
+        let mut first = None;
+        let mut blank: Option<String> = None;
+        for number in numbers {
+            let name = segment::name(number);
+            let file = self.open_file(&name)?;
+            let mut begin = [0; segment::HEADER_BYTES];
+            let read = read_full_at(&*file, &mut begin, 0)
+                .map_err(LogError::io(format!("cannot read {name}")))?;
+            let header = match segment::Header::of(&begin[..read]) {
+                Begin::Segment(header) if header.number == number => header,
+                Begin::Newer(version) => return Err(LogError::Newer { name, version }),
+                Begin::Blank => {
+                    blank = Some(name.clone());
+                    self.findings.unused.push(name);
+                    continue;
+                }
+                Begin::Segment(_) | Begin::Damaged => {
+                    self.lose_header(name, &*file)?;
+                    continue;
+                }
+            };
+            let (log, first_name) = first.get_or_insert_with(|| (header.log, name.clone()));
+            if *log != header.log {
+                let first = first_name.clone();
+                return Err(LogError::Mixed { name, first });
+            }
+            // One that was being made is the last; but no more than one is made at a time.
+            if let Some(name) = blank.take() {
+                self.damaged(name, 0, 0)?;
+            }
+            let bytes = file
+                .size()
+                .map_err(LogError::io(format!("cannot read {name}")))?;
+            self.bytes_total += bytes;
+            self.segments.push(Unread { number, bytes });
+        }
+        self.findings.log = first.map(|(log, _)| log).unwrap_or_default();
+        Ok(())
+    }
+
+    /// A file whose header is not to be read: as a whole it is left out, if that may be.
+    fn lose_header(&mut self, name: String, file: &dyn File) -> Result<(), LogError> {
+        let bytes = file
+            .size()
+            .map_err(LogError::io(format!("cannot read {name}")))?;
+        self.damaged(name.clone(), 0, bytes)?;
+        self.findings.unused.push(name);
+        Ok(())
+    }
+
+    /// Notes damage that may be left out; an error if it may not.
+    fn damaged(&mut self, name: String, offset: u64, bytes: u64) -> Result<(), LogError> {
+        if !self.present.recovers {
+            return Err(LogError::Damaged { name, offset });
+        }
+        self.findings.losses.push(Loss {
+            name,
+            offset,
+            bytes,
+        });
+        Ok(())
+    }
+
+    /// Drops segments that were made ahead and never begun, and compares the others with what the newest
+    /// one says there must be.
+    fn check_newest(&mut self) -> Result<(), LogError> {
+        while let Some(last) = self.segments.last() {
+            let name = segment::name(last.number);
+            let rest = self.read_rest(&name, segment::HEADER_BYTES as u64)?;
+            if let Some((header, payload)) = frame::read(&rest)
+                && header.space == frame::CONTROL
+                && let Some(Control::Opened(opened)) = Control::of(payload)
+            {
+                return self.check_earlier(&opened);
+            }
+            if frame::find(&rest, 0).is_some() {
+                // Its beginning is damaged, which the reading will come to.
+                return Ok(());
+            }
+            if !frame::is_blank(&rest) {
+                self.findings.tail = Some(Loss {
+                    name: name.clone(),
+                    offset: segment::HEADER_BYTES as u64,
+                    bytes: rest.len() as u64,
+                });
+            }
+            self.findings.unused.push(name);
+            self.segments.pop();
+        }
+        Ok(())
+    }
+
+    fn check_earlier(&mut self, opened: &Opened) -> Result<(), LogError> {
+        for &(number, last) in &opened.earlier {
+            let is_there = self.segments.iter().any(|segment| segment.number == number);
+            if is_there || last < self.present.now {
+                continue;
+            }
+            let name = segment::name(number);
+            if !self.present.recovers {
+                return Err(LogError::Missing { name });
+            }
+            self.findings.missing.push(name);
+        }
+        Ok(())
+    }
+
+    fn open_file(&self, name: &str) -> Result<Arc<dyn File>, LogError> {
+        self.storage
+            .open(name)
+            .map_err(LogError::io(format!("cannot open {name}")))
+    }
+
+    fn read_rest(&self, name: &str, offset: u64) -> Result<Vec<u8>, LogError> {
+        let file = self.open_file(name)?;
+        read_rest(&*file, offset).map_err(LogError::io(format!("cannot read {name}")))
+    }
+
+    /// Bytes of all segments together.
+    pub fn bytes_total(&self) -> u64 {
+        self.bytes_total
+    }
+
+    /// Bytes that were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        let before: u64 = self.segments[..self.current]
+            .iter()
+            .map(|segment| segment.bytes)
+            .sum();
+        before + self.offset
+    }
+
+    /// The next frames; `None` at the end.
+    pub fn next_piece(&mut self) -> Result<Option<Piece>, LogError> {
+        while let Some(segment) = self.segments.get(self.current) {
+            let number = segment.number;
+            let name = segment::name(number);
+            let file = match &self.file {
+                Some(file) => Arc::clone(file),
+                None => self.begin_segment(number, &name)?,
+            };
+            let is_all = self
+                .fill(&*file, PIECE_BYTES)
+                .map_err(LogError::io(format!("cannot read {name}")))?;
+            let mut piece = Piece {
+                at: Position {
+                    segment: number,
+                    offset: self.offset,
+                },
+                ..Piece::default()
+            };
+            let whole = self.take_frames(&mut piece);
+            if whole > 0 {
+                piece.frames.extend_from_slice(&self.buffer[..whole]);
+                self.buffer.drain(..whole);
+                self.offset += whole as u64;
+                self.findings.bytes += whole as u64;
+                return Ok(Some(piece));
+            }
+            if !is_all && self.read_more(&*file, &name)? {
+                continue;
+            }
+            self.come_to_an_end(&*file, &name)?;
+        }
+        Ok(None)
+    }
+
+    fn begin_segment(&mut self, number: u64, name: &str) -> Result<Arc<dyn File>, LogError> {
+        let file = self.open_file(name)?;
+        self.file = Some(Arc::clone(&file));
+        self.offset = segment::HEADER_BYTES as u64;
+        self.buffer.clear();
+        self.findings.segments.push(Sealed {
+            number,
+            last: Millis(0),
+            bytes: self.offset,
+        });
+        Ok(file)
+    }
+
+    /// Reads until there are so many bytes; returns whether the file has no more.
+    fn fill(&mut self, file: &dyn File, bytes: usize) -> io::Result<bool> {
+        let held = self.buffer.len();
+        if held >= bytes {
+            return Ok(false);
+        }
+        self.buffer.resize(bytes, 0);
+        let read = read_full_at(file, &mut self.buffer[held..], self.offset + held as u64)?;
+        self.buffer.truncate(held + read);
+        Ok(held + read < bytes)
+    }
+
+    /// Reads the rest of a frame that is longer than what is usually read; false if there is none.
+    fn read_more(&mut self, file: &dyn File, name: &str) -> Result<bool, LogError> {
+        let Some(header) = frame::Header::of(&self.buffer) else {
+            return Ok(false);
+        };
+        let bytes = header.frame_bytes();
+        if bytes <= self.buffer.len() {
+            return Ok(false);
+        }
+        self.fill(file, bytes)
+            .map_err(LogError::io(format!("cannot read {name}")))?;
+        Ok(frame::read(&self.buffer).is_some())
+    }
+
+    /// Checks the whole frames that the buffer begins with; returns how many bytes they are.
+    fn take_frames(&mut self, piece: &mut Piece) -> usize {
+        let mut at = 0;
+        while let Some((header, payload)) = frame::read(&self.buffer[at..]) {
+            if header.space == frame::CONTROL {
+                let Some(control) = Control::of(payload) else {
+                    break;
+                };
+                self.findings.was_closed = control == Control::Closed;
+                if let Control::Opened(opened) = &control {
+                    self.findings.newest = Some(opened.clone());
+                }
+                piece.controls.push(control);
+            } else {
+                self.findings.was_closed = false;
+            }
+            at += header.frame_bytes();
+        }
+        at
+    }
+
+    /// Where no frame begins: the segment's end, a tail, or damage.
+    fn come_to_an_end(&mut self, file: &dyn File, name: &str) -> Result<(), LogError> {
+        let rest =
+            read_rest(file, self.offset).map_err(LogError::io(format!("cannot read {name}")))?;
+        self.note_end(self.offset);
+        if frame::is_blank(&rest) {
+            self.go_to_next_segment();
+            return Ok(());
+        }
+        let loss = |bytes: usize, reader: &Self| Loss {
+            name: name.to_owned(),
+            offset: reader.offset,
+            bytes: bytes as u64,
+        };
+        let follows = frame::find(&rest, 1);
+        if self.is_tail(&rest, follows)? {
+            self.findings.tail = Some(loss(rest.len(), self));
+            for later in self.segments.drain(self.current + 1..) {
+                self.findings.unused.push(segment::name(later.number));
+            }
+            self.go_to_next_segment();
+            return Ok(());
+        }
+        let lost = follows.unwrap_or(rest.len());
+        self.damaged(name.to_owned(), self.offset, lost as u64)?;
+        match follows {
+            Some(at) => {
+                self.offset += at as u64;
+                self.buffer.clear();
+            }
+            None => self.go_to_next_segment(),
+        }
+        Ok(())
+    }
+
+    fn note_end(&mut self, offset: u64) {
+        if let Some(segment) = self.findings.segments.last_mut() {
+            segment.bytes = offset;
+        }
+    }
+
+    fn go_to_next_segment(&mut self) {
+        self.current += 1;
+        self.file = None;
+        self.offset = 0;
+    }
+
+    /// Whether what is not whole here was never promised to last.
+    fn is_tail(&self, rest: &[u8], follows: Option<usize>) -> Result<bool, LogError> {
+        let here = Position {
+            segment: self.segments[self.current].number,
+            offset: self.offset,
+        };
+        let later = &self.segments[self.current + 1..];
+        if follows.is_none() && later.is_empty() {
+            return Ok(true);
+        }
+        let was_restarted = |boot: &[u8; 16]| *boot != self.present.boot;
+        let opened = self.findings.newest.as_deref();
+        if !opened.is_some_and(|opened| was_restarted(&opened.boot)) {
+            return Ok(false);
+        }
+        let mut last_synced = Position::default();
+        note_synced(rest, follows, &mut last_synced);
+        for segment in later {
+            let rest =
+                self.read_rest(&segment::name(segment.number), segment::HEADER_BYTES as u64)?;
+            note_synced(&rest, frame::find(&rest, 0), &mut last_synced);
+        }
+        Ok(last_synced <= here)
+    }
+
+    /// What was found.
+    pub fn finish(self) -> Findings {
+        self.findings
+    }
+}
+
+/// The end of a file's name while the file is being written.
+pub const TEMPORARY: &str = ".tmp";
+
+/// Finds the last position up to which frames say that all was synced.
+fn note_synced(bytes: &[u8], first: Option<usize>, last: &mut Position) {
+    let mut next = first;
+    while let Some(at) = next {
+        let Some((header, payload)) = frame::read(&bytes[at..]) else {
+            next = frame::find(bytes, at + 1);
+            continue;
+        };
+        if header.space == frame::CONTROL {
+            match Control::of(payload) {
+                Some(Control::Synced(synced)) => *last = synced.max(*last),
+                Some(Control::Opened(opened)) => *last = opened.synced.max(*last),
+                _ => {}
+            }
+        }
+        let end = at + header.frame_bytes();
+        next = if end < bytes.len() { Some(end) } else { None };
+    }
+}
+
+fn read_rest(file: &dyn File, offset: u64) -> io::Result<Vec<u8>> {
+    let bytes = file.size()?.saturating_sub(offset);
+    let mut rest = vec![0; bytes as usize];
+    let read = read_full_at(file, &mut rest, offset)?;
+    rest.truncate(read);
+    Ok(rest)
+}

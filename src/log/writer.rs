@@ -1,0 +1,984 @@
+//! The writing end: changes gather in memory, are written together, and synced together.
+//!
+//! Who changes a shard appends the change as a frame while the shard is locked ([`Log::append`]), so
+//! that the log has the changes of each key in the order in which they were made. Before a reply is sent
+//! that may rest on any of it, the sender sees to it that all that was appended so far is
+//! [acknowledged](Log::acknowledged): written, or under [`Fsync::Always`] synced. Positions are
+//! counted in bytes since the start.
+//!
+//! Space is promised before a change is made ([`Log::promise`]): segments are reserved ahead, so a full
+//! disk refuses a change while it can still be refused, and nothing has to be undone. A write that
+//! fails for lack of space all the same (some file systems cannot reserve) is tried again until there
+//! is some; what waits for it waits.
+//!
+//! Any other failed write, and any failed sync, ends the writing for good: nobody can tell what of it
+//! is on the disk. The keys whose changes were in flight are [remembered](Log::is_in_doubt).
+//!
+//! Not here: threads and clocks. [`Log::sync`] and [`Log::tend`] are called by whoever has time.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::control::{Control, Opened, Space};
+use super::segment::{self, Position};
+use super::storage::{File, Storage, is_lack_of_space, write_all_at};
+use super::{frame, record};
+use crate::limits::{LOG_PENDING_BYTES_MAX, LOG_SEGMENT_BYTES_MIN, LOG_SYNC_LATE_MS};
+use crate::time::Millis;
+
+const GOOD: u8 = 0;
+/// A write lacked space, and is to be tried again.
+const STUCK: u8 = 1;
+const FAILED: u8 = 2;
+
+/// How often the log says how far it is durable, at most, in milliseconds.
+const MARK_EVERY_MS: u64 = 100;
+/// Bytes that a segment begins with beside its namespaces: where there are more segments before it than
+/// fit here, it takes some of what is left over at a segment's end.
+const BEGIN_BYTES: usize = 4 << 10;
+/// Bytes of a namespace in what a segment begins with.
+const SPACE_BYTES_MAX: usize = 4 + 1 + 64 + 1 + 5 * 8;
+
+/// When changes are synced to the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before they are acknowledged.
+    Always,
+    /// Once a second, beside the writing.
+    #[default]
+    EverySec,
+    /// When the system likes.
+    Never,
+}
+
+/// What a log is made of.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// When changes are synced.
+    pub fsync: Fsync,
+    /// Bytes of a segment, where the disk has that much.
+    pub segment_bytes: u64,
+    /// Bytes of the largest frame that can be expected.
+    pub frame_bytes_max: usize,
+    /// The machine's run.
+    pub boot: [u8; 16],
+}
+
+/// What was there before, for the log to go on from.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// The log's identity.
+    pub log: [u8; 16],
+    /// Segments that are complete, in order.
+    pub sealed: Vec<Sealed>,
+    /// The number of the segment to begin with.
+    pub next_segment: u64,
+    /// All namespaces.
+    pub spaces: Vec<Space>,
+    /// A number above that of every namespace there has been.
+    pub next_space: u32,
+}
+
+/// A segment that is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its number.
+    pub number: u64,
+    /// The last deadline in it.
+    pub last: Millis,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Whether changes are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// They are.
+    Good,
+    /// The disk is full; it is looked for space every now and then.
+    Full,
+    /// No more until the next start.
+    Failed,
+}
+
+/// The writing end of a log.
+#[derive(Debug)]
+pub struct Log {
+    maker: Maker,
+    pending: CachePadded<Mutex<Pending>>,
+    appended: CachePadded<AtomicU64>,
+    written: CachePadded<AtomicU64>,
+    synced: AtomicU64,
+    /// Reserved bytes that are promised to nobody.
+    free: CachePadded<AtomicI64>,
+    /// The most that may be promised at a time.
+    promise_max: AtomicI64,
+    /// [`GOOD`], [`STUCK`] or [`FAILED`].
+    state: AtomicU8,
+    /// There was no space for another segment.
+    is_full: AtomicBool,
+    writer: Mutex<Writer>,
+    /// The segment after the active one. Locked after `writer`, never the other way round.
+    next: Mutex<Next>,
+    /// One sync at a time. Locked before `writer`.
+    syncing: Mutex<()>,
+    /// When the sync that is under way began; 0 if none is.
+    sync_began: AtomicU64,
+    in_doubt: Mutex<InDoubt>,
+    listeners: Mutex<Vec<Listener>>,
+    progress: (Mutex<()>, Condvar),
+    /// Whether the thread that syncs is wanted.
+    wanted: (Mutex<bool>, Condvar),
+}
+
+struct Listener(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
+}
+
+/// Changes that were made and not written yet.
+#[derive(Debug, Default)]
+struct Pending {
+    frames: Vec<u8>,
+    /// The last deadline in them.
+    last: Millis,
+    /// All namespaces, as of the end of `frames`.
+    spaces: BTreeMap<u32, Space>,
+    next_space: u32,
+}
+
+#[derive(Debug)]
+struct Writer {
+    active: Active,
+    sealed: Vec<Sealed>,
+    /// Sealed files that are not synced yet, in order.
+    unsynced: Vec<Arc<dyn File>>,
+    /// Frames on their way from `pending` to the file, from `chunk_at` on.
+    chunk: Vec<u8>,
+    chunk_at: usize,
+    chunk_last: Millis,
+    /// Frames written and not synced, where nobody was told of them yet.
+    unacknowledged: Vec<u8>,
+    /// All before is durable.
+    synced: Position,
+    /// Whether the log does not say so yet, and is to.
+    marker_due: bool,
+    /// When it was to say so last.
+    marked: Millis,
+}
+
+#[derive(Debug)]
+struct Active {
+    file: Arc<dyn File>,
+    number: u64,
+    /// Where the next frame goes.
+    at: u64,
+    reserved: u64,
+    last: Millis,
+}
+
+#[derive(Debug, Default)]
+struct Next {
+    prepared: Option<Prepared>,
+    number: u64,
+}
+
+/// A segment that frames can be written to once it is begun.
+#[derive(Debug)]
+struct Prepared {
+    file: Arc<dyn File>,
+    number: u64,
+    reserved: u64,
+    /// Bytes that frames may leave unused at the end of the segment before.
+    margin: i64,
+    /// Bytes of it that were added to what may be promised.
+    counted: i64,
+}
+
+/// Makes segments.
+#[derive(Debug)]
+struct Maker {
+    storage: Arc<dyn Storage>,
+    identity: [u8; 16],
+    config: LogConfig,
+}
+
+/// Why the log failed, and whose changes were in flight then.
+#[derive(Debug, Default)]
+struct InDoubt {
+    reason: String,
+    keys: HashSet<Box<[u8]>>,
+}
+
+impl Log {
+    /// Begins a new segment behind those that are there. Durable when this returns.
+    pub fn start(
+        storage: Arc<dyn Storage>,
+        config: LogConfig,
+        start: Start,
+        now: Millis,
+    ) -> io::Result<Self> {
+        let pending = Pending {
+            next_space: start.next_space.max(1),
+            spaces: start
+                .spaces
+                .into_iter()
+                .map(|space| (space.id, space))
+                .collect(),
+            ..Pending::default()
+        };
+        let maker = Maker {
+            storage,
+            identity: start.log,
+            config,
+        };
+        let number = start.next_segment;
+        let first = maker.make(number, pending.spaces.len(), now)?;
+        let begins = Position {
+            segment: number,
+            offset: 0,
+        };
+        let opened = opened(&maker.config, &pending, &start.sealed, begins, now);
+        let (promise_max, active) = (first.margin, first.begin(&opened)?);
+        sync_whole(&*active.file)?;
+        maker.storage.sync_names()?;
+        let free = active.left() as i64;
+        let synced = active.position();
+        Ok(Self {
+            maker,
+            pending: CachePadded::new(Mutex::new(pending)),
+            appended: CachePadded::new(AtomicU64::new(0)),
+            written: CachePadded::new(AtomicU64::new(0)),
+            synced: AtomicU64::new(0),
+            free: CachePadded::new(AtomicI64::new(free)),
+            promise_max: AtomicI64::new(promise_max),
+            state: AtomicU8::new(GOOD),
+            is_full: AtomicBool::new(false),
+            writer: Mutex::new(Writer {
+                active,
+                sealed: start.sealed,
+                unsynced: Vec::new(),
+                chunk: Vec::new(),
+                chunk_at: 0,
+                chunk_last: Millis(0),
+                unacknowledged: Vec::new(),
+                synced,
+                marker_due: false,
+                marked: now,
+            }),
+            next: Mutex::new(Next {
+                prepared: None,
+                number: number + 1,
+            }),
+            syncing: Mutex::new(()),
+            sync_began: AtomicU64::new(0),
+            in_doubt: Mutex::default(),
+            listeners: Mutex::default(),
+            progress: (Mutex::new(()), Condvar::new()),
+            wanted: (Mutex::new(false), Condvar::new()),
+        })
+    }
+
+    /// When changes are synced.
+    pub fn fsync(&self) -> Fsync {
+        self.maker.config.fsync
+    }
+
+    /// Whether changes are taken.
+    #[inline]
+    pub fn health(&self) -> Health {
+        match self.state.load(Ordering::Acquire) {
+            FAILED => Health::Failed,
+            GOOD if !self.is_full.load(Ordering::Relaxed) => Health::Good,
+            _ => Health::Full,
+        }
+    }
+
+    #[inline]
+    fn has_failed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == FAILED
+    }
+
+    /// Why it failed; empty if it did not.
+    pub fn failure(&self) -> String {
+        self.in_doubt.lock().reason.clone()
+    }
+
+    /// Whether a change of this key may or may not be on the disk, and nobody was told of it.
+    pub fn is_in_doubt(&self, key: &[u8]) -> bool {
+        self.in_doubt.lock().keys.contains(key)
+    }
+
+    /// Promises space for frames of so many bytes, headers included. What is not used of it is to be
+    /// [given back](Log::give_back).
+    #[inline]
+    pub fn promise(&self, bytes: usize) -> bool {
+        self.take_free(bytes as i64) || self.promise_more(bytes as i64)
+    }
+
+    #[inline]
+    fn take_free(&self, bytes: i64) -> bool {
+        // Taken even where the answer is no: whoever asks puts it back.
+        let is_free = self.free.fetch_sub(bytes, Ordering::Relaxed) >= bytes;
+        is_free
+            && bytes <= self.promise_max.load(Ordering::Relaxed)
+            && self.state.load(Ordering::Acquire) == GOOD
+    }
+
+    /// Takes back a promise of so many bytes.
+    #[inline]
+    pub fn give_back(&self, bytes: usize) {
+        self.free.fetch_add(bytes as i64, Ordering::Relaxed);
+    }
+
+    /// Reserves another segment, if there is space for it, and promises that.
+    #[cold]
+    fn promise_more(&self, bytes: i64) -> bool {
+        self.free.fetch_add(bytes, Ordering::Relaxed);
+        if self.health() != Health::Good {
+            return false;
+        }
+        for _ in 0..2 {
+            {
+                let mut next = self.next.lock();
+                if next.prepared.is_none() && self.prepare(&mut next, Millis(0)).is_err() {
+                    return false;
+                }
+            }
+            if self.take_free(bytes) {
+                return true;
+            }
+            self.free.fetch_add(bytes, Ordering::Relaxed);
+            // All that is reserved is promised; once that is written there is room for one more segment.
+            self.write_all();
+        }
+        false
+    }
+
+    /// Appends a whole frame, for which space was promised; `last` is the last deadline in it.
+    ///
+    /// For who has the shard locked whose change this is.
+    #[inline]
+    pub fn append(&self, frame: &[u8], last: Millis) {
+        let mut pending = self.pending.lock();
+        pending.frames.extend_from_slice(frame);
+        pending.last = pending.last.max(last);
+        self.appended
+            .fetch_add(frame.len() as u64, Ordering::Release);
+        // Whoever latched the failure has looked at what was pending before that.
+        if self.has_failed() {
+            self.doubt(frame);
+        }
+    }
+
+    /// Gives a new namespace its number and appends that it is there, or that it has other properties if
+    /// it has a number; false, and nothing, if there is no space.
+    #[must_use]
+    pub fn append_space(&self, space: &mut Space) -> bool {
+        let mut frame = Vec::new();
+        // The number takes the same space whatever it is.
+        push_control(&mut frame, &Control::Space(space.clone()));
+        if !self.promise(frame.len()) {
+            return false;
+        }
+        let mut pending = self.pending.lock();
+        if space.id == 0 {
+            space.id = pending.next_space;
+            pending.next_space += 1;
+        }
+        frame.clear();
+        push_control(&mut frame, &Control::Space(space.clone()));
+        pending.spaces.insert(space.id, space.clone());
+        self.append_to(pending, &frame);
+        true
+    }
+
+    /// Appends that a namespace is gone; false, and nothing, if there is no space.
+    #[must_use]
+    pub fn append_dropped(&self, id: u32) -> bool {
+        let mut frame = Vec::new();
+        push_control(&mut frame, &Control::Dropped(id));
+        if !self.promise(frame.len()) {
+            return false;
+        }
+        let mut pending = self.pending.lock();
+        pending.spaces.remove(&id);
+        self.append_to(pending, &frame);
+        true
+    }
+
+    fn append_to(&self, mut pending: MutexGuard<'_, Pending>, frame: &[u8]) {
+        pending.frames.extend_from_slice(frame);
+        self.appended
+            .fetch_add(frame.len() as u64, Ordering::Release);
+    }
+
+    /// The end of all that was appended so far.
+    #[inline]
+    pub fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Acquire)
+    }
+
+    /// Up to where replies may be sent that rest on it.
+    #[inline]
+    pub fn acknowledged(&self) -> u64 {
+        match self.maker.config.fsync {
+            Fsync::Always => self.synced(),
+            Fsync::EverySec | Fsync::Never => self.written.load(Ordering::Acquire),
+        }
+    }
+
+    /// Up to where all is durable.
+    #[inline]
+    pub fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Whether so much waits to be written that nothing more is to be executed.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.appended() - self.written.load(Ordering::Relaxed) > LOG_PENDING_BYTES_MAX as u64
+    }
+
+    /// Writes what was appended, unless a sync beside it has been late for so long that writers wait for
+    /// it. Not under [`Fsync::Always`], where who syncs writes: there it is only asked for.
+    #[inline]
+    pub fn write(&self, now: Millis) {
+        if self.maker.config.fsync == Fsync::Always {
+            self.want_sync();
+            return;
+        }
+        let began = self.sync_began.load(Ordering::Relaxed);
+        if began != 0 && now.since(Millis(began)) > LOG_SYNC_LATE_MS {
+            return;
+        }
+        self.write_all();
+    }
+
+    fn write_all(&self) {
+        let upto = self.appended();
+        if self.written.load(Ordering::Acquire) >= upto || self.has_failed() {
+            return;
+        }
+        let mut writer = self.writer.lock();
+        if self.written.load(Ordering::Acquire) < upto {
+            self.write_locked(&mut writer);
+        }
+    }
+
+    fn write_locked(&self, writer: &mut Writer) {
+        loop {
+            if writer.chunk_at == writer.chunk.len() {
+                writer.chunk.clear();
+                writer.chunk_at = 0;
+                let mut pending = self.pending.lock();
+                std::mem::swap(&mut pending.frames, &mut writer.chunk);
+                writer.chunk_last = std::mem::take(&mut pending.last);
+            }
+            if writer.chunk.is_empty() || self.has_failed() {
+                return;
+            }
+            match self.write_some(writer) {
+                Ok(()) => {
+                    let _now_it_is_good = self.change_state(STUCK, GOOD);
+                }
+                Err(error) if is_lack_of_space(&error) => {
+                    if self.change_state(GOOD, STUCK) {
+                        tracing::warn!(
+                            "no space for the log: changes are refused until there is some"
+                        );
+                    }
+                    return;
+                }
+                Err(error) => {
+                    self.fail(writer, &[], &format!("cannot write to the log: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn change_state(&self, from: u8, to: u8) -> bool {
+        let order = Ordering::AcqRel;
+        self.state
+            .compare_exchange(from, to, order, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Writes as many frames as the active segment takes, or begins the next segment.
+    fn write_some(&self, writer: &mut Writer) -> io::Result<()> {
+        let left = writer.active.left() as usize;
+        let marker = self.marker(writer);
+        let chunk = &writer.chunk[writer.chunk_at..];
+        let fits = whole_frames(chunk, left);
+        if fits == 0 {
+            return self.rotate(writer);
+        }
+        if marker.len() + fits <= left && !marker.is_empty() {
+            write_all_at(&*writer.active.file, &marker, writer.active.at)?;
+            writer.active.at += marker.len() as u64;
+            writer.marker_due = false;
+            self.free.fetch_sub(marker.len() as i64, Ordering::Relaxed);
+        }
+        let chunk = &writer.chunk[writer.chunk_at..][..fits];
+        write_all_at(&*writer.active.file, chunk, writer.active.at)?;
+        if self.maker.config.fsync == Fsync::Always {
+            writer.unacknowledged.extend_from_slice(chunk);
+        }
+        writer.active.at += fits as u64;
+        writer.active.last = writer.active.last.max(writer.chunk_last);
+        writer.chunk_at += fits;
+        self.written.fetch_add(fits as u64, Ordering::Release);
+        Ok(())
+    }
+
+    fn marker(&self, writer: &Writer) -> Vec<u8> {
+        let mut marker = Vec::new();
+        if writer.marker_due {
+            push_control(&mut marker, &Control::Synced(writer.synced));
+        }
+        marker
+    }
+
+    /// Seals the active segment and begins the next.
+    fn rotate(&self, writer: &mut Writer) -> io::Result<()> {
+        let prepared = {
+            let mut next = self.next.lock();
+            if next.prepared.is_none() {
+                self.prepare(&mut next, Millis(0))?;
+            }
+            next.prepared
+                .take()
+                .expect("there is one, or it was just prepared")
+        };
+        let old = &writer.active;
+        writer.sealed.push(Sealed {
+            number: old.number,
+            last: old.last,
+            bytes: old.at,
+        });
+        writer.unsynced.push(Arc::clone(&old.file));
+        // Only gives space back; a segment with zeros at its end is as good.
+        let _or_zeros_stay = old.file.truncate(old.at);
+        let lost = old.left() as i64 + prepared.counted;
+        let opened = {
+            let pending = self.pending.lock();
+            opened(
+                &self.maker.config,
+                &pending,
+                &writer.sealed,
+                writer.synced,
+                Millis(0),
+            )
+        };
+        match prepared.begin(&opened) {
+            Ok(active) => writer.active = active,
+            Err(error) => {
+                let reason = format!("cannot begin a segment of the log: {error}");
+                self.fail(writer, &[], &reason);
+                return Ok(());
+            }
+        }
+        let gained = writer.active.left() as i64;
+        self.free.fetch_add(gained - lost, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the segment after the active one, as large as there is space for.
+    fn prepare(&self, next: &mut Next, now: Millis) -> io::Result<()> {
+        let spaces = self.pending.lock().spaces.len();
+        match self.maker.make(next.number, spaces, now) {
+            Ok(prepared) => {
+                self.promise_max.store(prepared.margin, Ordering::Relaxed);
+                self.free.fetch_add(prepared.counted, Ordering::Relaxed);
+                next.number += 1;
+                next.prepared = Some(prepared);
+                if self.is_full.swap(false, Ordering::Relaxed) {
+                    tracing::info!("there is space for the log again");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if is_lack_of_space(&error) && !self.is_full.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("no space for another segment of the log");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Syncs what was written, and under [`Fsync::Always`] writes it first. Returns false if there was
+    /// nothing to do or the log has failed.
+    pub fn sync(&self, now: Millis) -> bool {
+        let _one_at_a_time = self.syncing.lock();
+        if self.has_failed() {
+            return false;
+        }
+        self.write_all();
+        let (files, upto, position, unacknowledged) = {
+            let mut writer = self.writer.lock();
+            let upto = self.written.load(Ordering::Acquire);
+            if upto == self.synced() && writer.unsynced.is_empty() {
+                return false;
+            }
+            let mut files = std::mem::take(&mut writer.unsynced);
+            files.push(Arc::clone(&writer.active.file));
+            let unacknowledged = std::mem::take(&mut writer.unacknowledged);
+            (files, upto, writer.active.position(), unacknowledged)
+        };
+        self.sync_began.store(now.0.max(1), Ordering::Relaxed);
+        let result = files.iter().try_for_each(|file| sync_whole(&**file));
+        self.sync_began.store(0, Ordering::Relaxed);
+        let mut writer = self.writer.lock();
+        match result {
+            Ok(()) => {
+                writer.synced = position;
+                // Under `Always` there may be thousands a second.
+                if now.since(writer.marked) >= MARK_EVERY_MS {
+                    writer.marker_due = true;
+                    writer.marked = now;
+                }
+                if writer.unacknowledged.is_empty() {
+                    // Its memory again, for the next ones.
+                    writer.unacknowledged = unacknowledged;
+                    writer.unacknowledged.clear();
+                }
+                self.synced.store(upto, Ordering::Release);
+            }
+            Err(error) => self.fail(
+                &mut writer,
+                &unacknowledged,
+                &format!("cannot sync the log: {error}"),
+            ),
+        }
+        // Writers may have waited for a late sync.
+        if self.maker.config.fsync != Fsync::Always {
+            self.write_locked(&mut writer);
+        }
+        drop(writer);
+        self.tell();
+        true
+    }
+
+    /// Ends the writing. What is on its way is in doubt.
+    fn fail(&self, writer: &mut Writer, synced_in_vain: &[u8], reason: &str) {
+        {
+            let mut in_doubt = self.in_doubt.lock();
+            if in_doubt.reason.is_empty() {
+                reason.clone_into(&mut in_doubt.reason);
+                tracing::error!(
+                    "{reason}; no changes are taken from here on, restart when it is mended"
+                );
+            }
+        }
+        let pending = self.pending.lock();
+        self.state.store(FAILED, Ordering::Release);
+        self.doubt(synced_in_vain);
+        self.doubt(&std::mem::take(&mut writer.unacknowledged));
+        self.doubt(&writer.chunk[writer.chunk_at..]);
+        self.doubt(&pending.frames);
+        drop(pending);
+        self.tell();
+    }
+
+    fn doubt(&self, frames: &[u8]) {
+        let mut in_doubt = self.in_doubt.lock();
+        let mut rest = frames;
+        while let Some((header, mut payload)) = frame::read(rest) {
+            rest = &rest[header.frame_bytes()..];
+            while header.space != frame::CONTROL
+                && let Some(record) = record::take(&mut payload)
+            {
+                let mut key = Vec::new();
+                record.key.write_to(&mut key);
+                in_doubt.keys.insert(key.into());
+            }
+        }
+    }
+
+    /// Ends the log in order: all is written and durable, and the log says that it was ended.
+    pub fn close(&self, now: Millis) -> io::Result<()> {
+        let failed = || io::Error::other(self.failure());
+        while self.sync(now) {}
+        if self.has_failed() {
+            return Err(failed());
+        }
+        let mut writer = self.writer.lock();
+        if self.written.load(Ordering::Acquire) < self.appended() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut end = self.marker(&writer);
+        push_control(&mut end, &Control::Closed);
+        let active = &mut writer.active;
+        if end.len() as u64 > active.reserved - active.at {
+            // Beyond what was set aside: where there is no space, the next start is told of no end.
+            active.file.reserve(active.at + end.len() as u64, false)?;
+        }
+        write_all_at(&*active.file, &end, active.at)?;
+        active.at += end.len() as u64;
+        active.file.truncate(active.at)?;
+        sync_whole(&*active.file)?;
+        if let Some(unused) = self.next.lock().prepared.take() {
+            self.maker.storage.remove(&segment::name(unused.number))?;
+        }
+        self.maker.storage.sync_names()
+    }
+
+    /// Prepares the next segment, tries again what lacked space, and deletes segments whose last deadline
+    /// has passed. For a thread that has time.
+    pub fn tend(&self, now: Millis) -> io::Result<()> {
+        if self.has_failed() {
+            return Ok(());
+        }
+        {
+            let mut next = self.next.lock();
+            if next.prepared.is_none() {
+                match self.prepare(&mut next, now) {
+                    Ok(()) => {}
+                    Err(error) if is_lack_of_space(&error) => {}
+                    Err(error) => {
+                        drop(next);
+                        let reason = format!("cannot make a segment of the log: {error}");
+                        self.fail(&mut self.writer.lock(), &[], &reason);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        if self.written.load(Ordering::Acquire) < self.appended() {
+            self.write(now);
+            self.tell();
+        }
+        self.delete_lapsed(now)
+    }
+
+    fn delete_lapsed(&self, now: Millis) -> io::Result<()> {
+        let lapsed: Vec<_> = {
+            let mut writer = self.writer.lock();
+            let (lapsed, kept) = writer.sealed.iter().partition(|sealed| sealed.last < now);
+            writer.sealed = kept;
+            lapsed
+        };
+        for sealed in lapsed {
+            self.maker.storage.remove(&segment::name(sealed.number))?;
+        }
+        Ok(())
+    }
+
+    /// Complete segments, in order.
+    pub fn sealed(&self) -> Vec<Sealed> {
+        self.writer.lock().sealed.clone()
+    }
+
+    /// Says what a sealed segment has become by compaction.
+    pub(super) fn reseal(&self, compacted: Sealed) {
+        let mut writer = self.writer.lock();
+        let found = writer
+            .sealed
+            .iter_mut()
+            .find(|sealed| sealed.number == compacted.number);
+        if let Some(sealed) = found {
+            *sealed = compacted;
+        }
+    }
+
+    /// Bytes of all segments, what is only reserved left out.
+    pub fn bytes(&self) -> u64 {
+        let writer = self.writer.lock();
+        writer.sealed.iter().map(|sealed| sealed.bytes).sum::<u64>() + writer.active.at
+    }
+
+    /// Segments that are there, the active one included.
+    pub fn segments(&self) -> usize {
+        self.writer.lock().sealed.len() + 1
+    }
+
+    /// The storage below.
+    pub(super) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.maker.storage
+    }
+
+    /// Calls `listener` whenever more is acknowledged, or no more will be.
+    pub fn listen(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.listeners.lock().push(Listener(Box::new(listener)));
+    }
+
+    fn tell(&self) {
+        for listener in &*self.listeners.lock() {
+            listener.0();
+        }
+        drop(self.progress.0.lock());
+        self.progress.1.notify_all();
+    }
+
+    /// Waits until all up to `position` is durable; false if it will not be.
+    #[must_use]
+    pub fn wait_synced(&self, position: u64) -> bool {
+        self.want_sync();
+        let mut waiting = self.progress.0.lock();
+        while self.synced() < position {
+            if self.has_failed() {
+                return false;
+            }
+            self.progress.1.wait(&mut waiting);
+        }
+        true
+    }
+
+    /// Wakes the thread that syncs.
+    pub fn want_sync(&self) {
+        let mut wanted = self.wanted.0.lock();
+        if !std::mem::replace(&mut *wanted, true) {
+            self.wanted.1.notify_all();
+        }
+    }
+
+    /// Waits until a sync is wanted, or for so long; returns whether it is.
+    pub fn wait_wanted(&self, timeout: std::time::Duration) -> bool {
+        let mut wanted = self.wanted.0.lock();
+        if !*wanted {
+            self.wanted.1.wait_for(&mut wanted, timeout);
+        }
+        std::mem::take(&mut *wanted)
+    }
+}
+
+impl Active {
+    fn position(&self) -> Position {
+        Position {
+            segment: self.number,
+            offset: self.at,
+        }
+    }
+
+    fn left(&self) -> u64 {
+        self.reserved - self.at
+    }
+}
+
+impl Maker {
+    /// Makes a segment as large as there is space for, durable unless nothing is to be.
+    fn make(&self, number: u64, spaces: usize, now: Millis) -> io::Result<Prepared> {
+        let name = segment::name(number);
+        let file = self.storage.create(&name)?;
+        let made = self.fill(file, number, spaces, now);
+        if made.is_err() {
+            let _the_first_error_counts = self.storage.remove(&name);
+        }
+        made
+    }
+
+    fn fill(
+        &self,
+        file: Arc<dyn File>,
+        number: u64,
+        spaces: usize,
+        now: Millis,
+    ) -> io::Result<Prepared> {
+        let zeroed = self.config.fsync == Fsync::Always;
+        let mut bytes = self.config.segment_bytes;
+        while let Err(error) = file.reserve(bytes, zeroed) {
+            if !is_lack_of_space(&error) || bytes <= LOG_SEGMENT_BYTES_MIN {
+                return Err(error);
+            }
+            file.truncate(0)?;
+            bytes = (bytes / 2).max(LOG_SEGMENT_BYTES_MIN);
+        }
+        let header = segment::Header {
+            number,
+            created: now,
+            log: self.identity,
+        };
+        write_all_at(&*file, &header.bytes(), 0)?;
+        if self.config.fsync != Fsync::Never {
+            sync_whole(&*file)?;
+            self.storage.sync_names()?;
+        }
+        let margin = (self.config.frame_bytes_max as u64).min(bytes / 4);
+        let begin = segment::HEADER_BYTES + BEGIN_BYTES + spaces * SPACE_BYTES_MAX;
+        Ok(Prepared {
+            file,
+            number,
+            reserved: bytes,
+            margin: margin as i64,
+            counted: bytes.saturating_sub(margin + begin as u64) as i64,
+        })
+    }
+}
+
+impl Prepared {
+    /// Writes what a segment begins with.
+    fn begin(self, opened: &Control) -> io::Result<Active> {
+        let mut begin = Vec::new();
+        push_control(&mut begin, opened);
+        let at = segment::HEADER_BYTES as u64;
+        write_all_at(&*self.file, &begin, at)?;
+        let at = at + begin.len() as u64;
+        Ok(Active {
+            file: self.file,
+            number: self.number,
+            at,
+            // What does not fit what was set aside has made the file longer.
+            reserved: self.reserved.max(at),
+            last: Millis(0),
+        })
+    }
+}
+
+fn opened(
+    config: &LogConfig,
+    pending: &Pending,
+    sealed: &[Sealed],
+    synced: Position,
+    now: Millis,
+) -> Control {
+    Control::Opened(Box::new(Opened {
+        at: now,
+        boot: config.boot,
+        always_synced: config.fsync == Fsync::Always,
+        synced,
+        earlier: sealed
+            .iter()
+            .map(|sealed| (sealed.number, sealed.last))
+            .collect(),
+        next_space: pending.next_space,
+        spaces: pending.spaces.values().cloned().collect(),
+    }))
+}
+
+fn push_control(out: &mut Vec<u8>, control: &Control) {
+    let begins = frame::begin(out);
+    control.push(out);
+    frame::finish(out, begins, frame::CONTROL);
+}
+
+/// Bytes of the whole frames that fit into `left`.
+fn whole_frames(chunk: &[u8], left: usize) -> usize {
+    if chunk.len() <= left {
+        return chunk.len();
+    }
+    let mut fits = 0;
+    while let Some(header) = frame::Header::of(&chunk[fits..])
+        && fits + header.frame_bytes() <= left
+    {
+        fits += header.frame_bytes();
+    }
+    fits
+}
+
+fn sync_whole(file: &dyn File) -> io::Result<()> {
+    loop {
+        match file.sync() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}

@@ -17,9 +17,11 @@ use crate::address::{Address, AddressError};
 use crate::command::PolicyChange;
 use crate::engine::{EngineConfig, Policy};
 use crate::limits::{
-    LimitError, Limits, NAMESPACE_NAME_FORM, PORT, TTL_CEILING_MS, is_namespace_name,
+    LOG_SEGMENT_BYTES, LOG_SEGMENT_BYTES_MIN, LimitError, Limits, NAMESPACE_NAME_FORM, PORT, TTL_CEILING_MS, is_namespace_name,
 };
+use crate::log::writer::Fsync;
 use crate::server::ServerConfig;
+use crate::server::keeper::DataConfig;
 use crate::store::key::SECRET_BYTES;
 use crate::store::{Secret, WindowMode};
 use crate::time::{DurationError, DurationWord, parse_duration_ms};
@@ -30,6 +32,13 @@ const MEMORY_PERCENT: u64 = 75;
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// The most workers.
 const WORKERS_MAX: usize = 1_024;
+
+/// The words for when the log is synced.
+const FSYNC_WORDS: [(&str, Fsync); 3] = [
+    ("always", Fsync::Always),
+    ("everysec", Fsync::EverySec),
+    ("never", Fsync::Never),
+];
 
 /// Settings as they were written, each where it was given.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
@@ -46,6 +55,27 @@ pub struct RawSettings {
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", env = "ONCED_WORKERS")]
     pub workers: Option<usize>,
+
+    /// Keep an append-only log in this directory, so that a restart forgets nothing
+    #[arg(long, value_name = "DIR", env = "ONCED_DATA_DIR", help_heading = "Log")]
+    pub data_dir: Option<PathBuf>,
+
+    /// When the log is synced to the disk: always (before a change is acknowledged), everysec or never [default: everysec]
+    #[arg(long, value_name = "WHEN", env = "ONCED_FSYNC", help_heading = "Log")]
+    pub fsync: Option<String>,
+
+    /// Go on without what is damaged in the log, and answer as unsure what that may concern
+    #[arg(long, env = "ONCED_RECOVER", num_args = 0..=1, default_missing_value = "true", help_heading = "Log")]
+    pub recover: Option<bool>,
+
+    /// Bytes of a segment of the log [default: 64MiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "ONCED_LOG_SEGMENT",
+        help_heading = "Log"
+    )]
+    pub log_segment: Option<String>,
 
     /// Memory for keys and buffers: bytes with a unit such as 512MiB or 4GiB, or a percentage of the machine's or its cgroup's [default: 75%]
     #[arg(long, value_name = "SIZE", env = "ONCED_MAX_MEMORY")]
@@ -219,6 +249,14 @@ pub struct Settings {
     pub workers: usize,
     /// Bytes for keys and buffers.
     pub memory_bytes_max: u64,
+    /// The directory of the log, if there is to be one.
+    pub data_dir: Option<PathBuf>,
+    /// When the log is synced.
+    pub fsync: Fsync,
+    /// Whether what is damaged in the log is left out.
+    pub recovers: bool,
+    /// Bytes of a segment of the log.
+    pub log_segment_bytes: u64,
     /// What is logged.
     pub log: tracing::Level,
     /// Bounds.
@@ -249,6 +287,10 @@ impl RawSettings {
             listen: self.listen.or(below.listen),
             insecure: self.insecure.or(below.insecure),
             workers: self.workers.or(below.workers),
+            data_dir: self.data_dir.or(below.data_dir),
+            fsync: self.fsync.or(below.fsync),
+            recover: self.recover.or(below.recover),
+            log_segment: self.log_segment.or(below.log_segment),
             max_memory: self.max_memory.or(below.max_memory),
             max_connections: self.max_connections.or(below.max_connections),
             log: self.log.or(below.log),
@@ -306,6 +348,10 @@ impl RawSettings {
             insecure: self.insecure.unwrap_or(false),
             workers,
             memory_bytes_max: self.memory()?,
+            data_dir: self.data_dir.clone(),
+            fsync: self.fsync()?,
+            recovers: self.recover.unwrap_or(false),
+            log_segment_bytes: self.log_segment()?,
             log,
             create_namespaces: self.create_namespaces.unwrap_or(true),
             namespaces,
@@ -342,6 +388,32 @@ impl RawSettings {
         };
         limits.check()?;
         Ok(limits)
+    }
+
+    fn fsync(&self) -> Result<Fsync, ConfigError> {
+        let Some(text) = self.fsync.as_deref() else {
+            return Ok(Fsync::default());
+        };
+        let found = FSYNC_WORDS.iter().find(|(word, _)| text.eq_ignore_ascii_case(word));
+        found.map(|&(_, fsync)| fsync).ok_or_else(|| {
+            wrong("fsync", format!("'{text}' is none of always, everysec and never"))
+        })
+    }
+
+    fn log_segment(&self) -> Result<u64, ConfigError> {
+        const MAX: u64 = 1 << 30;
+        let bytes = match &self.log_segment {
+            None => LOG_SEGMENT_BYTES,
+            Some(text) => parse_size(text).map_err(|message| wrong("log-segment", message))?,
+        };
+        if !(LOG_SEGMENT_BYTES_MIN..=MAX).contains(&bytes) {
+            let (min, max) = (size_word(LOG_SEGMENT_BYTES_MIN), size_word(MAX));
+            return Err(wrong(
+                "log-segment",
+                format!("must lie between {min} and {max}, not {bytes} bytes"),
+            ));
+        }
+        Ok(bytes)
     }
 
     fn memory(&self) -> Result<u64, ConfigError> {
@@ -448,7 +520,10 @@ impl Settings {
             .map(|address| text(address.to_string()))
             .collect();
         let limits = &self.limits;
-        vec![
+        let fsync = FSYNC_WORDS.iter().find(|(_, fsync)| *fsync == self.fsync);
+        let fsync = fsync.map_or("", |(word, _)| *word);
+        let data_dir = self.data_dir.as_ref().map(|path| path.display().to_string());
+        let mut rows = vec![
             ("listen", format!("[{}]", listen.join(", "))),
             ("insecure", self.insecure.to_string()),
             ("workers", self.workers.to_string()),
@@ -472,7 +547,12 @@ impl Settings {
             ("unread-timeout", duration(limits.unread_timeout_ms)),
             ("request-timeout", duration(limits.request_timeout_ms)),
             ("create-namespaces", self.create_namespaces.to_string()),
-        ]
+            ("fsync", text(fsync.to_owned())),
+            ("recover", self.recovers.to_string()),
+            ("log-segment", text(size_word(self.log_segment_bytes))),
+        ];
+        rows.extend(data_dir.map(|path| ("data-dir", text(path))));
+        rows
     }
 
     /// All settings as a file that reads back as the same.
@@ -525,6 +605,15 @@ impl Settings {
     pub fn server(&self) -> Result<ServerConfig, getrandom::Error> {
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut secret)?;
+        let mut random = [0; 16];
+        getrandom::fill(&mut random)?;
+        let data = self.data_dir.as_ref().map(|path| DataConfig {
+            path: path.clone(),
+            fsync: self.fsync,
+            recovers: self.recovers,
+            segment_bytes: self.log_segment_bytes,
+            random,
+        });
         let settings = self
             .rows()
             .into_iter()
@@ -544,6 +633,7 @@ impl Settings {
                 ..EngineConfig::default()
             },
             settings: settings.collect(),
+            data,
         })
     }
 }

@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | 0 | [`time`], [`limits`], [`address`]: words and bounds; `eight`: eight bytes at once | read a clock |
 //! | 1 | [`store`]: keys, table, timing wheel, shard; [`command`]: what can be asked and answered | do I/O, lock, or draw randomness |
-//! | 2 | [`wire`]: bytes to commands and back; [`metrics`]: counters | know sockets |
+//! | 2 | [`wire`]: bytes to commands and back; [`log`]: changes to files and back; [`metrics`]: counters | know sockets |
 //! | 3 | [`engine`]: shards behind locks, namespaces, memory budget, commands executed | know connections |
 //! | 4 | [`server`]: listeners, workers, connections, the only clock | decide anything about keys |
 //! | 5 | [`config`]: settings; [`cli`]: subcommands | |

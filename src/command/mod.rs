@@ -361,6 +361,8 @@ pub enum SessionCommand<'a> {
         sections: Words<'a>,
     },
     WaitReplicas,
+    /// All answered so far is to be durable before this is.
+    Sync,
 }
 
 /// `CLIENT`.

@@ -330,6 +330,10 @@ fn ttl(word: &[u8]) -> Result<Ttl, Error> {
     }
 }
 
+pub(super) fn sync<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    Ok(Command::Session(SessionCommand::Sync))
+}
+
 fn fingerprint(word: &[u8]) -> Result<Fingerprint, Error> {
     let refused = || Error::args(format!("FP takes 1 to {FINGERPRINT_DIGITS_MAX} hex digits"));
     if word.is_empty() || word.len() > FINGERPRINT_DIGITS_MAX {

@@ -66,6 +66,12 @@ pub enum Code {
     NoNs,
     /// A limit on memory, keys, namespaces or connections is reached; nothing was changed.
     Full,
+    /// The log is being read; everything waits for that.
+    Loading,
+    /// The log takes no more changes; what became of one that was under way is unknown.
+    ReadOnly,
+    /// The verb needs a log, and there is none.
+    NoLog,
     /// Redis's own words, kept verbatim in `text`; only commands with a Redis name give these.
     Redis,
 }
@@ -81,6 +87,9 @@ impl Code {
             Self::TooBig => "TOOBIG",
             Self::NoNs => "NONS",
             Self::Full => "FULL",
+            Self::Loading => "LOADING",
+            Self::ReadOnly => "READONLY",
+            Self::NoLog => "NOLOG",
             Self::Redis => "REDIS",
         }
     }

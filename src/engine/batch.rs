@@ -11,9 +11,11 @@
 //! keeps order. Not for questions with
 //! fingerprints or times of their own.
 
+use super::journal::{Promise, Writing};
 use super::namespace::{Namespace, NamespaceRoom};
 use super::{Engine, Policy};
-use crate::store::{Ask, Hashed, Shard, Verdict, WindowMode};
+use crate::log::{frame, record};
+use crate::store::{Ask, Hashed, Verdict, WindowMode};
 use crate::time::Millis;
 
 /// Questions in a batch at most: enough to hide the waiting, few enough that the first answer is
@@ -79,11 +81,13 @@ impl Engine {
                 });
             });
         }
-        let asking = Asking {
+        let mut promise = self.promise_for(questions.len(), &content);
+        let mut asking = Asking {
             engine: self,
             namespace,
             policy,
             content: &content,
+            promise: &mut promise,
             now,
         };
         // Where there may not be room for all, the first to come get it.
@@ -109,6 +113,22 @@ impl Engine {
         if let Some(next) = self.successor(namespace) {
             self.ask_elsewhere(&next, questions, &content, now);
         }
+    }
+
+    /// Space in the log for a batch that is all new, if there is a log.
+    fn promise_for<'a>(
+        &self,
+        questions: usize,
+        content: &impl Fn(usize) -> Content<'a>,
+    ) -> Promise<'_> {
+        let Some(log) = self.log() else {
+            return Promise::of(None, 0);
+        };
+        let bytes = |at| {
+            let (key, value) = content(at);
+            frame::HEADER_BYTES + record::bytes_max(key.len(), value.map_or(0, <[u8]>::len))
+        };
+        Promise::of(Some(log), (0..questions).map(bytes).sum())
     }
 
     /// Asks what a namespace did not take any more of the one that has its place, whose keys have
@@ -137,35 +157,37 @@ impl Engine {
 }
 
 /// What the groups of a batch have in common.
-struct Asking<'e, C> {
+struct Asking<'a, 'e, C> {
     engine: &'e Engine,
     namespace: &'e Namespace,
     policy: Policy,
     content: C,
+    promise: &'a mut Promise<'e>,
     now: Millis,
 }
 
-impl<'a, C: Fn(usize) -> Content<'a>> Asking<'_, &C> {
+impl<'a, C: Fn(usize) -> Content<'a>> Asking<'_, '_, &C> {
     /// Asks the questions of one shard, under one lock. False, and nothing is asked, if another thread
     /// has the shard and it is not to be waited for.
-    fn group(&self, shard: usize, group: &[u8], questions: &mut [Question], waits: bool) -> bool {
-        let ask_all = |shard: &mut Shard, room: &mut NamespaceRoom<'_>| {
+    fn group(&mut self, shard: usize, group: &[u8], questions: &mut [Question], waits: bool) -> bool {
+        let (content, engine, policy, now) = (self.content, self.engine, &self.policy, self.now);
+        let ask_all = |shard: &mut Writing<'_, '_>, room: &mut NamespaceRoom<'_>| {
             let mut ask = Ask::default();
             for &at in group {
                 let at = usize::from(at);
                 let question = &mut questions[at];
-                let (bytes, value) = (self.content)(at);
-                let key = question.key.of(bytes, &self.engine.secret);
+                let (bytes, value) = content(at);
+                let key = question.key.of(bytes, &engine.secret);
                 ask.ttl_ms = question.ttl_ms;
                 ask.mode = question.mode;
                 ask.value = value;
-                let verdict = shard.seen(&key, &ask, room, self.now).0;
+                let verdict = shard.seen(&key, &ask, room, now);
                 room.count(shard, verdict);
-                question.verdict = self.policy.told(verdict);
+                question.verdict = policy.told(verdict);
             }
         };
         self.namespace
-            .write_many(shard, waits, &self.policy, ask_all)
+            .write_many(shard, waits, policy, self.promise, ask_all)
     }
 }
 

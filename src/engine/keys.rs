@@ -1,7 +1,7 @@
 //! This protocol's own commands on keys.
 
 use super::batch::{BATCH_MAX, Question};
-use super::namespace::full;
+use super::journal::Refused;
 use super::{Answer, Here, Namespace, Session};
 use crate::command::{Error, Reply, Seen, Single, Ttl, Words};
 use crate::limits::AT_AHEAD_MAX_MS;
@@ -33,7 +33,7 @@ impl Here<'_> {
                 Verdict::Unsure => Ok(Reply::Word("UNSURE")),
                 Verdict::Dup => Ok(Reply::Word("DUP")),
                 Verdict::Mismatch => Ok(Reply::Word("MISMATCH")),
-                Verdict::Full => Err(full()),
+                Verdict::Full => Err(self.engine.no_room()),
             }
         })
     }
@@ -84,17 +84,16 @@ impl Here<'_> {
         Reply::Letters(letters)
     }
 
-    pub(super) fn forget<'s>(&self, here: &Namespace, keys: Words<'_>) -> Reply<'s> {
+    pub(super) fn forget<'s>(&self, here: &Namespace, keys: Words<'_>) -> Answer<'s> {
         let policy = here.policy();
         let mut forgotten = 0;
         for key in keys.iter() {
             let key = self.key(here, key);
-            let removed = here.write(&key, &policy, |shard, _| {
-                shard.remove(&key, self.now).is_some()
-            });
-            forgotten += i64::from(removed);
+            let removed =
+                here.write(&key, None, &policy, |shard, _| shard.remove(&key, self.now));
+            forgotten += i64::from(self.unless_refused(removed)?);
         }
-        Reply::Count(forgotten)
+        Ok(Reply::Count(forgotten))
     }
 
     pub(super) fn touch<'s>(
@@ -108,15 +107,14 @@ impl Here<'_> {
             let policy = namespace.policy();
             let deadline = self.now.after(policy.ttl_ms(ttl)?);
             let key = self.key(namespace, at.key);
-            let was_there = namespace.write(&key, &policy, |shard, _| {
-                let Some(entry) = shard.get(&key, self.now) else {
-                    return false;
-                };
-                if !later_only || deadline > entry.deadline {
-                    shard.set_deadline(&key, deadline, self.now);
+            let was_there = namespace.write(&key, None, &policy, |shard, _| {
+                let held = shard.get(&key, self.now).map(|entry| entry.deadline);
+                if later_only && held.is_some_and(|held| deadline <= held) {
+                    return Ok(true);
                 }
-                true
+                shard.set_deadline(&key, deadline, self.now)
             });
+            let was_there = self.unless_refused(was_there)?;
             Ok(if was_there { Reply::OK } else { Reply::Nil })
         })
     }
@@ -157,6 +155,11 @@ impl Here<'_> {
             }
             Ok(Reply::Rows(rows))
         })
+    }
+
+    /// What a change came to, unless the log did not take it.
+    pub(super) fn unless_refused<T>(&self, done: Result<T, Refused>) -> Result<T, Error> {
+        done.map_err(|refused| self.engine.refusal(refused))
     }
 
     pub(super) fn is_live(&self, namespace: &Namespace, key: &[u8]) -> bool {

@@ -9,6 +9,7 @@
 //! - [`budget`]: the memory that keys and buffers share
 //! - `keys`: the commands on keys of this protocol; `values`: Redis's; `spaces`: those on namespaces
 //! - `report`: `STATS`, `NS INFO`, `HELP`
+//! - `journal`: changes on their way to the log; `restore`: from a log to memory
 //! - `sweep`: giving memory back
 //! - [`glob`]: Redis's patterns
 //!
@@ -29,9 +30,11 @@
 pub mod batch;
 pub mod budget;
 pub mod glob;
+mod journal;
 mod keys;
 pub mod namespace;
 mod report;
+mod restore;
 mod spaces;
 mod sweep;
 mod values;
@@ -45,12 +48,15 @@ use parking_lot::Mutex;
 use batch::SHARDS_MAX;
 pub use batch::{BATCH_MAX, Question};
 pub use budget::Budget;
-pub(crate) use namespace::full;
 pub use namespace::{Namespace, Policy};
+pub use restore::{Progress, Restored};
+use journal::Refused;
+use namespace::LogSlot;
 use sweep::Round;
 
 use crate::command::{Code, Command, Error, PolicyChange, Reply, Seen, Single};
 use crate::limits::Limits;
+use crate::log::writer::{Health, Log};
 use crate::metrics::Metrics;
 use crate::store::{Ask, Key, Secret, Shard, Verdict};
 use crate::time::Millis;
@@ -117,6 +123,9 @@ pub struct Engine {
     covered_since: AtomicU64,
     budget: Arc<Budget>,
     metrics: Metrics,
+    log: LogSlot,
+    /// What the configuration says of namespaces; it goes over what a log says.
+    configured: Vec<(String, PolicyChange)>,
 }
 
 /// One caller's place in the engine.
@@ -141,6 +150,7 @@ impl Engine {
     /// If the policy of a configured namespace contradicts itself; `config` checks that first.
     pub fn new(config: EngineConfig) -> Self {
         let budget = Arc::new(Budget::new(config.memory_bytes_max));
+        let log = LogSlot::default();
         let shards = config.shards.clamp(1, SHARDS_MAX).next_power_of_two();
         let policy = Policy::default_of(&config.limits);
         let keeps_digests = |change: &PolicyChange| change.keeps_digests.unwrap_or(false);
@@ -154,8 +164,9 @@ impl Engine {
             &policy,
             default_keeps_digests,
             Arc::clone(&budget),
+            Arc::clone(&log),
         ));
-        let engine = Self {
+        let mut engine = Self {
             namespaces: DashMap::new(),
             default: Arc::clone(&default),
             making: Mutex::new(()),
@@ -168,6 +179,8 @@ impl Engine {
             budget,
             metrics: Metrics::new(config.workers),
             limits: config.limits,
+            log,
+            configured: Vec::new(),
         };
         engine.default.set_covered_since(config.covered_since);
         engine.namespaces.insert(DEFAULT_NAMESPACE.into(), default);
@@ -178,10 +191,11 @@ impl Engine {
                     .add(name, &policy, keeps_digests(change))
                     .expect("config checks how many namespaces there are"),
             };
-            namespace
-                .change_policy(change)
+            let _there_is_no_log_yet = namespace
+                .change_policy(change, false)
                 .expect("config checks the policies");
         }
+        engine.configured = config.namespaces;
         engine
     }
 
@@ -209,6 +223,31 @@ impl Engine {
     /// Says from when on no key of a namespace that is not there was lost.
     pub fn set_covered_since(&self, at: Millis) {
         self.covered_since.store(at.0, Ordering::Relaxed);
+    }
+
+    /// The log, if there is one.
+    #[inline]
+    pub fn log(&self) -> Option<&Arc<Log>> {
+        self.log.get()
+    }
+
+    /// Why a change was refused that would have been made if there were room.
+    pub(crate) fn no_room(&self) -> Error {
+        match self.log().map(|log| log.health()) {
+            None | Some(Health::Good) => namespace::full(),
+            Some(_) => self.refusal(Refused),
+        }
+    }
+
+    /// Why the log takes no change.
+    fn refusal(&self, _: Refused) -> Error {
+        match self.log().map(|log| log.health()) {
+            Some(Health::Failed) => read_only(),
+            _ => Error::new(
+                Code::Full,
+                "no space on the disk for the log; nothing was changed",
+            ),
+        }
     }
 
     /// A new caller's place, in the default namespace.
@@ -242,8 +281,8 @@ impl Engine {
     pub fn seen(&self, namespace: &Namespace, key: &[u8], ask: &Ask<'_>, now: Millis) -> Verdict {
         let kept = namespace.key(&self.secret, key);
         let policy = namespace.policy();
-        let verdict = namespace.write(&kept, &policy, |shard, room| {
-            shard.seen(&kept, ask, room, now).0
+        let verdict = namespace.write(&kept, ask.value, &policy, |shard, room| {
+            shard.seen(&kept, ask, room, now)
         });
         if verdict == Verdict::Full
             && let Some(next) = self.successor(namespace)
@@ -309,22 +348,24 @@ impl Engine {
                 format!("there are {max} namespaces, the most there may be"),
             ));
         }
-        Ok(self.put(self.new_namespace(name, policy, keeps_digests)))
+        self.put(self.new_namespace(name, policy, keeps_digests))
     }
 
     fn new_namespace(&self, name: &str, policy: &Policy, keeps_digests: bool) -> Namespace {
         let budget = Arc::clone(&self.budget);
-        let made = Namespace::new(name, self.shards, policy, keeps_digests, budget);
+        let log = Arc::clone(&self.log);
+        let made = Namespace::new(name, self.shards, policy, keeps_digests, budget, log);
         made.set_covered_since(self.covered_since());
         made
     }
 
     /// Lets a new namespace answer for its name.
-    fn put(&self, made: Namespace) -> Arc<Namespace> {
+    fn put(&self, made: Namespace) -> Result<Arc<Namespace>, Error> {
+        made.log_birth().map_err(|refused| self.refusal(refused))?;
         let made = Arc::new(made);
         self.namespaces
             .insert(made.name().into(), Arc::clone(&made));
-        made
+        Ok(made)
     }
 
     /// Makes an empty namespace anew with its keys in the other form.
@@ -350,7 +391,7 @@ impl Engine {
         }
         let made = self.new_namespace(name, policy, keeps_digests);
         made.reach_as(old);
-        let made = self.put(made);
+        let made = self.put(made)?;
         old.mark_dropped();
         Ok(made)
     }
@@ -364,6 +405,14 @@ impl Engine {
         drop(self.making.lock());
         self.open(closed.name()).ok()
     }
+}
+
+/// The refusal of a change after the log failed.
+pub(crate) fn read_only() -> Error {
+    Error::new(
+        Code::ReadOnly,
+        "the log failed, so no change is taken; what was under way may or may not have happened",
+    )
 }
 
 /// Whether a command does not depend on the session's namespace.
@@ -440,7 +489,7 @@ impl Here<'_> {
         let here = &*session.namespace;
         match *command {
             Command::Seen(ref seen) => self.seen(here, seen),
-            Command::Forget { keys } => Ok(self.forget(here, keys)),
+            Command::Forget { keys } => self.forget(here, keys),
             Command::Touch {
                 ref at,
                 ttl,
@@ -451,9 +500,9 @@ impl Here<'_> {
 
             Command::Set(ref set) => self.set(here, set),
             Command::Get { key } => Ok(self.get(here, key)),
-            Command::GetEx { key, expiry } => Ok(self.get_ex(here, key, expiry)),
-            Command::GetDel { key } => Ok(self.get_del(here, key)),
-            Command::DelIf { key, equals } => Ok(self.del_if(here, key, equals)),
+            Command::GetEx { key, expiry } => self.get_ex(here, key, expiry),
+            Command::GetDel { key } => self.get_del(here, key),
+            Command::DelIf { key, equals } => self.del_if(here, key, equals),
             Command::MGet { keys } => self.mget(here, keys),
             Command::Exists { keys } => Ok(self.exists(here, keys)),
             Command::Type { key } => Ok(Reply::Word(if self.is_live(here, key) {
@@ -467,11 +516,11 @@ impl Here<'_> {
                 key,
                 expiry,
                 condition,
-            } => Ok(self.expire(here, key, expiry, condition)),
+            } => self.expire(here, key, expiry, condition),
             Command::DbSize => Ok(Reply::Number(here.keys() as i64)),
             Command::Scan(ref scan) => Ok(self.scan(here, scan)),
             Command::Keys { pattern } => self.keys(here, pattern),
-            Command::FlushDb => Ok(self.purge(here)),
+            Command::FlushDb => self.purge(here),
 
             Command::MSeen { .. } | Command::Peek { .. } | Command::Session(_) => {
                 Err(Error::new(Code::Unknown, "this command is not the store's"))

@@ -8,15 +8,18 @@
 //! something may be missing that was evicted. What is lost is published under the lock under which
 //! it goes, and read under the lock under which a key is not found.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::budget::Budget;
+use super::journal::{Promise, Refused, Writing};
 use crate::command::{Code, Error, PolicyChange, Ttl};
 use crate::limits::Limits;
+use crate::log::control::Space;
+use crate::log::writer::Log;
 use crate::store::{Counters, Hashed, Key, Room, Secret, Shard, Verdict, WindowMode};
 use crate::time::{DurationWord, Millis};
 
@@ -47,6 +50,22 @@ impl Policy {
             keys_max: 0,
             evict: false,
             reports_unsure: false,
+        }
+    }
+
+    /// The policy that the log knows.
+    fn of(space: &Space) -> Self {
+        Self {
+            ttl_ms: space.ttl_ms,
+            ttl_max_ms: space.ttl_max_ms,
+            mode: if space.slides {
+                WindowMode::Slide
+            } else {
+                WindowMode::Fixed
+            },
+            keys_max: space.keys_max,
+            evict: space.evicts,
+            reports_unsure: space.reports_unsure,
         }
     }
 
@@ -182,7 +201,19 @@ pub struct Namespace {
     /// Changed only while all shards are locked, so that who has one locked sees it.
     closed: AtomicBool,
     budget: Arc<Budget>,
+    log: LogSlot,
+    /// Its number in the log; 0 without one. Changed only while all shards are locked.
+    logged_as: AtomicU32,
+    /// What the log has as its `unsure_until`.
+    unsure_logged: AtomicU64,
 }
+
+/// Where a log will be, once what it holds was read.
+pub(super) type LogSlot = Arc<OnceLock<Arc<Log>>>;
+
+/// How much further than necessary the log says that answers are unsure, so that it need not say so again
+/// for every key that is evicted, in milliseconds.
+const UNSURE_AHEAD_MS: u64 = 60_000;
 
 impl Namespace {
     pub(super) fn new(
@@ -191,6 +222,7 @@ impl Namespace {
         policy: &Policy,
         keeps_digests: bool,
         budget: Arc<Budget>,
+        log: LogSlot,
     ) -> Self {
         debug_assert!(shards.is_power_of_two());
         Self {
@@ -209,7 +241,71 @@ impl Namespace {
             dropped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             budget,
+            log,
+            logged_as: AtomicU32::new(0),
+            unsure_logged: AtomicU64::new(0),
         }
+    }
+
+    #[inline]
+    pub(super) fn log(&self) -> Option<&Log> {
+        self.log.get().map(|log| &**log)
+    }
+
+    /// Its number in the log.
+    #[inline]
+    pub(super) fn logged_as(&self) -> u32 {
+        self.logged_as.load(Ordering::Relaxed)
+    }
+
+    /// Takes the number that the log knows it by.
+    pub(super) fn set_logged_as(&self, id: u32) {
+        self.logged_as.store(id, Ordering::Relaxed);
+    }
+
+    /// What the log says of it, with this policy.
+    pub(super) fn space(&self, policy: &Policy) -> Space {
+        Space {
+            id: self.logged_as(),
+            name: self.name().to_owned(),
+            keeps_digests: self.keeps_digests,
+            ttl_ms: policy.ttl_ms,
+            ttl_max_ms: policy.ttl_max_ms,
+            slides: policy.mode == WindowMode::Slide,
+            keys_max: policy.keys_max,
+            evicts: policy.evict,
+            reports_unsure: policy.reports_unsure,
+            covered_since: self.covered_since(),
+            unsure_until: self.unsure_until(),
+        }
+    }
+
+    /// Has the log say what it is, changed by `change`, before it is so.
+    fn log_space(&self, change: impl FnOnce(&mut Space)) -> Result<(), Refused> {
+        let Some(log) = self.log() else {
+            return Ok(());
+        };
+        let mut space = self.space(&self.policy());
+        change(&mut space);
+        if !log.append_space(&mut space) {
+            return Err(Refused);
+        }
+        self.set_logged_as(space.id);
+        Ok(())
+    }
+
+    /// Has the log say that it is there.
+    pub(super) fn log_birth(&self) -> Result<(), Refused> {
+        self.log_space(|_| {})
+    }
+
+    /// Becomes what the log says it is.
+    pub(super) fn become_as(&self, space: &Space) {
+        self.policy.store(&Policy::of(space));
+        self.set_logged_as(space.id);
+        self.set_covered_since(space.covered_since);
+        self.reach.unsure_until.store(space.unsure_until.0, Ordering::Relaxed);
+        self.unsure_logged.store(space.unsure_until.0, Ordering::Relaxed);
     }
 
     /// Its name.
@@ -239,10 +335,28 @@ impl Namespace {
         self.policy.load()
     }
 
-    pub(super) fn change_policy(&self, change: &PolicyChange) -> Result<(), Error> {
+    /// Changes the policy, and with `covered` says that nothing is missing. A change that is refused for
+    /// lack of space in the log changes nothing.
+    pub(super) fn change_policy(
+        &self,
+        change: &PolicyChange,
+        covered: bool,
+    ) -> Result<Result<(), Refused>, Error> {
         let _one_at_a_time = self.policy_change.lock();
-        self.policy.store(&self.policy.load().with(change)?);
-        Ok(())
+        let policy = self.policy.load().with(change)?;
+        let logged = self.log_space(|space| {
+            *space = self.space(&policy);
+            if covered {
+                (space.covered_since, space.unsure_until) = (Millis(0), Millis(0));
+            }
+        });
+        if logged.is_ok() {
+            self.policy.store(&policy);
+            if covered {
+                self.declare_covered();
+            }
+        }
+        Ok(logged)
     }
 
     /// The moment from which on no key was lost; 0 if none ever was.
@@ -269,11 +383,7 @@ impl Namespace {
     pub fn declare_covered(&self) {
         self.set_covered_since(Millis(0));
         self.reach.unsure_until.store(0, Ordering::Relaxed);
-    }
-
-    /// Says that all keys of this moment and before may be lost.
-    pub(super) fn raise_lost_until(&self, now: Millis) {
-        raise(&self.reach.covered_since, now.after(1));
+        self.unsure_logged.store(0, Ordering::Relaxed);
     }
 
     /// Reaches as far as one whose place it takes.
@@ -285,7 +395,19 @@ impl Namespace {
     /// Takes note of an evicted key, under the lock of its shard.
     fn note_evicted(&self, deadline: Millis) {
         // It would still be there in the last millisecond of its window.
-        self.raise_unsure_until(deadline.after(1));
+        let until = deadline.after(1);
+        self.raise_unsure_until(until);
+        if self.log.get().is_some() && self.unsure_logged.load(Ordering::Relaxed) < until.0 {
+            let ahead = until.after(UNSURE_AHEAD_MS);
+            // A policy that is just being changed goes first; the next eviction says it then. Where the
+            // log takes nothing, nothing that follows is told either.
+            let Some(_no_other_policy_meanwhile) = self.policy_change.try_lock() else {
+                return;
+            };
+            if self.log_space(|space| space.unsure_until = ahead).is_ok() {
+                self.unsure_logged.fetch_max(ahead.0, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Keys in memory, those whose window has ended but which were not swept yet included.
@@ -340,16 +462,23 @@ impl Namespace {
         read(&self.shards[self.index(key)].lock())
     }
 
-    /// Changes the shard that the key belongs to.
+    /// Changes the shard that the key belongs to; `value` is what may be stored with it.
     pub(super) fn write<R>(
         &self,
         key: &Key<'_>,
+        value: Option<&[u8]>,
         policy: &Policy,
-        change: impl FnOnce(&mut Shard, &mut NamespaceRoom<'_>) -> R,
+        change: impl FnOnce(&mut Writing<'_, '_>, &mut NamespaceRoom<'_>) -> R,
     ) -> R {
         let index = self.index(key);
         let mut room = NamespaceRoom::new(self, index, policy);
-        self.write_shard(index, |shard| change(shard, &mut room))
+        let mut promise = Promise::for_key(self.log(), key.bytes(), value);
+        self.change(&mut self.shards[index].lock(), |shard| {
+            let mut writing = Writing::new(shard, &mut promise, self.logged_as());
+            let result = change(&mut writing, &mut room);
+            writing.finish();
+            result
+        })
     }
 
     /// Changes several keys of one shard; what that does is published at the end, so each change is
@@ -360,7 +489,8 @@ impl Namespace {
         index: usize,
         waits: bool,
         policy: &Policy,
-        change: impl FnOnce(&mut Shard, &mut NamespaceRoom<'_>),
+        promise: &mut Promise<'_>,
+        change: impl FnOnce(&mut Writing<'_, '_>, &mut NamespaceRoom<'_>),
     ) -> bool {
         let lock = &self.shards[index];
         let Some(mut shard) = lock.try_lock().or_else(|| waits.then(|| lock.lock())) else {
@@ -369,11 +499,15 @@ impl Namespace {
         let mut room = NamespaceRoom::new(self, index, policy);
         room.keys_before = shard.len() as isize;
         room.bytes_before = shard.bytes() as isize;
-        self.change(&mut shard, |shard| change(shard, &mut room));
+        self.change(&mut shard, |shard| {
+            let mut writing = Writing::new(shard, promise, self.logged_as());
+            change(&mut writing, &mut room);
+            writing.finish();
+        });
         true
     }
 
-    /// Changes a shard by its number.
+    /// Changes a shard by its number, in ways that are not logged.
     pub(super) fn write_shard<R>(&self, index: usize, change: impl FnOnce(&mut Shard) -> R) -> R {
         self.change(&mut self.shards[index].lock(), change)
     }
@@ -423,18 +557,34 @@ impl Namespace {
         expired
     }
 
-    /// Takes all keys out; their bytes stay counted until the shards that are returned are dropped.
-    pub(super) fn clear(&self) -> Vec<Shard> {
-        let mut taken = Vec::new();
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            if !shard.is_empty() {
-                let old = shard.clear();
-                self.keys.fetch_sub(old.len() as i64, Ordering::Relaxed);
-                taken.push(old);
-            }
+    /// Takes all keys out, so that all of this moment and before may be missing; their bytes stay counted
+    /// until the shards that are returned are dropped.
+    pub(super) fn clear(&self, now: Millis) -> Result<Vec<Shard>, Refused> {
+        let _no_other_policy_meanwhile = self.policy_change.lock();
+        let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
+        // Under all locks, so that every key is either in what was cleared or in what the log says is
+        // there from now on: it has another number.
+        self.log_space(|space| {
+            space.id = 0;
+            space.covered_since = space.covered_since.max(now.after(1));
+        })?;
+        raise(&self.reach.covered_since, now.after(1));
+        Ok(shards.iter_mut().filter_map(|shard| self.take_all(shard)).collect())
+    }
+
+    /// Takes all keys out of what nobody looks at any more.
+    pub(super) fn take_out(&self) -> Vec<Shard> {
+        let shards = self.shards.iter();
+        shards.filter_map(|shard| self.take_all(&mut shard.lock())).collect()
+    }
+
+    fn take_all(&self, shard: &mut Shard) -> Option<Shard> {
+        if shard.is_empty() {
+            return None;
         }
-        taken
+        let old = shard.clear();
+        self.keys.fetch_sub(old.len() as i64, Ordering::Relaxed);
+        Some(old)
     }
 
     fn index(&self, key: &Key<'_>) -> usize {
@@ -462,6 +612,8 @@ pub(super) struct NamespaceRoom<'a> {
     shard: usize,
     keys_max: u64,
     evict: bool,
+    /// The log takes no change.
+    refuses: bool,
     /// What changes under this lock have added to keys and bytes and not yet published.
     keys: isize,
     bytes: isize,
@@ -477,11 +629,18 @@ impl<'a> NamespaceRoom<'a> {
             shard,
             keys_max: policy.keys_max,
             evict: policy.evict,
+            refuses: false,
             keys: 0,
             bytes: 0,
             keys_before: 0,
             bytes_before: 0,
         }
+    }
+
+    /// Whether the next change has its place in the log; if not, there is no room for it.
+    #[inline]
+    pub(super) fn refuse_unless(&mut self, is_promised: bool) {
+        self.refuses = !is_promised;
     }
 
     /// Takes a question's effect into account, where several are asked under one lock.
@@ -510,11 +669,12 @@ impl Room for NamespaceRoom<'_> {
                 .saturating_add_signed((keys + self.keys) as i64)
                 <= self.keys_max;
         let is_open = keys <= 0 || !self.namespace.is_closed();
-        is_open && keys_fit && self.namespace.budget.admits(bytes + self.bytes)
+        let memory_fits = self.namespace.budget.admits(bytes + self.bytes);
+        is_open && keys_fit && memory_fits && !self.refuses
     }
 
     fn evicts(&self) -> bool {
-        self.evict
+        self.evict && !self.refuses
     }
 
     fn reclaim_elsewhere(&self, now: Millis) {
@@ -555,7 +715,7 @@ impl Room for NamespaceRoom<'_> {
     }
 }
 
-/// The refusal of a change for which there is no room.
+/// The refusal of a change for which there is no room in memory.
 pub(crate) fn full() -> Error {
     Error::new(
         Code::Full,

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::{Answer, Engine, Namespace};
 use crate::command::spec::{Home, verbs};
 use crate::command::{Code, Error, Reply, lookup_line};
+use crate::log::writer::Health;
 use crate::store::{Counters, WindowMode};
 use crate::time::{DurationWord, Millis};
 
@@ -66,6 +67,30 @@ pub(super) fn server(engine: &Engine, now: Millis) -> Rows {
     ];
     rows.extend(counters(&totals.counters));
     rows.extend(engine.metrics().rows());
+    rows.extend(log(engine));
+    rows
+}
+
+/// The log, and whether the server is ready for all that may be asked of it.
+fn log(engine: &Engine) -> Rows {
+    let Some(log) = engine.log() else {
+        return vec![("ready".into(), "yes".to_owned()), ("log".into(), "off".to_owned())];
+    };
+    let (ready, state) = match log.health() {
+        Health::Good => ("yes", "ok"),
+        Health::Full => ("yes", "full"),
+        Health::Failed => ("no", "failed"),
+    };
+    let mut rows: Rows = vec![
+        ("ready".into(), ready.to_owned()),
+        ("log".into(), state.to_owned()),
+        ("log_bytes".into(), log.bytes().to_string()),
+        ("log_segments".into(), log.segments().to_string()),
+        ("log_unsynced_bytes".into(), (log.appended() - log.synced()).to_string()),
+    ];
+    if state == "failed" {
+        rows.push(("log_failure".into(), log.failure()));
+    }
     rows
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::journal::Refused;
 use super::{Answer, DEFAULT_NAMESPACE, Engine, Here, Namespace, Policy, Session};
 use crate::command::{BfInsert, Code, Command, Error, PolicyChange, Reply, Words};
 use crate::store::{Ask, Verdict};
@@ -29,9 +30,9 @@ impl Here<'_> {
                 ref change,
                 covered,
             } => self.ns_set(name(asked), change, covered),
-            Command::NsPurge { name: asked } => Ok(self.purge(&*self.known(asked)?)),
+            Command::NsPurge { name: asked } => self.purge(&*self.known(asked)?),
             Command::NsDrop { name: asked } => self.ns_drop(name(asked)),
-            Command::FlushAll => Ok(self.purge_all()),
+            Command::FlushAll => self.purge_all(),
             Command::Stats { name: None } => {
                 Ok(Reply::Rows(super::report::server(self.engine, self.now)))
             }
@@ -68,9 +69,9 @@ impl Here<'_> {
         }
     }
 
-    pub(super) fn purge<'s>(&self, namespace: &Namespace) -> Reply<'s> {
-        self.engine.discard(namespace, self.now);
-        Reply::OK
+    pub(super) fn purge<'s>(&self, namespace: &Namespace) -> Answer<'s> {
+        self.unless_refused(self.engine.discard(namespace, self.now))?;
+        Ok(Reply::OK)
     }
 
     fn choose<'s>(&self, session: &mut Session, name: &str) -> Answer<'s> {
@@ -118,14 +119,9 @@ impl Here<'_> {
                 let policy = found.policy().with(change)?;
                 engine.change_form(&found, &policy, keeps_digests)?
             }
-            (Some(found), _) => {
-                found.change_policy(change)?;
-                found
-            }
+            (Some(found), _) => found,
         };
-        if covered {
-            set.declare_covered();
-        }
+        self.unless_refused(set.change_policy(change, covered)?)?;
         Ok(Reply::OK)
     }
 
@@ -143,18 +139,24 @@ impl Here<'_> {
             .ok_or_else(|| self.engine.no_such(name))?;
         // One that is made anew must not pretend to know.
         let engine = self.engine;
-        engine.set_covered_since(engine.covered_since().max(self.now.after(1)));
+        let covered_since = engine.covered_since().max(self.now.after(1));
+        if let Some(log) = engine.log()
+            && !log.append_dropped(dropped.logged_as(), covered_since)
+        {
+            return Err(engine.refusal(Refused));
+        }
+        engine.set_covered_since(covered_since);
         dropped.mark_dropped();
         engine.namespaces.remove(name);
-        engine.discard(&dropped, self.now);
+        engine.garbage.lock().extend(dropped.take_out());
         Ok(Reply::OK)
     }
 
-    fn purge_all<'s>(&self) -> Reply<'s> {
+    fn purge_all<'s>(&self) -> Answer<'s> {
         for namespace in self.engine.all_namespaces() {
-            self.engine.discard(&namespace, self.now);
+            self.purge(&namespace)?;
         }
-        Reply::OK
+        Ok(Reply::OK)
     }
 
     fn time<'s>(&self) -> Reply<'s> {
@@ -175,7 +177,7 @@ impl Here<'_> {
         match self.engine.seen(filter, item, &ask, self.now) {
             Verdict::New | Verdict::Unsure => Ok(Reply::Flag(true)),
             Verdict::Dup | Verdict::Mismatch => Ok(Reply::Flag(false)),
-            Verdict::Full => Err(super::namespace::full()),
+            Verdict::Full => Err(self.engine.no_room()),
         }
     }
 
@@ -229,11 +231,9 @@ impl Here<'_> {
 
 impl Engine {
     /// Empties a namespace; the memory is given back by the next sweep.
-    fn discard(&self, namespace: &Namespace, now: Millis) {
-        // First, so that nobody misses a key before it is said that keys are missing.
-        namespace.raise_lost_until(now);
-        let taken = namespace.clear();
-        self.garbage.lock().extend(taken);
+    fn discard(&self, namespace: &Namespace, now: Millis) -> Result<(), Refused> {
+        self.garbage.lock().extend(namespace.clear(now)?);
+        Ok(())
     }
 }
 

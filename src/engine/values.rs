@@ -6,14 +6,14 @@
 use bytes::Bytes;
 
 use super::glob;
-use super::namespace::full;
+use super::journal::{Refused, Writing};
 use super::{Answer, Here, Namespace, Policy};
 use crate::command::{
     self, Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words,
 };
 use crate::limits::KEYS_COMMAND_KEYS_MAX;
 use crate::store::shard::Entry;
-use crate::store::{Ask, Shard, Verdict, WindowMode};
+use crate::store::{Ask, Key, Verdict, WindowMode};
 use crate::time::Millis;
 
 /// Places that one lock is held for while keys are listed: a block of the table.
@@ -35,7 +35,7 @@ impl Here<'_> {
         let policy = here.policy();
         let key = self.key(here, set.key);
         let value = set.stored_value();
-        let (outcome, before) = here.write(&key, &policy, |shard, room| {
+        let (outcome, before) = here.write(&key, value, &policy, |shard, room| {
             let held = shard.get(&key, self.now);
             let before = held
                 .filter(|_| set.answer == SetAnswer::Before)
@@ -64,7 +64,7 @@ impl Here<'_> {
                     };
                     return (outcome, before);
                 }
-                let outcome = match shard.seen(&key, &ask, room, self.now).0 {
+                let outcome = match shard.seen(&key, &ask, room, self.now) {
                     Verdict::New | Verdict::Unsure => Outcome::Stored,
                     Verdict::Dup | Verdict::Mismatch => Outcome::ConditionFailed,
                     Verdict::Full => Outcome::Full,
@@ -73,10 +73,13 @@ impl Here<'_> {
             }
             if deadline < self.now {
                 // As in Redis, a value that ends in the past is gone as soon as it is set.
-                shard.remove(&key, self.now);
-                return (Outcome::Stored, before);
+                let outcome = match shard.remove(&key, self.now) {
+                    Ok(_) => Outcome::Stored,
+                    Err(Refused) => Outcome::Full,
+                };
+                return (outcome, before);
             }
-            let stored = shard.set(&key, value, deadline, room, self.now).is_some();
+            let stored = shard.set(&key, value, deadline, room, self.now);
             (
                 if stored {
                     Outcome::Stored
@@ -89,7 +92,7 @@ impl Here<'_> {
         match (outcome, set.answer) {
             (Outcome::Full, _) => match self.engine.successor(here) {
                 Some(next) => self.set(&next, set),
-                None => Err(full()),
+                None => Err(self.engine.no_room()),
             },
             (_, SetAnswer::Before) => Ok(before.map_or(Reply::Nil, Reply::Value)),
             (Outcome::Stored, SetAnswer::OkOrNil) => Ok(Reply::OK),
@@ -104,27 +107,27 @@ impl Here<'_> {
         self.value(here, key).map_or(Reply::Nil, Reply::Value)
     }
 
-    pub(super) fn get_ex<'s>(&self, here: &Namespace, key: &[u8], expiry: Expiry) -> Reply<'s> {
+    pub(super) fn get_ex<'s>(&self, here: &Namespace, key: &[u8], expiry: Expiry) -> Answer<'s> {
         let policy = here.policy();
         let key = self.key(here, key);
-        let value = here.write(&key, &policy, |shard, _| {
-            let entry = shard.get(&key, self.now)?;
+        let value = here.write(&key, None, &policy, |shard, _| {
+            let Some(entry) = shard.get(&key, self.now) else {
+                return Ok(None);
+            };
             let value = value_of(&entry);
             let deadline = self.deadline(expiry, Some(entry.deadline), &policy);
-            self.end_at(shard, &key, deadline);
-            Some(value)
+            self.end_at(shard, &key, deadline).map(|()| Some(value))
         });
-        value.map_or(Reply::Nil, Reply::Value)
+        Ok(self.unless_refused(value)?.map_or(Reply::Nil, Reply::Value))
     }
 
-    pub(super) fn get_del<'s>(&self, here: &Namespace, key: &[u8]) -> Reply<'s> {
+    pub(super) fn get_del<'s>(&self, here: &Namespace, key: &[u8]) -> Answer<'s> {
         let key = self.key(here, key);
-        let value = here.write(&key, &here.policy(), |shard, _| {
+        let value = here.write(&key, None, &here.policy(), |shard, _| {
             let value = shard.get(&key, self.now).map(|entry| value_of(&entry));
-            shard.remove(&key, self.now);
-            value
+            shard.remove(&key, self.now).map(|_| value)
         });
-        value.map_or(Reply::Nil, Reply::Value)
+        Ok(self.unless_refused(value)?.map_or(Reply::Nil, Reply::Value))
     }
 
     pub(super) fn del_if<'s>(
@@ -132,15 +135,15 @@ impl Here<'_> {
         here: &Namespace,
         key: &[u8],
         equals: Option<&[u8]>,
-    ) -> Reply<'s> {
+    ) -> Answer<'s> {
         let key = self.key(here, key);
-        let removed = here.write(&key, &here.policy(), |shard, _| {
+        let removed = here.write(&key, None, &here.policy(), |shard, _| {
             let held = shard.get(&key, self.now);
             let matches =
                 held.is_some_and(|entry| equals.is_none_or(|value| value_of(&entry) == value));
-            matches && shard.remove(&key, self.now).is_some()
+            if matches { shard.remove(&key, self.now) } else { Ok(false) }
         });
-        Reply::Number(i64::from(removed))
+        Ok(Reply::Number(i64::from(self.unless_refused(removed)?)))
     }
 
     pub(super) fn mget<'s>(&self, here: &Namespace, keys: Words<'_>) -> Answer<'s> {
@@ -190,12 +193,12 @@ impl Here<'_> {
         key: &[u8],
         expiry: Expiry,
         condition: ExpireIf,
-    ) -> Reply<'s> {
+    ) -> Answer<'s> {
         let policy = here.policy();
         let key = self.key(here, key);
-        let done = here.write(&key, &policy, |shard, _| {
+        let done = here.write(&key, None, &policy, |shard, _| {
             let Some(held) = shard.get(&key, self.now).map(|entry| entry.deadline) else {
-                return false;
+                return Ok(false);
             };
             let deadline = self.deadline(expiry, Some(held), &policy);
             let goes_ahead = match condition {
@@ -205,11 +208,11 @@ impl Here<'_> {
                 ExpireIf::Earlier => deadline < held,
             };
             if goes_ahead {
-                self.end_at(shard, &key, deadline);
+                self.end_at(shard, &key, deadline)?;
             }
-            goes_ahead
+            Ok(goes_ahead)
         });
-        Reply::Number(i64::from(done))
+        Ok(Reply::Number(i64::from(self.unless_refused(done)?)))
     }
 
     pub(super) fn scan<'s>(&self, here: &Namespace, scan: &Scan<'_>) -> Reply<'s> {
@@ -320,12 +323,18 @@ impl Here<'_> {
         }
     }
 
-    fn end_at(&self, shard: &mut Shard, key: &crate::store::Key<'_>, deadline: Millis) {
+    fn end_at(
+        &self,
+        shard: &mut Writing<'_, '_>,
+        key: &Key<'_>,
+        deadline: Millis,
+    ) -> Result<(), Refused> {
         if deadline < self.now {
-            shard.remove(key, self.now);
+            shard.remove(key, self.now)?;
         } else {
-            shard.set_deadline(key, deadline, self.now);
+            shard.set_deadline(key, deadline, self.now)?;
         }
+        Ok(())
     }
 }
 

@@ -14,7 +14,12 @@ pub enum Control {
     /// A namespace is there from here on, or has other properties.
     Space(Space),
     /// A namespace is gone, and its keys with it.
-    Dropped(u32),
+    Dropped {
+        /// Its number.
+        id: u32,
+        /// The moment from which on no key of a namespace that is not there was lost.
+        covered_since: Millis,
+    },
     /// All before that position is durable.
     Synced(Position),
     /// The server was stopped in order; nothing follows.
@@ -37,6 +42,8 @@ pub struct Opened {
     pub earlier: Vec<(u64, Millis)>,
     /// Above the number of every namespace there has been.
     pub next_space: u32,
+    /// The moment from which on no key of a namespace that is not there was lost.
+    pub covered_since: Millis,
     /// All namespaces.
     pub spaces: Vec<Space>,
 }
@@ -95,6 +102,7 @@ impl Control {
                     push_u64(out, last.0);
                 }
                 push_u32(out, opened.next_space);
+                push_u64(out, opened.covered_since.0);
                 push_u32(out, opened.spaces.len() as u32);
                 for space in &opened.spaces {
                     push_space(out, space);
@@ -104,9 +112,10 @@ impl Control {
                 out.push(SPACE);
                 push_space(out, space);
             }
-            Self::Dropped(id) => {
+            Self::Dropped { id, covered_since } => {
                 out.push(DROPPED);
                 push_u32(out, *id);
+                push_u64(out, covered_since.0);
             }
             Self::Synced(position) => {
                 out.push(SYNCED);
@@ -127,10 +136,14 @@ impl Control {
                 synced: fields.position()?,
                 earlier: fields.many(|fields| Some((fields.u64()?, Millis(fields.u64()?))))?,
                 next_space: fields.u32()?,
+                covered_since: Millis(fields.u64()?),
                 spaces: fields.many(Fields::space)?,
             })),
             SPACE => Self::Space(fields.space()?),
-            DROPPED => Self::Dropped(fields.u32()?),
+            DROPPED => Self::Dropped {
+                id: fields.u32()?,
+                covered_since: Millis(fields.u64()?),
+            },
             SYNCED => Self::Synced(fields.position()?),
             CLOSED => Self::Closed,
             _ => return None,
@@ -272,12 +285,16 @@ mod tests {
             synced: position,
             earlier: vec![(1, Millis(2)), (3, Millis(4))],
             next_space: 77,
+            covered_since: Millis(78),
             spaces: (1..40).map(space).collect(),
         };
         for control in [
             Control::Opened(Box::new(opened)),
             Control::Space(space(210)),
-            Control::Dropped(5),
+            Control::Dropped {
+                id: 5,
+                covered_since: Millis(6),
+            },
             Control::Synced(position),
             Control::Closed,
         ] {

@@ -82,6 +82,8 @@ pub struct Start {
     pub spaces: Vec<Space>,
     /// A number above that of every namespace there has been.
     pub next_space: u32,
+    /// The moment from which on no key of a namespace that is not there was lost.
+    pub covered_since: Millis,
 }
 
 /// A segment that is complete.
@@ -153,6 +155,7 @@ struct Pending {
     /// All namespaces, as of the end of `frames`.
     spaces: BTreeMap<u32, Space>,
     next_space: u32,
+    covered_since: Millis,
 }
 
 #[derive(Debug)]
@@ -228,6 +231,7 @@ impl Log {
     ) -> io::Result<Self> {
         let pending = Pending {
             next_space: start.next_space.max(1),
+            covered_since: start.covered_since,
             spaces: start
                 .spaces
                 .into_iter()
@@ -379,8 +383,8 @@ impl Log {
         }
     }
 
-    /// Gives a new namespace its number and appends that it is there, or that it has other properties if
-    /// it has a number; false, and nothing, if there is no space.
+    /// Gives a new namespace its number and appends that it is there, in the place of any other of its
+    /// name; or that it has other properties, if it has a number. False, and nothing, if there is no space.
     #[must_use]
     pub fn append_space(&self, space: &mut Space) -> bool {
         let mut frame = Vec::new();
@@ -393,6 +397,8 @@ impl Log {
         if space.id == 0 {
             space.id = pending.next_space;
             pending.next_space += 1;
+            // One that had the name before is gone, with all that is in it.
+            pending.spaces.retain(|_, before| before.name != space.name);
         }
         frame.clear();
         push_control(&mut frame, &Control::Space(space.clone()));
@@ -401,16 +407,18 @@ impl Log {
         true
     }
 
-    /// Appends that a namespace is gone; false, and nothing, if there is no space.
+    /// Appends that a namespace is gone, and from when on nothing was lost of namespaces that are not
+    /// there; false, and nothing, if there is no space.
     #[must_use]
-    pub fn append_dropped(&self, id: u32) -> bool {
+    pub fn append_dropped(&self, id: u32, covered_since: Millis) -> bool {
         let mut frame = Vec::new();
-        push_control(&mut frame, &Control::Dropped(id));
+        push_control(&mut frame, &Control::Dropped { id, covered_since });
         if !self.promise(frame.len()) {
             return false;
         }
         let mut pending = self.pending.lock();
         pending.spaces.remove(&id);
+        pending.covered_since = covered_since;
         self.append_to(pending, &frame);
         true
     }
@@ -950,6 +958,7 @@ fn opened(
             .map(|sealed| (sealed.number, sealed.last))
             .collect(),
         next_space: pending.next_space,
+        covered_since: pending.covered_since,
         spaces: pending.spaces.values().cloned().collect(),
     }))
 }

@@ -6,7 +6,7 @@
 use crate::command::spec::Verb;
 use crate::command::{Command, Reply, Seen, Set, SetAnswer, SetIf};
 use crate::command::{Expiry, Ttl};
-use crate::engine::{BATCH_MAX, Engine, Namespace, Policy, Question, full};
+use crate::engine::{BATCH_MAX, Engine, Namespace, Policy, Question};
 use crate::metrics::Tally;
 use crate::store::{Verdict, WindowMode};
 use crate::time::Millis;
@@ -144,7 +144,7 @@ impl Batch {
         for (waiting, question) in self.waiting.iter().zip(&self.questions) {
             let is_error = question.verdict == Verdict::Full;
             to.tally.count(waiting.verb, is_error);
-            said.push(waiting.form, question.verdict, to.dialect, to.out);
+            said.push(waiting.form, question.verdict, engine, to);
         }
         self.clear();
     }
@@ -164,11 +164,12 @@ const VERDICTS: usize = 5;
 
 impl Said {
     #[inline]
-    fn push(&mut self, form: Form, verdict: Verdict, dialect: Dialect, out: &mut Vec<u8>) {
+    fn push(&mut self, form: Form, verdict: Verdict, engine: &Engine, to: &mut Answers<'_>) {
+        let out = &mut *to.out;
         let (bytes, len) = &mut self.0[form as usize][verdict as usize];
         if *len == 0 {
             let begins = out.len();
-            dialect.encode(&reply(form, verdict), out);
+            to.dialect.encode(&reply(form, verdict, engine), out);
             if let Some(place) = bytes.get_mut(..out.len() - begins) {
                 place.copy_from_slice(&out[begins..]);
                 *len = place.len() as u8;
@@ -215,9 +216,9 @@ fn usual_set<'a>(set: &Set<'a>, policy: &Policy) -> Option<Usual<'a>> {
     Some((form, set.key, value, ttl_ms, WindowMode::Fixed))
 }
 
-fn reply(form: Form, verdict: Verdict) -> Reply<'static> {
+fn reply(form: Form, verdict: Verdict, engine: &Engine) -> Reply<'static> {
     match (form, verdict) {
-        (_, Verdict::Full) => full().into(),
+        (_, Verdict::Full) => engine.no_room().into(),
         (Form::Word, Verdict::New) => Reply::Word("NEW"),
         (Form::Word, Verdict::Unsure) => Reply::Word("UNSURE"),
         (Form::Word, Verdict::Dup) => Reply::Word("DUP"),

@@ -13,7 +13,7 @@ use crate::command::{
     Args, ClientCommand, Code, Command, Error, Reply, SessionCommand, lookup_line, lookup_resp,
     printable, unknown_command,
 };
-use crate::engine::{Budget, Session};
+use crate::engine::{Budget, Session, read_only};
 use crate::limits::{EXEC_MS_MAX, TRANSACTION_BYTES_MAX};
 use crate::metrics::Tally;
 use crate::time::{Millis, parse_u64};
@@ -72,6 +72,8 @@ pub(super) struct Client {
     session: Session,
     transaction: Option<Transaction>,
     replies: ReplyMode,
+    /// A reply is to wait until all is on the disk.
+    pub(super) wants_sync: bool,
     pub(super) tally: Tally,
 }
 
@@ -86,6 +88,7 @@ impl Client {
             session,
             transaction: None,
             replies: ReplyMode::On,
+            wants_sync: false,
             tally: Tally::default(),
         }
     }
@@ -126,11 +129,15 @@ impl Client {
         let Some(verb) = self.verb(args) else {
             return self.answer_alone(exchange, |client, _, out| client.answer_unknown(args, out));
         };
+        if self.shared.is_loading() && verb.spec().name != "QUIT" {
+            return self.answer_alone(exchange, |client, _, out| client.answer_loading(verb, out));
+        }
         // Some hundred bytes, which stay where they are made.
         let parsed = verb.spec().parse(args, self.shared.engine.limits());
         if let Ok(command) = &parsed
             && self.transaction.is_none()
             && self.replies == ReplyMode::On
+            && !self.shared.has_log_failed()
             && exchange.batch.take(
                 verb,
                 command,
@@ -145,8 +152,52 @@ impl Client {
             return After::GoOn;
         }
         self.answer_alone(exchange, |client, now, out| {
-            client.answer_parsed(verb, parsed, request, now, out)
+            client.answer_sure((verb, args), parsed, request, now, out)
         })
+    }
+
+    /// Whether the next reply is sent.
+    pub(super) fn is_replying(&self) -> bool {
+        self.replies == ReplyMode::On
+    }
+
+    /// Appends the refusals of requests whose answers rest on what may not be on the disk.
+    pub(super) fn take_back(&self, replies: usize, out: &mut Vec<u8>) {
+        for _ in 0..replies {
+            self.refuse(read_only(), out);
+        }
+    }
+
+    fn answer_loading(&mut self, verb: Verb, out: &mut Vec<u8>) -> After {
+        self.tally.count(verb, true);
+        self.break_transaction();
+        let text = "the log is being read; try again in a moment";
+        self.refuse(Error::new(Code::Loading, text), out);
+        After::Refused
+    }
+
+    /// Answers, but once the log has failed, nothing about keys whose changes were under way then: nobody
+    /// knows what became of those.
+    fn answer_sure(
+        &mut self,
+        (verb, args): (Verb, &Args<'_>),
+        parsed: Result<Command<'_>, Error>,
+        request: &[u8],
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> After {
+        let begins = out.len();
+        let after = self.answer_parsed(verb, parsed, request, now, out);
+        let shared = &self.shared;
+        // Looked at afterwards: what is in doubt was marked so before anybody could see it.
+        if let Some(log) = shared.engine.log()
+            && shared.has_log_failed()
+            && args.rest(1).iter().any(|word| log.is_in_doubt(word))
+        {
+            out.truncate(begins);
+            self.refuse(read_only(), out);
+        }
+        after
     }
 
     /// Asks what waits in the batch, then answers what is not to be asked with it.
@@ -213,7 +264,7 @@ impl Client {
             return self.answer_unknown(args, out);
         };
         let parsed = verb.spec().parse(args, self.shared.engine.limits());
-        self.answer_parsed(verb, parsed, request, now, out)
+        self.answer_sure((verb, args), parsed, request, now, out)
     }
 
     fn answer_parsed(
@@ -393,6 +444,14 @@ impl Client {
             SessionCommand::ConfigGet { patterns } => info::config(&self.shared, patterns),
             SessionCommand::Info { sections } => info::info(&self.shared, sections, now),
             SessionCommand::WaitReplicas => Reply::Number(0),
+            SessionCommand::Sync if self.shared.engine.log().is_none() => {
+                let text = "there is no log: start the server with --data-dir";
+                Error::new(Code::NoLog, text).into()
+            }
+            SessionCommand::Sync => {
+                self.wants_sync = true;
+                Reply::OK
+            }
         };
         (reply, After::GoOn)
     }

@@ -22,11 +22,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::acks::Rest;
 use super::batch::Batch;
 use super::client::{After, Client, Exchange, REQUESTS_PER_LOOK};
 use super::shared::Shared;
 use crate::command::{Code, Error};
 use crate::limits::SLICE_MS;
+use crate::log::writer::Log;
+use crate::time::Millis;
 use crate::wire::{Decoded, Decoder};
 
 /// Bytes that one read takes at most.
@@ -92,6 +95,12 @@ struct Connection<S> {
     /// Encoded and not sent yet, from `sent` on.
     output: Vec<u8>,
     sent: usize,
+    /// How much of it may be sent: what follows waits for the log.
+    released: usize,
+    /// What the rest waits for.
+    rest: Rest,
+    /// Replies in the rest.
+    held_replies: usize,
     left: Left,
     phase: Phase,
     draining: bool,
@@ -126,6 +135,9 @@ pub(super) async fn serve<S>(
         input: Vec::new(),
         output: Vec::new(),
         sent: 0,
+        released: 0,
+        rest: Rest::default(),
+        held_replies: 0,
         left: Left::Nothing,
         phase: Phase::Open,
         draining: false,
@@ -186,6 +198,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             match self.poll_send(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
+                Poll::Ready(Ok(())) if self.unread() > 0 => {
+                    ready!(self.poll_released(cx));
+                    continue;
+                }
                 Poll::Ready(Ok(())) if self.phase == Phase::Closing => {
                     return Poll::Ready(End::Finished);
                 }
@@ -225,10 +241,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Sends until everything is sent (ready) or the client takes no more.
+    /// Sends until all that may be is sent (ready) or the client takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.unread() > 0 {
-            let unsent = &self.output[self.sent..];
+        while self.sent < self.released {
+            let unsent = &self.output[self.sent..self.released];
             let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, unsent) else {
                 self.forget_sent();
                 return Poll::Pending;
@@ -240,9 +256,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.sent += n;
             self.shared.engine.metrics().bytes_out.add(n as u64);
         }
-        self.output.clear();
-        self.sent = 0;
+        if self.unread() == 0 {
+            self.output.clear();
+            self.sent = 0;
+            self.released = 0;
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// Waits until the log has what the replies rest on that are held back; what will never be there is
+    /// taken back.
+    fn poll_released(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(log) = self.shared.engine.log() {
+            let rest = self.rest;
+            if !rest.is_settled(log) {
+                if rest.is_synced {
+                    log.want_sync();
+                }
+                let signal = &self.shared.signals[self.worker];
+                if !signal.wait(rest, log, cx.waker()) {
+                    return Poll::Pending;
+                }
+            }
+            if !rest.is_good(log) {
+                self.output.truncate(self.released);
+                self.client.take_back(self.held_replies, &mut self.output);
+            }
+        }
+        self.released = self.output.len();
+        self.rest = Rest::default();
+        self.held_replies = 0;
+        Poll::Ready(())
     }
 
     /// Drops what was sent from the buffer's front, once that is half of it: a client that always
@@ -250,6 +294,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn forget_sent(&mut self) {
         if self.sent > self.output.len() / 2 {
             self.output.drain(..self.sent);
+            self.released -= self.sent;
             self.sent = 0;
         }
     }
@@ -310,6 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Executes the whole requests at the beginning of `input`; returns how many bytes they are.
     fn execute(&mut self, input: &[u8], batch: &mut Batch) -> usize {
         let began = self.shared.clock.read();
+        let was_good = !self.shared.has_log_failed();
         let mut reading = began;
         let mut executed = 0_u32;
         let unread_max = self.unread_max();
@@ -346,6 +392,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         now: reading.now,
                         out: &mut self.output,
                     };
+                    self.held_replies += usize::from(self.client.is_replying());
                     let after = self.client.answer(request, &args, &mut exchange);
                     if after == After::Close
                         || after == After::Refused && self.decoder.refuse(request)
@@ -370,6 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.progressed = true;
                     shared.engine.metrics().malformed.add(1);
                     let now = reading.now;
+                    self.held_replies += 1;
                     self.client.ask(input, batch, now, &mut self.output);
                     self.client.refuse_bytes(error, &mut self.output);
                     if close {
@@ -379,11 +427,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.client.ask(input, batch, reading.now, &mut self.output);
+        if was_good && let Some(log) = shared.engine.log() {
+            self.rest_on(log, reading.now);
+        }
         shared
             .engine
             .metrics()
             .record(self.worker, &mut self.client.tally, began.elapsed_ns());
         at
+    }
+
+    /// Holds the replies back until the log has what they may rest on: all that was appended so far, by
+    /// whoever.
+    fn rest_on(&mut self, log: &Log, now: Millis) {
+        self.rest.position = log.appended();
+        self.rest.is_synced |= std::mem::take(&mut self.client.wants_sync);
+        if log.acknowledged() < self.rest.position {
+            log.write(now);
+        }
     }
 
     /// The client sends no more, or the server wants no more: an unfinished request is refused,

@@ -217,8 +217,15 @@ fn memory(shared: &Shared, _: Millis) -> String {
     ])
 }
 
-fn persistence(_: &Shared, _: Millis) -> String {
-    fields(&[("loading", "0".to_owned()), ("aof_enabled", "0".to_owned())])
+fn persistence(shared: &Shared, _: Millis) -> String {
+    let log = shared.engine.log();
+    let status = if shared.has_log_failed() { "err" } else { "ok" };
+    fields(&[
+        ("loading", u8::from(shared.is_loading()).to_string()),
+        ("aof_enabled", u8::from(log.is_some()).to_string()),
+        ("aof_last_write_status", status.to_owned()),
+        ("aof_current_size", log.map_or(0, |log| log.bytes()).to_string()),
+    ])
 }
 
 fn stats(shared: &Shared, _: Millis) -> String {

@@ -8,21 +8,25 @@
 //! - [`clock`]: the only place that reads time
 //! - `listen`: sockets; `connection`: one connection's bytes; `client`: its conversation; `batch`:
 //!   its questions that are asked together
+//! - [`keeper`]: the log's life beside the workers; `acks`: replies that wait for it
 //! - `info`: `INFO`, `COMMAND` and their like; `shared`: what all connections share
 
+mod acks;
 mod batch;
 mod client;
 pub mod clock;
 mod connection;
 mod info;
+pub mod keeper;
 mod listen;
 mod shared;
 
+use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -31,15 +35,16 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::clock::Clock;
+use self::keeper::{DataConfig, Keeper, KeeperError, Unread};
 use self::listen::Listener;
-use self::shared::Shared;
+use self::shared::{OnProgress, Shared};
 use crate::address::Address;
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, Progress};
 use crate::limits::{DRAIN_MS, REFUSALS_MAX};
 
 /// How often the sweeper looks for memory to give back.
@@ -62,6 +67,8 @@ pub struct ServerConfig {
     pub engine: EngineConfig,
     /// Settings as `CONFIG GET` tells them: names and values.
     pub settings: Vec<(String, String)>,
+    /// Where the log is, if there is to be one.
+    pub data: Option<DataConfig>,
 }
 
 /// Why a server cannot run.
@@ -86,6 +93,9 @@ pub enum ServerError {
     /// No address at all.
     #[error("nothing to listen on: give --listen an address")]
     Nowhere,
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Data(#[from] KeeperError),
     /// The system gives no threads, timers or sockets.
     #[error("cannot start")]
     Start(#[from] io::Error),
@@ -98,6 +108,7 @@ pub struct Server {
     addresses: Vec<Address>,
     shared: Arc<Shared>,
     workers: usize,
+    unread: Option<Unread>,
 }
 
 /// A connection on its way to a worker.
@@ -130,13 +141,25 @@ impl Server {
             covered_since: clock.read().now,
             ..config.engine
         });
-        let shared = Arc::new(Shared::new(engine, clock, config.settings, tcp_port));
+        let shared = Shared::new(engine, clock, config.settings, tcp_port, workers);
+        let shared = Arc::new(shared);
+        let unread = match &config.data {
+            Some(data) => Some(Unread::open(data, &shared)?),
+            None => None,
+        };
+        shared.set_loading(unread.is_some());
         Ok(Self {
             listeners,
             addresses,
             shared,
             workers,
+            unread,
         })
+    }
+
+    /// Has `told` told how far the reading of the log has come, many times a second.
+    pub fn on_progress(&self, told: impl Fn(&Progress) + Send + Sync + 'static) {
+        self.shared.on_progress(OnProgress(Box::new(told)));
     }
 
     /// Where it listens; port 0 has become a real one.
@@ -154,7 +177,9 @@ impl Server {
         let (drain, draining) = watch::channel(false);
         let pool = Pool::start(self.workers, &self.shared, &draining)?;
         let sweeper = Sweeper::start(Arc::clone(&self.shared))?;
-        current_thread()?.block_on(async {
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let mut reading = Reading::start(self.unread, &self.shared, self.workers, &is_stopping)?;
+        let ended = current_thread()?.block_on(async {
             let mut accepting = JoinSet::new();
             let refusals = Arc::new(AtomicUsize::new(0));
             for listener in self.listeners {
@@ -169,14 +194,21 @@ impl Server {
             }
             tokio::select! {
                 () = stop => Ok(()),
-                Some(Ok(Err(error))) = accepting.join_next() => Err(error),
+                Some(Ok(Err(error))) = accepting.join_next() => Err(ServerError::from(error)),
+                error = reading.failed() => Err(error.into()),
             }
-        })?;
-        tracing::info!("draining: no new connections");
+        });
+        if ended.is_ok() {
+            tracing::info!("draining: no new connections");
+        }
+        is_stopping.store(self.shared.is_loading(), Ordering::Relaxed);
         let _every_worker_may_be_idle = drain.send(true);
         pool.finish();
         sweeper.stop();
-        Ok(())
+        if let Some(keeper) = reading.finish() {
+            keeper.stop();
+        }
+        ended
     }
 }
 
@@ -321,6 +353,8 @@ async fn work(
     draining: watch::Receiver<bool>,
 ) {
     let mut conversations = JoinSet::new();
+    let acknowledging = Arc::clone(&shared);
+    tokio::spawn(async move { acks::wake(&acknowledging, index).await });
     loop {
         tokio::select! {
             accepted = handed.recv() => match accepted {
@@ -387,6 +421,65 @@ async fn converse(
             }
             Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         },
+    }
+}
+
+/// The log that is being read, and then what keeps it.
+struct Reading {
+    thread: Option<JoinHandle<Option<Keeper>>>,
+    failure: oneshot::Receiver<KeeperError>,
+}
+
+impl Reading {
+    fn start(
+        unread: Option<Unread>,
+        shared: &Arc<Shared>,
+        threads: usize,
+        is_stopping: &Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        let (failed, failure) = oneshot::channel();
+        let Some(unread) = unread else {
+            return Ok(Self {
+                thread: None,
+                failure,
+            });
+        };
+        let (shared, is_stopping) = (Arc::clone(shared), Arc::clone(is_stopping));
+        let read = move || match unread.read(&shared, threads, &is_stopping) {
+            Ok(keeper) => {
+                if keeper.is_some() {
+                    shared.set_loading(false);
+                }
+                keeper
+            }
+            Err(error) => {
+                let _the_server_may_have_ended = failed.send(error);
+                None
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("onced-log-read".to_owned())
+            .spawn(read)?;
+        Ok(Self {
+            thread: Some(thread),
+            failure,
+        })
+    }
+
+    /// Ready if the log cannot be read.
+    async fn failed(&mut self) -> KeeperError {
+        match (&mut self.failure).await {
+            Ok(error) => error,
+            Err(_) => pending().await,
+        }
+    }
+
+    /// What keeps the log, if it was read.
+    fn finish(self) -> Option<Keeper> {
+        self.thread?.join().unwrap_or_else(|_| {
+            tracing::error!("reading the log panicked");
+            None
+        })
     }
 }
 

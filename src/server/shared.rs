@@ -1,14 +1,16 @@
 //! What all connections of a server share: the engine, the clock, and who is connected.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::acks::Signal;
 use super::clock::Clock;
-use crate::engine::Engine;
+use crate::engine::{Engine, Progress};
+use crate::log::writer::Health;
 use crate::time::Millis;
 
 /// Shared by all workers.
@@ -20,8 +22,23 @@ pub(super) struct Shared {
     pub(super) settings: Vec<(String, String)>,
     /// The port of the first TCP listener; 0 if there is none.
     pub(super) tcp_port: u16,
+    /// How the log reaches each worker.
+    pub(super) signals: Box<[Signal]>,
+    /// Whether the log is still being read.
+    loading: AtomicBool,
+    /// Told how far the reading has come.
+    on_progress: Mutex<Option<OnProgress>>,
     clients: DashMap<u64, Arc<ClientInfo>>,
     last_id: AtomicU64,
+}
+
+/// Who is told how far the reading of the log has come.
+pub(super) struct OnProgress(pub(super) Box<dyn Fn(&Progress) + Send + Sync>);
+
+impl fmt::Debug for OnProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnProgress")
+    }
 }
 
 /// What others may know of a connection.
@@ -46,14 +63,44 @@ impl Shared {
         clock: Clock,
         settings: Vec<(String, String)>,
         tcp_port: u16,
+        workers: usize,
     ) -> Self {
         Self {
             engine,
             clock,
             settings,
             tcp_port,
+            signals: (0..workers).map(|_| Signal::default()).collect(),
+            loading: AtomicBool::new(false),
+            on_progress: Mutex::new(None),
             clients: DashMap::new(),
             last_id: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the log is still being read, and nothing can be answered.
+    #[inline]
+    pub(super) fn is_loading(&self) -> bool {
+        self.loading.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_loading(&self, loading: bool) {
+        self.loading.store(loading, Ordering::Release);
+    }
+
+    /// Whether the log takes no more changes.
+    #[inline]
+    pub(super) fn has_log_failed(&self) -> bool {
+        self.engine.log().is_some_and(|log| log.health() == Health::Failed)
+    }
+
+    pub(super) fn on_progress(&self, told: OnProgress) {
+        *self.on_progress.lock() = Some(told);
+    }
+
+    pub(super) fn tell_progress(&self, progress: &Progress) {
+        if let Some(told) = &*self.on_progress.lock() {
+            told.0(progress);
         }
     }
 

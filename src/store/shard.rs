@@ -254,6 +254,32 @@ impl Shard {
         Some(change)
     }
 
+    /// Stores a key as a log has it, in the place of what is known of it; as [`Shard::apply`] does, but
+    /// quick for keys that are not there and have nothing else to them.
+    #[inline]
+    pub fn restore<'k>(
+        &mut self,
+        key: Key<'k>,
+        deadline: Millis,
+        content: (Option<Fingerprint>, Option<&'k [u8]>),
+        now: Millis,
+    ) {
+        if content == (None, None)
+            && let Glance::Vacant(slot) = self.table.glance(&key, now)
+            && self.table.insert_plain(&key, slot, deadline, now)
+        {
+            return;
+        }
+        let (fingerprint, value) = content;
+        let change = Change::Put {
+            key,
+            deadline,
+            fingerprint,
+            value,
+        };
+        self.apply(&change, now);
+    }
+
     /// Makes a change, without asking whether it should be made.
     pub fn apply(&mut self, change: &Change<'_>, now: Millis) {
         match *change {

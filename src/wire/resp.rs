@@ -356,6 +356,10 @@ fn push_error(error: &Error, out: &mut Vec<u8>) {
         Code::Redis => {}
         // Redis's own word where it has one: clients turn it into an exception of its own.
         Code::Full => out.extend_from_slice(b"OOM "),
+        Code::Loading | Code::ReadOnly => {
+            out.extend_from_slice(error.code.word().as_bytes());
+            out.push(b' ');
+        }
         code => {
             out.extend_from_slice(b"ERR ");
             out.extend_from_slice(code.word().as_bytes());

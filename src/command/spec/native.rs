@@ -130,6 +130,12 @@ pub(super) static ROWS: &[Spec] = &[
         ..verb("STATS", "[name]", 0, 1, Effect::Admin, NO_KEY)
     },
     Spec {
+        replies: "OK",
+        summary: "Answers once everything answered so far is on the disk, whatever --fsync says; ERR NOLOG without --data-dir.",
+        build: build::sync,
+        ..verb("SYNC", "", 0, 0, Effect::Connection, NO_KEY)
+    },
+    Spec {
         replies: "PONG, or the word",
         summary: "Answers.",
         example: ("PING", "PONG"),

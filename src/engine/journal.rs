@@ -1,0 +1,289 @@
+//! What is changed in a shard, on its way to the log.
+//!
+//! All changes go through [`Writing`], which makes them and puts them into a frame; the frame is
+//! appended while the shard is still locked. Space in the log is [promised](Promise) before: where there
+//! is none, a change is refused, as where there is no memory. An engine without a log pays a branch.
+
+use std::cell::Cell;
+use std::ops::Deref;
+
+use super::namespace::NamespaceRoom;
+use crate::log::frame;
+use crate::log::record::{self, Content};
+use crate::log::writer::Log;
+use crate::store::{Ask, Change, Key, Shard, Verdict};
+use crate::time::Millis;
+
+thread_local! {
+    /// The memory of the last frame.
+    static FRAME: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Space in the log, promised for changes to come; what is left of it goes back.
+#[derive(Debug)]
+pub(super) struct Promise<'e> {
+    log: Option<&'e Log>,
+    bytes: usize,
+    is_refused: bool,
+}
+
+/// A change was refused: there is no space for it in the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused;
+
+impl<'e> Promise<'e> {
+    /// Space for frames of so many bytes, if there is a log.
+    #[inline]
+    pub(super) fn of(log: Option<&'e Log>, bytes: usize) -> Self {
+        let is_given = log.is_some_and(|log| log.promise(bytes));
+        Self {
+            log,
+            bytes: if is_given { bytes } else { 0 },
+            is_refused: log.is_some() && !is_given,
+        }
+    }
+
+    /// Space for what one key's changes take: it may have to be removed and stored again.
+    #[inline]
+    pub(super) fn for_key(log: Option<&'e Log>, key: &[u8], value: Option<&[u8]>) -> Self {
+        let value_bytes = value.map_or(0, <[u8]>::len);
+        Self::of(log, frame::HEADER_BYTES + 2 * record::bytes_max(key.len(), value_bytes))
+    }
+
+    /// Takes some of it; more is asked for if there is not enough.
+    #[inline]
+    fn draw(&mut self, bytes: usize) -> bool {
+        if let Some(missing) = bytes.checked_sub(self.bytes).filter(|&missing| missing > 0) {
+            if self.is_refused || !self.log.is_some_and(|log| log.promise(missing)) {
+                return false;
+            }
+            self.bytes += missing;
+        }
+        self.bytes -= bytes;
+        true
+    }
+}
+
+impl Drop for Promise<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(log) = self.log
+            && self.bytes > 0
+        {
+            log.give_back(self.bytes);
+        }
+    }
+}
+
+/// A locked shard that is being changed. It can be read as it is; the ways to change it are here.
+#[derive(Debug)]
+pub(super) struct Writing<'a, 'e> {
+    shard: &'a mut Shard,
+    promise: &'a mut Promise<'e>,
+    /// The namespace's number in the log.
+    space: u32,
+    frame: Vec<u8>,
+    /// The last deadline in it.
+    last: Millis,
+}
+
+impl Deref for Writing<'_, '_> {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        self.shard
+    }
+}
+
+impl<'a, 'e> Writing<'a, 'e> {
+    pub(super) fn new(shard: &'a mut Shard, promise: &'a mut Promise<'e>, space: u32) -> Self {
+        Self {
+            shard,
+            promise,
+            space,
+            frame: Vec::new(),
+            last: Millis(0),
+        }
+    }
+
+    /// As [`Shard::seen`].
+    #[inline]
+    pub(super) fn seen(
+        &mut self,
+        key: &Key<'_>,
+        ask: &Ask<'_>,
+        room: &mut NamespaceRoom<'_>,
+        now: Millis,
+    ) -> Verdict {
+        if self.promise.log.is_none() {
+            return self.shard.seen(key, ask, room, now).0;
+        }
+        let most = record::bytes_max(key.bytes().len(), ask.value.map_or(0, <[u8]>::len));
+        let is_drawn = self.draw(most);
+        room.refuse_unless(is_drawn);
+        let (verdict, change) = self.shard.seen(key, ask, room, now);
+        match change {
+            _ if !is_drawn => {}
+            Some(Change::Put { deadline, .. }) => {
+                let content = Content {
+                    fingerprint: ask.fingerprint,
+                    value: ask.value,
+                };
+                self.put(key, deadline, &content, most);
+            }
+            Some(Change::Deadline { deadline, .. }) => {
+                self.promise.bytes += most;
+                self.put_again(key, deadline, now);
+            }
+            Some(Change::Remove { .. }) | None => self.promise.bytes += most,
+        }
+        verdict
+    }
+
+    /// As [`Shard::set`]; false if there is no room.
+    pub(super) fn set(
+        &mut self,
+        key: &Key<'_>,
+        value: Option<&[u8]>,
+        deadline: Millis,
+        room: &mut NamespaceRoom<'_>,
+        now: Millis,
+    ) -> bool {
+        let most = record::bytes_max(key.bytes().len(), value.map_or(0, <[u8]>::len));
+        let is_drawn = self.draw(2 * most);
+        room.refuse_unless(is_drawn);
+        let before = self.shard.get(key, now).map(|entry| entry.deadline);
+        let is_set = self.shard.set(key, value, deadline, room, now).is_some();
+        if !is_drawn {
+            return is_set;
+        }
+        if is_set {
+            self.shorten(key, before, deadline, most);
+            let content = Content {
+                fingerprint: None,
+                value,
+            };
+            self.put(key, deadline, &content, most);
+        } else {
+            self.promise.bytes += 2 * most;
+        }
+        is_set
+    }
+
+    /// As [`Shard::set_deadline`]; whether the key was there.
+    pub(super) fn set_deadline(
+        &mut self,
+        key: &Key<'_>,
+        deadline: Millis,
+        now: Millis,
+    ) -> Result<bool, Refused> {
+        let Some(entry) = self.shard.get(key, now) else {
+            return Ok(false);
+        };
+        let before = entry.deadline;
+        let most = record::bytes_max(key.bytes().len(), entry.value().map_or(0, |value| value.len()));
+        if !self.draw(2 * most) {
+            return Err(Refused);
+        }
+        self.shard.set_deadline(key, deadline, now);
+        if self.promise.log.is_some() {
+            self.shorten(key, Some(before), deadline, most);
+            self.promise.bytes += most;
+            self.put_again(key, deadline, now);
+        }
+        Ok(true)
+    }
+
+    /// As [`Shard::remove`]; whether the key was there.
+    pub(super) fn remove(&mut self, key: &Key<'_>, now: Millis) -> Result<bool, Refused> {
+        let Some(before) = self.shard.get(key, now).map(|entry| entry.deadline) else {
+            return Ok(false);
+        };
+        let most = record::bytes_max(key.bytes().len(), 0);
+        if !self.draw(most) {
+            return Err(Refused);
+        }
+        self.shard.remove(key, now);
+        if self.promise.log.is_some() {
+            self.removal(key, before, most);
+        }
+        Ok(true)
+    }
+
+    /// Makes sure of space for so many bytes of records; true where there is no log.
+    #[inline]
+    fn draw(&mut self, bytes: usize) -> bool {
+        if self.promise.log.is_none() {
+            return true;
+        }
+        if self.frame.is_empty() {
+            if !self.promise.draw(frame::HEADER_BYTES) {
+                return false;
+            }
+            self.frame = FRAME.take();
+            frame::begin(&mut self.frame);
+        }
+        self.promise.draw(bytes)
+    }
+
+    /// Logs that a key is there; so much was drawn for it.
+    #[inline]
+    fn put(&mut self, key: &Key<'_>, deadline: Millis, content: &Content<'_>, drawn: usize) {
+        let before = self.frame.len();
+        record::push_put(&mut self.frame, key, deadline, content);
+        self.promise.bytes += drawn - (self.frame.len() - before);
+        self.last = self.last.max(deadline);
+    }
+
+    /// Logs a key that has another deadline now, with all it holds.
+    fn put_again(&mut self, key: &Key<'_>, deadline: Millis, now: Millis) {
+        let Some(entry) = self.shard.get(key, now) else {
+            return;
+        };
+        let content = Content {
+            fingerprint: entry.fingerprint(),
+            value: entry.value().map(|value| &value[..]),
+        };
+        let before = self.frame.len();
+        record::push_put(&mut self.frame, key, deadline, &content);
+        let bytes = self.frame.len() - before;
+        // Drawn a moment ago; a fingerprint may come on top.
+        let is_drawn = self.promise.draw(bytes);
+        debug_assert!(is_drawn, "what was drawn for the change was just put back");
+        self.last = self.last.max(deadline);
+    }
+
+    /// Logs that a key is gone before it is stored again with an earlier deadline, so that the earlier
+    /// record does not matter when this one no longer does.
+    fn shorten(&mut self, key: &Key<'_>, before: Option<Millis>, deadline: Millis, drawn: usize) {
+        match before.filter(|before| *before > deadline) {
+            Some(before) => self.removal(key, before, drawn),
+            None => self.promise.bytes += drawn,
+        }
+    }
+
+    fn removal(&mut self, key: &Key<'_>, until: Millis, drawn: usize) {
+        let before = self.frame.len();
+        record::push_removal(&mut self.frame, key, until);
+        self.promise.bytes += drawn - (self.frame.len() - before);
+        self.last = self.last.max(until);
+    }
+
+    /// Appends the frame, if there is something in it. The shard is still locked.
+    #[inline]
+    pub(super) fn finish(mut self) {
+        if self.frame.is_empty() {
+            return;
+        }
+        if self.frame.len() > frame::HEADER_BYTES {
+            frame::finish(&mut self.frame, 0, self.space);
+            if let Some(log) = self.promise.log {
+                log.append(&self.frame, self.last);
+            }
+        } else {
+            self.promise.bytes += frame::HEADER_BYTES;
+        }
+        self.frame.clear();
+        FRAME.set(self.frame);
+    }
+}

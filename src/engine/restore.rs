@@ -1,0 +1,479 @@
+//! From a log to memory: what the records say, applied by all cores.
+//!
+//! Records are read in order, some megabytes at a time. First every thread takes some of these pieces
+//! apart, into a list of records for each shard; then every thread applies the lists of some shards,
+//! piece after piece. So each key's records are applied in the order in which they were written, and
+//! nobody waits for anybody in between. Numbers of shards and hashes are this run's own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::namespace::{Namespace, Policy};
+use super::{DEFAULT_NAMESPACE, Engine};
+use crate::log::control::{Control, Space};
+use crate::log::reader::{Findings, LogError, Piece, Reader};
+use crate::log::record::{self, Record};
+use crate::log::writer::{Log, Start};
+use crate::log::{frame, segment};
+use crate::store::{Hashed, Shard};
+use crate::time::Millis;
+
+/// Pieces that are read before they are applied, for each thread.
+const PIECES_PER_THREAD: usize = 2;
+/// Records that are fetched from memory together.
+const AHEAD: usize = 32;
+/// The number that a new log's first namespace gets; 0 is none.
+const FIRST_SPACE: u32 = 1;
+
+/// How far the reading of a log has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Bytes there are.
+    pub bytes_total: u64,
+    /// Records applied.
+    pub records: u64,
+}
+
+/// A log that was read.
+#[derive(Debug)]
+pub struct Restored {
+    /// What it was like.
+    pub findings: Findings,
+    /// Records that were applied or had lapsed.
+    pub records: u64,
+    /// What a [`Log`] needs to go on.
+    pub start: Start,
+    /// Whether answers may be unsure from now on that were sure before.
+    pub is_uncertain: bool,
+}
+
+/// Where a record is, and which shard's it is.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: Hashed,
+    /// From the beginning of the piece.
+    at: u32,
+    /// Its namespace, as a place in the list.
+    space: u32,
+}
+
+/// A piece taken apart.
+struct Parsed {
+    /// The records of each shard, in order.
+    shards: Vec<Vec<Place>>,
+    last: Millis,
+    records: u64,
+    /// Where something is that no version wrote.
+    damage: Option<u64>,
+}
+
+struct Restoring<'e> {
+    engine: &'e Engine,
+    now: Millis,
+    /// Namespaces that records are applied to, by number.
+    spaces: HashMap<u32, Arc<Namespace>>,
+    rows: BTreeMap<u32, Space>,
+    next_space: u32,
+    covered_since: Option<Millis>,
+    lasts: HashMap<u64, Millis>,
+    records: u64,
+}
+
+impl Engine {
+    /// Fills this engine with what a log holds. `told` is told how far it has come and answers whether to
+    /// go on. `None` if it was not to.
+    ///
+    /// For an engine that nobody uses yet.
+    pub fn restore(
+        &self,
+        mut reader: Reader,
+        threads: usize,
+        (now, boot): (Millis, &[u8; 16]),
+        told: impl Fn(&Progress) -> bool,
+    ) -> Result<Option<Restored>, LogError> {
+        let mut restoring = Restoring {
+            engine: self,
+            now,
+            spaces: HashMap::new(),
+            rows: BTreeMap::new(),
+            next_space: FIRST_SPACE,
+            covered_since: None,
+            lasts: HashMap::new(),
+            records: 0,
+        };
+        let threads = threads.max(1);
+        loop {
+            let mut pieces = Vec::new();
+            while pieces.len() < threads * PIECES_PER_THREAD
+                && let Some(piece) = reader.next_piece()?
+            {
+                pieces.push(piece);
+            }
+            if pieces.is_empty() {
+                break;
+            }
+            restoring.round(&pieces, threads)?;
+            let progress = Progress {
+                bytes: reader.bytes_read(),
+                bytes_total: reader.bytes_total(),
+                records: restoring.records,
+            };
+            if !told(&progress) {
+                return Ok(None);
+            }
+        }
+        let mut findings = reader.finish();
+        for sealed in &mut findings.segments {
+            sealed.last = restoring.lasts.get(&sealed.number).copied().unwrap_or_default();
+        }
+        Ok(Some(restoring.finish(findings, boot)))
+    }
+
+    /// Logs all changes from here on. Called once, before anything is changed.
+    pub fn attach(&self, log: Log) -> &Arc<Log> {
+        self.log.get_or_init(|| Arc::new(log))
+    }
+}
+
+impl Engine {
+    /// For each of these records of one namespace, whether it is what memory has: `alive` gets the answers.
+    pub fn survive(&self, space: u32, records: &[Record<'_>], alive: &mut Vec<bool>, now: Millis) {
+        let namespace = self.namespaces.iter().find(|found| found.logged_as() == space);
+        let Some(namespace) = namespace.map(|found| Arc::clone(&found)) else {
+            alive.resize(records.len(), false);
+            return;
+        };
+        for record in records {
+            // Removals must outlive what they removed, wherever that is.
+            let is_alive = record.content.is_none() || {
+                let hash = record.key.hashed(&self.secret, namespace.keeps_digests());
+                let key = hash.of(record.key.long_bytes(), &self.secret);
+                namespace.read(&key, |shard| {
+                    shard.get(&key, now).is_some_and(|entry| entry.deadline == record.deadline)
+                })
+            };
+            alive.push(is_alive);
+        }
+    }
+}
+
+impl Restoring<'_> {
+    fn round(&mut self, pieces: &[Piece], threads: usize) -> Result<(), LogError> {
+        for piece in pieces {
+            for control in &piece.controls {
+                self.obey(control);
+            }
+        }
+        // By place in a list rather than by number: found once for a frame instead of once for a record.
+        let spaces: Vec<_> = self.spaces.iter().map(|(&id, space)| (id, Arc::clone(space))).collect();
+        let places: HashMap<u32, u32> = spaces.iter().zip(0..).map(|((id, _), at)| (*id, at)).collect();
+        let parsed = self.parse_all(pieces, &spaces, &places, threads);
+        for (piece, parsed) in pieces.iter().zip(&parsed) {
+            if let Some(at) = parsed.damage {
+                return Err(LogError::Damaged {
+                    name: segment::name(piece.at.segment),
+                    offset: piece.at.offset + at,
+                });
+            }
+            let last = self.lasts.entry(piece.at.segment).or_default();
+            *last = parsed.last.max(*last);
+            self.records += parsed.records;
+        }
+        self.apply_all(pieces, &parsed, &spaces, threads);
+        Ok(())
+    }
+
+    fn parse_all(
+        &self,
+        pieces: &[Piece],
+        spaces: &[(u32, Arc<Namespace>)],
+        places: &HashMap<u32, u32>,
+        threads: usize,
+    ) -> Vec<Parsed> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            while let at = next.fetch_add(1, Ordering::Relaxed)
+                && let Some(piece) = pieces.get(at)
+            {
+                done.push((at, self.parse(piece, spaces, places)));
+            }
+            done
+        };
+        let mut parsed: Vec<_> = on_threads(threads, |_| work()).into_iter().flatten().collect();
+        parsed.sort_unstable_by_key(|(at, _)| *at);
+        parsed.into_iter().map(|(_, parsed)| parsed).collect()
+    }
+
+    fn parse(
+        &self,
+        piece: &Piece,
+        spaces: &[(u32, Arc<Namespace>)],
+        places: &HashMap<u32, u32>,
+    ) -> Parsed {
+        let mut parsed = Parsed {
+            shards: vec![Vec::new(); self.engine.shards],
+            last: Millis(0),
+            records: 0,
+            damage: None,
+        };
+        let mut at = 0;
+        while let Some(header) = frame::Header::of(&piece.frames[at..]) {
+            let end = at + header.frame_bytes();
+            let payload = &piece.frames[at + frame::HEADER_BYTES..end];
+            if header.space != frame::CONTROL && !self.parse_frame(header.space, payload, at, spaces, places, &mut parsed) {
+                parsed.damage = Some(at as u64);
+                return parsed;
+            }
+            at = end;
+        }
+        parsed
+    }
+
+    fn parse_frame(
+        &self,
+        id: u32,
+        payload: &[u8],
+        frame_at: usize,
+        spaces: &[(u32, Arc<Namespace>)],
+        places: &HashMap<u32, u32>,
+        parsed: &mut Parsed,
+    ) -> bool {
+        let space = places.get(&id).copied();
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let at = frame_at + frame::HEADER_BYTES + (payload.len() - rest.len());
+            let Some(record) = record::take(&mut rest) else {
+                return false;
+            };
+            parsed.last = parsed.last.max(record.deadline);
+            parsed.records += 1;
+            // What has lapsed is not there, and what it stood in for has lapsed as well. What is of a
+            // namespace that is gone is gone too.
+            let Some(space) = space.filter(|_| record.deadline >= self.now) else {
+                continue;
+            };
+            let namespace = &spaces[space as usize].1;
+            let hash = record.key.hashed(&self.engine.secret, namespace.keeps_digests());
+            let place = Place {
+                hash,
+                at: at as u32,
+                space,
+            };
+            parsed.shards[namespace.index_of(&hash)].push(place);
+        }
+        true
+    }
+
+    fn apply_all(
+        &self,
+        pieces: &[Piece],
+        parsed: &[Parsed],
+        spaces: &[(u32, Arc<Namespace>)],
+        threads: usize,
+    ) {
+        let next = AtomicUsize::new(0);
+        on_threads(threads, |_| {
+            while let shard = next.fetch_add(1, Ordering::Relaxed)
+                && shard < self.engine.shards
+            {
+                for (piece, parsed) in pieces.iter().zip(parsed) {
+                    let mut places = &parsed.shards[shard][..];
+                    while let Some(first) = places.first() {
+                        let run = places.iter().take_while(|place| place.space == first.space).count();
+                        let (run, rest) = places.split_at(run);
+                        places = rest;
+                        self.apply(&spaces[first.space as usize].1, shard, piece, run);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Applies records of one shard, in order.
+    fn apply(&self, namespace: &Namespace, shard: usize, piece: &Piece, places: &[Place]) {
+        let policy = namespace.policy();
+        namespace.write_shard(shard, |shard| {
+            for places in places.chunks(AHEAD) {
+                for place in places {
+                    shard.prefetch(&place.hash);
+                }
+                for place in places {
+                    let mut rest = &piece.frames[place.at as usize..];
+                    if let Some(record) = record::take(&mut rest) {
+                        self.apply_one(shard, place.hash, &record);
+                    }
+                }
+            }
+        });
+        if policy.evict {
+            self.evict_what_is_over(namespace, shard, &policy);
+        }
+    }
+
+    fn apply_one(&self, shard: &mut Shard, hash: Hashed, record: &Record<'_>) {
+        let key = hash.of(record.key.long_bytes(), &self.engine.secret);
+        match record.content {
+            Some(content) => {
+                let content = (content.fingerprint, content.value);
+                shard.restore(key, record.deadline, content, self.now);
+            }
+            None => {
+                shard.remove(&key, self.now);
+            }
+        }
+    }
+
+    /// A log may hold keys that were evicted: they are evicted again.
+    fn evict_what_is_over(&self, namespace: &Namespace, shard: usize, policy: &Policy) {
+        let is_over = || {
+            !self.engine.budget.admits(1) || policy.keys_max > 0 && namespace.keys() > policy.keys_max
+        };
+        while is_over() {
+            let evicted = namespace.write_shard(shard, |shard| shard.evict_soonest(self.now));
+            let Some(deadline) = evicted else {
+                break;
+            };
+            namespace.raise_unsure_until(deadline.after(1));
+        }
+    }
+
+    /// Lets a control have its effect on the list of namespaces.
+    fn obey(&mut self, control: &Control) {
+        match control {
+            Control::Opened(opened) => {
+                let is_there = |id: &u32| opened.spaces.iter().any(|space| space.id == *id);
+                let gone: Vec<u32> = self.rows.keys().filter(|id| !is_there(id)).copied().collect();
+                for id in gone {
+                    self.forget(id);
+                }
+                for space in &opened.spaces {
+                    self.know(space);
+                }
+                self.next_space = self.next_space.max(opened.next_space);
+                self.covered_since = Some(opened.covered_since);
+            }
+            Control::Space(space) => self.know(space),
+            Control::Dropped { id, covered_since } => {
+                self.forget(*id);
+                self.covered_since = Some(*covered_since);
+            }
+            Control::Synced(_) | Control::Closed => {}
+        }
+    }
+
+    fn forget(&mut self, id: u32) {
+        self.rows.remove(&id);
+        if let Some(namespace) = self.spaces.remove(&id) {
+            self.engine.garbage.lock().extend(namespace.take_out());
+        }
+    }
+
+    fn know(&mut self, space: &Space) {
+        let before = self.rows.insert(space.id, space.clone());
+        self.next_space = self.next_space.max(space.id + 1);
+        if let Some(namespace) = self.spaces.get(&space.id).filter(|_| before.is_some()) {
+            namespace.become_as(space);
+            return;
+        }
+        let same_name = |(id, row): (&u32, &Space)| (row.name == space.name && *id != space.id).then_some(*id);
+        if let Some(former) = self.rows.iter().find_map(same_name) {
+            self.forget(former);
+        }
+        let namespace = self.namespace_for(space);
+        namespace.become_as(space);
+        self.spaces.insert(space.id, namespace);
+    }
+
+    /// The namespace of this name, made anew where its keys have another form.
+    fn namespace_for(&self, space: &Space) -> Arc<Namespace> {
+        match self.engine.find(&space.name) {
+            Some(found) if found.keeps_digests() == space.keeps_digests => found,
+            // Sessions begin in it, and its form is the configuration's: long keys are digests or not as
+            // that says, from here on.
+            Some(found) if space.name == DEFAULT_NAMESPACE => found,
+            _ => {
+                let policy = Policy::default_of(&self.engine.limits);
+                let made = self.engine.new_namespace(&space.name, &policy, space.keeps_digests);
+                let made = Arc::new(made);
+                self.engine.namespaces.insert(space.name.as_str().into(), Arc::clone(&made));
+                made
+            }
+        }
+    }
+
+    /// What is to be done once all is applied: namespaces that are gone go, those of the configuration
+    /// are as it says, and where something may be missing that is said.
+    fn finish(self, findings: Findings, boot: &[u8; 16]) -> Restored {
+        let engine = self.engine;
+        let now = self.now;
+        let is_first = findings.segments.is_empty();
+        let is_uncertain = findings.may_lack_unsynced(boot)
+            || !findings.losses.is_empty()
+            || !findings.missing.is_empty();
+        if let Some(covered_since) = self.covered_since {
+            engine.set_covered_since(covered_since);
+        }
+        if is_uncertain {
+            engine.set_covered_since(now.after(1));
+        }
+        let is_configured = |name: &str| engine.configured.iter().any(|(configured, _)| configured == name);
+        engine.namespaces.retain(|name, namespace| {
+            &**name == DEFAULT_NAMESPACE || is_configured(name) || self.rows.contains_key(&namespace.logged_as())
+        });
+        for (name, change) in &engine.configured {
+            if let Some(namespace) = engine.find(name) {
+                let _there_is_no_log_yet = namespace.change_policy(change, false);
+            }
+        }
+        let mut next_space = self.next_space;
+        let mut spaces = Vec::new();
+        for namespace in engine.all_namespaces() {
+            if namespace.logged_as() == 0 {
+                namespace.set_logged_as(next_space);
+                next_space += 1;
+                if !is_first {
+                    namespace.set_covered_since(engine.covered_since());
+                }
+            }
+            if is_uncertain {
+                namespace.set_covered_since(namespace.covered_since().max(now.after(1)));
+            }
+            spaces.push(namespace.space(&namespace.policy()));
+        }
+        let start = Start {
+            log: findings.log,
+            sealed: findings.segments.clone(),
+            next_segment: findings.next_segment,
+            spaces,
+            next_space,
+            covered_since: engine.covered_since(),
+        };
+        Restored {
+            findings,
+            records: self.records,
+            start,
+            is_uncertain,
+        }
+    }
+}
+
+/// Does something on so many threads, of which this is one.
+fn on_threads<T: Send>(threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let work = &work;
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || work(number))).collect();
+        let mut done = vec![work(0)];
+        for other in others {
+            match other.join() {
+                Ok(result) => done.push(result),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    })
+}

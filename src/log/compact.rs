@@ -1,0 +1,277 @@
+//! Compaction: segments are written anew without what does not count any more.
+//!
+//! A segment whose last deadline has passed is deleted whole, which is the usual end. But one key with a
+//! long life keeps a whole segment, and a key that is stored again and again leaves a record each time.
+//! So once more than half of a log is likely dead, its segments are looked through one after the other,
+//! a few thousand bytes at a time, and each is replaced, in one step, by a copy of what counts. Nothing
+//! else stops for it, and no more than one segment exists twice.
+//!
+//! A record counts if memory has its key with just its deadline. If memory has another deadline, a later
+//! record says so, which must be durable before this one goes; so the log is synced before a copy takes a
+//! segment's place. A removal counts until the deadline of what it removed.
+
+use std::io;
+use std::sync::Arc;
+
+use super::control::Control;
+use super::frame;
+use super::reader::TEMPORARY;
+use super::record::{self, Record};
+use super::segment;
+use super::storage::{File, is_lack_of_space, read_full_at, write_all_at};
+use super::writer::{Log, Sealed};
+use crate::limits::LOG_DEAD_BYTES_MAX;
+use crate::time::Millis;
+
+/// Bytes that one step looks through, at least; a frame is not divided.
+const STEP_BYTES: usize = 32 << 10;
+/// Bytes of a segment that are read at a time.
+const READ_BYTES: usize = 256 << 10;
+/// Bytes that a live key takes in a log at least.
+const KEY_BYTES_MIN: u64 = 24;
+/// A copy that would be larger than so many percent of the segment is not worth it.
+const WORTH_PERCENT: u64 = 90;
+
+/// Goes through a log's segments, again and again.
+#[derive(Debug, Default)]
+pub struct Compactor {
+    /// Bytes that were left when all segments had been looked through last.
+    left: u64,
+    /// Segments that are still to be looked through this time, the last one next.
+    round: Vec<u64>,
+    copying: Option<Copying>,
+    /// Room for the answers about a frame's records.
+    alive: Vec<bool>,
+}
+
+/// A segment that is being looked through.
+#[derive(Debug)]
+struct Copying {
+    sealed: Sealed,
+    source: Arc<dyn File>,
+    copy: Arc<dyn File>,
+    /// Read from the source and not looked at yet, from `looked_at` on.
+    buffer: Vec<u8>,
+    looked_at: usize,
+    /// Where the source is read next.
+    read_to: u64,
+    /// What counts, and is not written yet.
+    out: Vec<u8>,
+    written: u64,
+}
+
+impl Compactor {
+    /// Does a little; returns whether there is more to do. `keys` is how many are in memory. `survives` is
+    /// told a namespace's number and records of it, and answers for each whether it counts.
+    ///
+    /// For one thread, the one that calls [`Log::tend`].
+    pub fn step(
+        &mut self,
+        log: &Log,
+        keys: u64,
+        now: Millis,
+        mut survives: impl FnMut(u32, &[Record<'_>], &mut Vec<bool>),
+    ) -> io::Result<bool> {
+        let done = self.try_step(log, keys, now, &mut survives);
+        if done.is_err()
+            && let Some(given_up) = self.copying.take()
+        {
+            let _it_is_removed_at_the_next_start = log.storage().remove(&given_up.temporary());
+        }
+        match done {
+            // There was no space for a copy of what is to give space back: the next segment may be smaller.
+            Err(error) if is_lack_of_space(&error) => Ok(false),
+            done => done,
+        }
+    }
+
+    fn try_step(
+        &mut self,
+        log: &Log,
+        keys: u64,
+        now: Millis,
+        survives: &mut impl FnMut(u32, &[Record<'_>], &mut Vec<bool>),
+    ) -> io::Result<bool> {
+        if let Some(copying) = &mut self.copying {
+            if copying.look_through(&mut self.alive, now, survives)? {
+                return Ok(true);
+            }
+            if let Some(copied) = self.copying.take() {
+                copied.take_place(log)?;
+            }
+        }
+        if self.round.is_empty() {
+            return Ok(self.begin_round(log, keys));
+        }
+        while let Some(number) = self.round.pop() {
+            let sealed = log.sealed().into_iter().find(|sealed| sealed.number == number);
+            if let Some(sealed) = sealed {
+                self.copying = Some(Copying::begin(log, sealed)?);
+                return Ok(true);
+            }
+        }
+        self.left = log.bytes();
+        Ok(false)
+    }
+
+    fn begin_round(&mut self, log: &Log, keys: u64) -> bool {
+        let bytes = log.bytes();
+        self.left = self.left.min(bytes);
+        let live = self.left.max(keys * KEY_BYTES_MIN);
+        if bytes <= 2 * live + LOG_DEAD_BYTES_MAX {
+            return false;
+        }
+        self.round = log.sealed().iter().rev().map(|sealed| sealed.number).collect();
+        self.left = 0;
+        !self.round.is_empty()
+    }
+}
+
+impl Copying {
+    fn begin(log: &Log, sealed: Sealed) -> io::Result<Self> {
+        let name = segment::name(sealed.number);
+        let source = log.storage().open(&name)?;
+        let temporary = name + TEMPORARY;
+        // One that was given up may be left.
+        let _there_may_be_none = log.storage().remove(&temporary);
+        let copy = log.storage().create(&temporary)?;
+        let mut header = [0; segment::HEADER_BYTES];
+        read_full_at(&*source, &mut header, 0)?;
+        write_all_at(&*copy, &header, 0)?;
+        Ok(Self {
+            sealed,
+            source,
+            copy,
+            buffer: Vec::new(),
+            looked_at: 0,
+            read_to: segment::HEADER_BYTES as u64,
+            out: Vec::new(),
+            written: segment::HEADER_BYTES as u64,
+        })
+    }
+
+    fn temporary(&self) -> String {
+        segment::name(self.sealed.number) + TEMPORARY
+    }
+
+    /// Looks at some frames; false once all are done.
+    fn look_through(
+        &mut self,
+        alive: &mut Vec<bool>,
+        now: Millis,
+        survives: &mut impl FnMut(u32, &[Record<'_>], &mut Vec<bool>),
+    ) -> io::Result<bool> {
+        let mut looked = 0;
+        while looked < STEP_BYTES {
+            let Some((header, payload)) = frame::read(&self.buffer[self.looked_at..]) else {
+                if self.read_more()? {
+                    continue;
+                }
+                self.write_out()?;
+                return Ok(false);
+            };
+            if header.space == frame::CONTROL {
+                if !matches!(Control::of(payload), Some(Control::Synced(_))) {
+                    let bytes = header.frame_bytes();
+                    self.out.extend_from_slice(&self.buffer[self.looked_at..][..bytes]);
+                }
+            } else {
+                let records = records_of(payload)?;
+                alive.clear();
+                survives(header.space, &records, alive);
+                push_survivors(&mut self.out, header.space, &records, alive, now);
+            }
+            looked += header.frame_bytes();
+            self.looked_at += header.frame_bytes();
+        }
+        if self.out.len() >= READ_BYTES {
+            self.write_out()?;
+        }
+        Ok(true)
+    }
+
+    /// Reads on; false at the end of the segment.
+    fn read_more(&mut self) -> io::Result<bool> {
+        self.buffer.drain(..self.looked_at);
+        self.looked_at = 0;
+        let held = self.buffer.len();
+        let wanted = match frame::Header::of(&self.buffer) {
+            Some(header) => READ_BYTES.max(header.frame_bytes()),
+            None => READ_BYTES,
+        };
+        let left = self.sealed.bytes.saturating_sub(self.read_to) as usize;
+        let bytes = wanted.saturating_sub(held).min(left);
+        self.buffer.resize(held + bytes, 0);
+        let read = read_full_at(&*self.source, &mut self.buffer[held..], self.read_to)?;
+        self.buffer.truncate(held + read);
+        self.read_to += read as u64;
+        match (read, held) {
+            (0, 0) => Ok(false),
+            // What is there is no frame, and no more comes: a copy would lose it.
+            (0, _) => Err(damaged()),
+            _ => Ok(true),
+        }
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        write_all_at(&*self.copy, &self.out, self.written)?;
+        self.written += self.out.len() as u64;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Puts the copy into the segment's place, if it is much smaller.
+    fn take_place(self, log: &Log) -> io::Result<()> {
+        let temporary = self.temporary();
+        if self.written * 100 > self.sealed.bytes * WORTH_PERCENT {
+            return log.storage().remove(&temporary);
+        }
+        self.copy.sync()?;
+        // What stands in for what was left out must last before that is gone.
+        if !log.wait_synced(log.appended()) {
+            return log.storage().remove(&temporary);
+        }
+        log.storage().rename(&temporary, &segment::name(self.sealed.number))?;
+        log.storage().sync_names()?;
+        log.reseal(Sealed {
+            bytes: self.written,
+            ..self.sealed
+        });
+        Ok(())
+    }
+}
+
+fn records_of(payload: &[u8]) -> io::Result<Vec<Record<'_>>> {
+    let mut records = Vec::new();
+    let mut rest = payload;
+    while !rest.is_empty() {
+        records.push(record::take(&mut rest).ok_or_else(damaged)?);
+    }
+    Ok(records)
+}
+
+/// Appends a frame of the records that count, if there are any.
+fn push_survivors(
+    out: &mut Vec<u8>,
+    space: u32,
+    records: &[Record<'_>],
+    alive: &[bool],
+    now: Millis,
+) {
+    let begins = frame::begin(out);
+    let empty = out.len();
+    for (record, &is_alive) in records.iter().zip(alive) {
+        if is_alive && record.deadline >= now {
+            record::push(out, record);
+        }
+    }
+    if out.len() == empty {
+        out.truncate(begins);
+    } else {
+        frame::finish(out, begins, space);
+    }
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a segment of the log is damaged")
+}

@@ -1,0 +1,166 @@
+//! Mending: makes a directory what its reading said it is, so that the next start finds no damage.
+//!
+//! All of it follows from [`Findings`]; nothing is judged a second time. It may be cut short at any point
+//! and begun again with another reading: what is not to be read goes away before what it hangs on, and
+//! the highest segment first, so that no stop in between leaves a gap that looks like a missing segment.
+//! It does not decide whether damage may be left out: there are [losses](Findings::losses) only if the
+//! reader was told to go on.
+
+use std::io;
+use std::ops::Range;
+
+use super::reader::{Findings, TEMPORARY};
+use super::segment;
+use super::storage::{File, Storage, read_full_at, write_all_at};
+
+/// Bytes that are copied at a time.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// Removes unused files, cuts the tail off, and rewrites segments that have damage in them with only their
+/// whole frames. Durable when this returns.
+///
+/// A rewritten segment is shorter than [`Findings::segments`] says, by what was lost in it; see
+/// [`bytes_kept`].
+pub fn mend(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
+    remove_unused(storage, findings)?;
+    cut_tail(storage, findings)?;
+    leave_losses_out(storage, findings)
+}
+
+/// Bytes of a segment's file once all that is not whole is left out of it: its header and its frames.
+pub fn bytes_kept(findings: &Findings, name: &str) -> u64 {
+    kept(findings, name)
+        .iter()
+        .map(|range| range.end - range.start)
+        .sum()
+}
+
+/// Copies a segment's header and its whole frames to a file that is not there yet; returns how many bytes
+/// that are. The copy's bytes are durable when this returns, its name is not.
+pub fn copy_whole_frames(
+    findings: &Findings,
+    (from, name): (&dyn Storage, &str),
+    (to, new_name): (&dyn Storage, &str),
+) -> io::Result<u64> {
+    let source = from.open(name)?;
+    let copy = to.create(new_name)?;
+    let mut at = 0;
+    for range in kept(findings, name) {
+        copy_range(&*source, &range, &*copy, at)?;
+        at += range.end - range.start;
+    }
+    copy.sync()?;
+    Ok(at)
+}
+
+/// The parts of a segment that were read, its header among them.
+fn kept(findings: &Findings, name: &str) -> Vec<Range<u64>> {
+    let read = findings
+        .segments
+        .iter()
+        .find(|sealed| segment::name(sealed.number) == name);
+    let end = read.map_or(0, |sealed| sealed.bytes);
+    let mut kept = Vec::new();
+    let mut from = 0;
+    for loss in findings.losses.iter().filter(|loss| loss.name == name) {
+        if loss.offset.min(end) > from {
+            kept.push(from..loss.offset.min(end));
+        }
+        from = loss.offset + loss.bytes;
+    }
+    if end > from {
+        kept.push(from..end);
+    }
+    kept
+}
+
+fn copy_range(source: &dyn File, range: &Range<u64>, copy: &dyn File, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; PIECE_BYTES.min(range.end - range.start) as usize];
+    let mut from = range.start;
+    while from < range.end {
+        let piece = (range.end - from).min(PIECE_BYTES) as usize;
+        if read_full_at(source, &mut buffer[..piece], from)? < piece {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        write_all_at(copy, &buffer[..piece], to + (from - range.start))?;
+        from += piece as u64;
+    }
+    Ok(())
+}
+
+fn remove_unused(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
+    let mut unused: Vec<_> = findings.unused.iter().collect();
+    // Files that are no segments sort before all that are: in reverse they come last.
+    unused.sort_by_key(|name| std::cmp::Reverse(segment::number(name)));
+    for name in unused {
+        storage.remove(name)?;
+        storage.sync_names()?;
+    }
+    Ok(())
+}
+
+/// Only once the segments behind it are gone: else a stop in between would have them follow a segment that
+/// ends as if nothing were missing.
+fn cut_tail(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
+    let Some(tail) = &findings.tail else {
+        return Ok(());
+    };
+    if findings.unused.contains(&tail.name) {
+        return Ok(());
+    }
+    let file = storage.open(&tail.name)?;
+    file.truncate(tail.offset)?;
+    file.sync()
+}
+
+fn leave_losses_out(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
+    let mut names: Vec<_> = findings.losses.iter().map(|loss| &loss.name).collect();
+    names.dedup();
+    names.retain(|name| !findings.unused.contains(name));
+    for name in names {
+        let temporary = format!("{name}{TEMPORARY}");
+        copy_whole_frames(findings, (storage, name), (storage, &temporary))?;
+        storage.rename(&temporary, name)?;
+        storage.sync_names()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::reader::Loss;
+    use crate::log::writer::Sealed;
+    use crate::time::Millis;
+
+    #[test]
+    fn what_is_kept_is_what_lies_around_the_losses() {
+        let loss = |offset, bytes| Loss {
+            name: segment::name(1),
+            offset,
+            bytes,
+        };
+        let findings = |losses: &[Loss]| Findings {
+            segments: vec![Sealed {
+                number: 1,
+                last: Millis(0),
+                bytes: 1_000,
+            }],
+            losses: losses.to_vec(),
+            ..Findings::default()
+        };
+        for (losses, ranges) in [
+            (&[][..], &[0..1_000][..]),
+            (&[loss(64, 36)], &[0..64, 100..1_000]),
+            (&[loss(64, 36), loss(100, 10)], &[0..64, 110..1_000]),
+            // Nothing whole follows: the segment ends where the damage begins.
+            (&[loss(200, 10), loss(1_000, 77)], &[0..200, 210..1_000]),
+        ] {
+            let findings = findings(losses);
+            assert_eq!(kept(&findings, &segment::name(1)), ranges, "{losses:?}");
+            let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+            assert_eq!(bytes_kept(&findings, &segment::name(1)), bytes);
+        }
+        assert!(kept(&findings(&[]), &segment::name(2)).is_empty());
+    }
+}

@@ -1,0 +1,282 @@
+//! The log's life beside the workers: reading it at the start, syncing it, tending it, closing it.
+//!
+//! One thread syncs: once a second, or under `--fsync always` as soon as it is wanted, with whatever has
+//! come together meanwhile. Another prepares segments, deletes those that have lapsed and compacts.
+
+use std::cell::Cell;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::shared::Shared;
+use crate::engine::Restored;
+use crate::limits::{LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
+use crate::log::compact::Compactor;
+use crate::log::disk::{DirectoryError, Disk, boot_id};
+use crate::log::mend::mend;
+use crate::log::reader::{LogError, Present, Reader};
+use crate::log::storage::Storage;
+use crate::log::writer::{Fsync, Log, LogConfig};
+
+/// Where the log is, and how it is kept.
+#[derive(Clone, Debug)]
+pub struct DataConfig {
+    /// The data directory.
+    pub path: PathBuf,
+    /// When changes are synced.
+    pub fsync: Fsync,
+    /// Whether what is damaged is left out.
+    pub recovers: bool,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// The log's identity if it is a new one, and this run of the machine where the system does not say.
+    pub random: [u8; 16],
+}
+
+/// Why there is no log to go on with.
+#[derive(Debug, Error)]
+pub enum KeeperError {
+    /// The directory is not to be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// What is in it cannot be read.
+    #[error("{directory}: {source}", directory = directory.display())]
+    Log {
+        /// The data directory.
+        directory: PathBuf,
+        /// Why.
+        source: LogError,
+    },
+    /// It cannot be written.
+    #[error("{directory}: cannot write to the log: {source}", directory = directory.display())]
+    Write {
+        /// The data directory.
+        directory: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A data directory that is about to be read.
+#[derive(Debug)]
+pub(super) struct Unread {
+    config: DataConfig,
+    storage: Arc<dyn Storage>,
+    boot: [u8; 16],
+    reader: Reader,
+}
+
+/// The threads that keep a log.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    is_stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Unread {
+    /// Takes the directory and looks through it.
+    pub(super) fn open(config: &DataConfig, shared: &Shared) -> Result<Self, KeeperError> {
+        let storage: Arc<dyn Storage> = Arc::new(Disk::take(&config.path)?);
+        let boot = boot_id(config.random);
+        let present = Present {
+            now: shared.clock.read().now,
+            boot,
+            recovers: config.recovers,
+        };
+        let reader = Reader::open(Arc::clone(&storage), present).map_err(|source| KeeperError::Log {
+            directory: config.path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            config: config.clone(),
+            storage,
+            boot,
+            reader,
+        })
+    }
+
+    /// Reads the log into the engine and goes on writing it; `None` if that was given up because the server
+    /// is to stop.
+    pub(super) fn read(
+        self,
+        shared: &Arc<Shared>,
+        threads: usize,
+        is_stopping: &Arc<AtomicBool>,
+    ) -> Result<Option<Keeper>, KeeperError> {
+        let Self {
+            config,
+            storage,
+            boot,
+            reader,
+        } = self;
+        let directory = || config.path.clone();
+        let now = shared.clock.read().now;
+        let began = Instant::now();
+        let last_told = Cell::new(began);
+        let restored = shared
+            .engine
+            .restore(reader, threads, (now, &boot), |progress| {
+                if last_told.get().elapsed() >= Duration::from_secs(1) {
+                    last_told.set(Instant::now());
+                    let percent = progress.bytes * 100 / progress.bytes_total.max(1);
+                    tracing::info!(percent, records = progress.records, "reading the log");
+                }
+                shared.tell_progress(progress);
+                !is_stopping.load(Ordering::Relaxed)
+            })
+            .map_err(|source| KeeperError::Log {
+                directory: directory(),
+                source,
+            })?;
+        let Some(mut restored) = restored else {
+            return Ok(None);
+        };
+        report(&restored, began, shared);
+        let cannot_write = |source| KeeperError::Write {
+            directory: directory(),
+            source,
+        };
+        mend(&*storage, &restored.findings).map_err(cannot_write)?;
+        if restored.findings.segments.is_empty() {
+            restored.start.log = config.random;
+        }
+        let limits = shared.engine.limits();
+        let log_config = LogConfig {
+            fsync: config.fsync,
+            segment_bytes: config.segment_bytes,
+            frame_bytes_max: 2 * limits.request_bytes_max,
+            boot,
+        };
+        let log = Log::start(storage, log_config, restored.start, now).map_err(cannot_write)?;
+        let log = shared.engine.attach(log);
+        for worker in 0..shared.signals.len() {
+            let shared = Arc::downgrade(shared);
+            log.listen(move || {
+                if let Some(shared) = shared.upgrade() {
+                    shared.signals[worker].tell();
+                }
+            });
+        }
+        Keeper::start(shared, is_stopping).map(Some).map_err(cannot_write)
+    }
+}
+
+/// Says what was read, and what was lost.
+fn report(restored: &Restored, began: Instant, shared: &Shared) {
+    let findings = &restored.findings;
+    if let Some(tail) = &findings.tail {
+        tracing::warn!(
+            file = tail.name,
+            offset = tail.offset,
+            bytes = tail.bytes,
+            "cut off what was being written when the log ended"
+        );
+    }
+    for loss in &findings.losses {
+        tracing::warn!(
+            file = loss.name,
+            offset = loss.offset,
+            bytes = loss.bytes,
+            "left out damage"
+        );
+    }
+    for name in &findings.missing {
+        tracing::warn!(file = name, "went on without a segment that is missing");
+    }
+    if restored.is_uncertain {
+        tracing::warn!(
+            "changes may be missing that were acknowledged: answers are unsure until each key's window has passed"
+        );
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    tracing::info!(
+        records = restored.records,
+        keys = shared.engine.totals().keys,
+        bytes = findings.bytes,
+        seconds = format!("{seconds:.3}"),
+        keys_per_second = (restored.records as f64 / seconds.max(1e-9)) as u64,
+        "read the log"
+    );
+}
+
+impl Keeper {
+    fn start(shared: &Arc<Shared>, is_stopping: &Arc<AtomicBool>) -> io::Result<Self> {
+        let mut threads = Vec::new();
+        for (name, work) in [
+            ("onced-log-sync", sync as fn(&Shared, &Log, &AtomicBool)),
+            ("onced-log-tend", tend),
+        ] {
+            let (shared, is_stopping) = (Arc::clone(shared), Arc::clone(is_stopping));
+            let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+                if let Some(log) = shared.engine.log() {
+                    work(&shared, log, &is_stopping);
+                }
+            })?;
+            threads.push(thread);
+        }
+        Ok(Self {
+            shared: Arc::clone(shared),
+            is_stopping: Arc::clone(is_stopping),
+            threads,
+        })
+    }
+
+    /// Ends the threads and the log.
+    pub(super) fn stop(self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        let Some(log) = self.shared.engine.log() else {
+            return;
+        };
+        log.want_sync();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the log panicked");
+            }
+        }
+        if let Err(error) = log.close(self.shared.clock.read().now) {
+            tracing::error!(%error, "the log could not be closed in order");
+        }
+    }
+}
+
+/// Syncs the log until the server stops.
+fn sync(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
+    let every = Duration::from_millis(LOG_SYNC_EVERY_MS);
+    while !is_stopping.load(Ordering::Relaxed) {
+        let is_wanted = log.wait_wanted(every);
+        if is_wanted || log.fsync() != Fsync::Never {
+            while log.sync(shared.clock.read().now) && log.fsync() == Fsync::Always {}
+        }
+    }
+}
+
+/// Prepares, deletes and compacts segments until the server stops.
+fn tend(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
+    let pause = Duration::from_millis(LOG_RETRY_MS);
+    let mut compactor = Compactor::default();
+    while !is_stopping.load(Ordering::Relaxed) {
+        let now = shared.clock.read().now;
+        if let Err(error) = log.tend(now) {
+            tracing::warn!(%error, "cannot delete a segment of the log");
+        }
+        let keys = shared.engine.totals().keys;
+        let step = compactor.step(log, keys, now, |space, records, alive| {
+            shared.engine.survive(space, records, alive, now);
+        });
+        match step {
+            // It goes on, but not at the cost of others.
+            Ok(true) => thread::sleep(Duration::from_millis(1)),
+            Ok(false) => thread::sleep(pause),
+            Err(error) => {
+                tracing::warn!(%error, "cannot compact the log; it will be tried again");
+                thread::sleep(pause);
+            }
+        }
+    }
+}

@@ -17,7 +17,8 @@ use crate::address::{Address, AddressError};
 use crate::command::PolicyChange;
 use crate::engine::{EngineConfig, Policy};
 use crate::limits::{
-    LOG_SEGMENT_BYTES, LOG_SEGMENT_BYTES_MIN, LimitError, Limits, NAMESPACE_NAME_FORM, PORT, TTL_CEILING_MS, is_namespace_name,
+    LOG_SEGMENT_BYTES, LOG_SEGMENT_BYTES_MIN, LimitError, Limits, NAMESPACE_NAME_FORM, PORT,
+    TTL_CEILING_MS, is_namespace_name,
 };
 use crate::log::writer::Fsync;
 use crate::server::ServerConfig;
@@ -394,9 +395,14 @@ impl RawSettings {
         let Some(text) = self.fsync.as_deref() else {
             return Ok(Fsync::default());
         };
-        let found = FSYNC_WORDS.iter().find(|(word, _)| text.eq_ignore_ascii_case(word));
+        let found = FSYNC_WORDS
+            .iter()
+            .find(|(word, _)| text.eq_ignore_ascii_case(word));
         found.map(|&(_, fsync)| fsync).ok_or_else(|| {
-            wrong("fsync", format!("'{text}' is none of always, everysec and never"))
+            wrong(
+                "fsync",
+                format!("'{text}' is none of always, everysec and never"),
+            )
         })
     }
 
@@ -522,7 +528,10 @@ impl Settings {
         let limits = &self.limits;
         let fsync = FSYNC_WORDS.iter().find(|(_, fsync)| *fsync == self.fsync);
         let fsync = fsync.map_or("", |(word, _)| *word);
-        let data_dir = self.data_dir.as_ref().map(|path| path.display().to_string());
+        let data_dir = self
+            .data_dir
+            .as_ref()
+            .map(|path| path.display().to_string());
         let mut rows = vec![
             ("listen", format!("[{}]", listen.join(", "))),
             ("insecure", self.insecure.to_string()),

@@ -149,7 +149,7 @@ fn memory_of_lapsed_keys_comes_back() {
     let mut batch = String::new();
     for n in 0..20_000 {
         batch.push_str(&format!(
-            "SEEN a-key-that-is-too-long-to-be-packed-{n} 100ms\n"
+            "SEEN a-key-that-is-too-long-to-be-packed-{n} 1s\n"
         ));
     }
     client.send(&batch);

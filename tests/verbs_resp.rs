@@ -417,7 +417,7 @@ scenarios! { play_resp;
         ("INFO KEYSPACE clients", "$# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\n\r\n# Keyspace\r\ndb0:keys=1,expires=1,avg_ttl=0\r\n"),
         ("INFO memory", "$# Memory\r\nused_memory:…\r\nmaxmemory:1073741824\r\n"),
         ("INFO stats", "$…keyspace_hits:1\r\n…onced_dup:1\r\n…"),
-        ("INFO persistence replication", "$# Persistence\r\nloading:0\r\naof_enabled:0\r\n\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"),
+        ("INFO persistence replication", "$# Persistence\r\nloading:0\r\naof_enabled:0\r\naof_last_write_status:ok\r\naof_current_size:0\r\n\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"),
         ("INFO commandstats", "$…cmdstat_get:calls=1,…failed_calls=1\r\n…cmdstat_set:calls=1,rejected_calls=0,failed_calls=0\r\n…"),
         ("INFO latencystats", "$…latency_percentiles_usec_set:p50=…,p99=…,p99.9=…\r\n…"),
         ("INFO none", "$"),
@@ -531,6 +531,7 @@ scenarios! { play_resp;
         ("ONCE.HELP", "[$SEEN, $key…]"), ("HELP seen", "[$usage, $SEEN…]"), ("HELP none", "-ERR UNKNOWN no such verb; HELP lists them"),
         ("NS SET small MAXKEYS 1", "+OK"), ("USE small", "+OK"), ("MSEEN 60s a b", "$NE"), ("SEEN b", FULL),
         ("SET b v", FULL), ("SET b v NX", FULL), ("SETNX b v", FULL), ("GETSET b v", FULL), ("SET a w", "+OK"), ("GET b", "nil"),
+        ("ONCE.SYNC", "-ERR NOLOG there is no log: start the server with --data-dir"),
         ("ONCE.QUIT", "+OK"), ("", CLOSED),
     ];
 }

@@ -32,7 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Run the server
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Ask whether keys are seen for the first time: exit status 0 if all are, or that is unsure, 1 if not
     Seen(seen::SeenArgs),
     /// Copy lines, dropping those whose key was already seen
@@ -68,7 +68,7 @@ fn default_address() -> Address {
 /// Does what the arguments say; tells the exit status.
 pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.action {
-        Action::Serve(args) => serve::run(args),
+        Action::Serve(args) => serve::run(*args),
         Action::Seen(args) => seen::run(&args),
         Action::Filter(args) => filter::run(&args),
         Action::Bench(args) => bench::run(&args),

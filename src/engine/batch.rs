@@ -169,7 +169,13 @@ struct Asking<'a, 'e, C> {
 impl<'a, C: Fn(usize) -> Content<'a>> Asking<'_, '_, &C> {
     /// Asks the questions of one shard, under one lock. False, and nothing is asked, if another thread
     /// has the shard and it is not to be waited for.
-    fn group(&mut self, shard: usize, group: &[u8], questions: &mut [Question], waits: bool) -> bool {
+    fn group(
+        &mut self,
+        shard: usize,
+        group: &[u8],
+        questions: &mut [Question],
+        waits: bool,
+    ) -> bool {
         let (content, engine, policy, now) = (self.content, self.engine, &self.policy, self.now);
         let ask_all = |shard: &mut Writing<'_, '_>, room: &mut NamespaceRoom<'_>| {
             let mut ask = Ask::default();

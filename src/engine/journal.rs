@@ -47,7 +47,10 @@ impl<'e> Promise<'e> {
     #[inline]
     pub(super) fn for_key(log: Option<&'e Log>, key: &[u8], value: Option<&[u8]>) -> Self {
         let value_bytes = value.map_or(0, <[u8]>::len);
-        Self::of(log, frame::HEADER_BYTES + 2 * record::bytes_max(key.len(), value_bytes))
+        Self::of(
+            log,
+            frame::HEADER_BYTES + 2 * record::bytes_max(key.len(), value_bytes),
+        )
     }
 
     /// Takes some of it; more is asked for if there is not enough.
@@ -181,7 +184,10 @@ impl<'a, 'e> Writing<'a, 'e> {
             return Ok(false);
         };
         let before = entry.deadline;
-        let most = record::bytes_max(key.bytes().len(), entry.value().map_or(0, |value| value.len()));
+        let most = record::bytes_max(
+            key.bytes().len(),
+            entry.value().map_or(0, bytes::Bytes::len),
+        );
         if !self.draw(2 * most) {
             return Err(Refused);
         }

@@ -89,8 +89,7 @@ impl Here<'_> {
         let mut forgotten = 0;
         for key in keys.iter() {
             let key = self.key(here, key);
-            let removed =
-                here.write(&key, None, &policy, |shard, _| shard.remove(&key, self.now));
+            let removed = here.write(&key, None, &policy, |shard, _| shard.remove(&key, self.now));
             forgotten += i64::from(self.unless_refused(removed)?);
         }
         Ok(Reply::Count(forgotten))

@@ -48,10 +48,10 @@ use parking_lot::Mutex;
 use batch::SHARDS_MAX;
 pub use batch::{BATCH_MAX, Question};
 pub use budget::Budget;
-pub use namespace::{Namespace, Policy};
-pub use restore::{Progress, Restored};
 use journal::Refused;
 use namespace::LogSlot;
+pub use namespace::{Namespace, Policy};
+pub use restore::{Progress, Restored};
 use sweep::Round;
 
 use crate::command::{Code, Command, Error, PolicyChange, Reply, Seen, Single};

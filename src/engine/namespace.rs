@@ -304,8 +304,11 @@ impl Namespace {
         self.policy.store(&Policy::of(space));
         self.set_logged_as(space.id);
         self.set_covered_since(space.covered_since);
-        self.reach.unsure_until.store(space.unsure_until.0, Ordering::Relaxed);
-        self.unsure_logged.store(space.unsure_until.0, Ordering::Relaxed);
+        self.reach
+            .unsure_until
+            .store(space.unsure_until.0, Ordering::Relaxed);
+        self.unsure_logged
+            .store(space.unsure_until.0, Ordering::Relaxed);
     }
 
     /// Its name.
@@ -384,6 +387,11 @@ impl Namespace {
         self.set_covered_since(Millis(0));
         self.reach.unsure_until.store(0, Ordering::Relaxed);
         self.unsure_logged.store(0, Ordering::Relaxed);
+    }
+
+    /// Says that all keys of this moment and before may be lost.
+    pub(super) fn raise_lost_until(&self, now: Millis) {
+        raise(&self.reach.covered_since, now.after(1));
     }
 
     /// Reaches as far as one whose place it takes.
@@ -568,14 +576,19 @@ impl Namespace {
             space.id = 0;
             space.covered_since = space.covered_since.max(now.after(1));
         })?;
-        raise(&self.reach.covered_since, now.after(1));
-        Ok(shards.iter_mut().filter_map(|shard| self.take_all(shard)).collect())
+        self.raise_lost_until(now);
+        Ok(shards
+            .iter_mut()
+            .filter_map(|shard| self.take_all(shard))
+            .collect())
     }
 
     /// Takes all keys out of what nobody looks at any more.
     pub(super) fn take_out(&self) -> Vec<Shard> {
         let shards = self.shards.iter();
-        shards.filter_map(|shard| self.take_all(&mut shard.lock())).collect()
+        shards
+            .filter_map(|shard| self.take_all(&mut shard.lock()))
+            .collect()
     }
 
     fn take_all(&self, shard: &mut Shard) -> Option<Shard> {

@@ -74,7 +74,10 @@ pub(super) fn server(engine: &Engine, now: Millis) -> Rows {
 /// The log, and whether the server is ready for all that may be asked of it.
 fn log(engine: &Engine) -> Rows {
     let Some(log) = engine.log() else {
-        return vec![("ready".into(), "yes".to_owned()), ("log".into(), "off".to_owned())];
+        return vec![
+            ("ready".into(), "yes".to_owned()),
+            ("log".into(), "off".to_owned()),
+        ];
     };
     let (ready, state) = match log.health() {
         Health::Good => ("yes", "ok"),
@@ -86,7 +89,10 @@ fn log(engine: &Engine) -> Rows {
         ("log".into(), state.to_owned()),
         ("log_bytes".into(), log.bytes().to_string()),
         ("log_segments".into(), log.segments().to_string()),
-        ("log_unsynced_bytes".into(), (log.appended() - log.synced()).to_string()),
+        (
+            "log_unsynced_bytes".into(),
+            (log.appended() - log.synced()).to_string(),
+        ),
     ];
     if state == "failed" {
         rows.push(("log_failure".into(), log.failure()));

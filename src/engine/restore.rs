@@ -128,7 +128,11 @@ impl Engine {
         }
         let mut findings = reader.finish();
         for sealed in &mut findings.segments {
-            sealed.last = restoring.lasts.get(&sealed.number).copied().unwrap_or_default();
+            sealed.last = restoring
+                .lasts
+                .get(&sealed.number)
+                .copied()
+                .unwrap_or_default();
         }
         Ok(Some(restoring.finish(findings, boot)))
     }
@@ -142,7 +146,10 @@ impl Engine {
 impl Engine {
     /// For each of these records of one namespace, whether it is what memory has: `alive` gets the answers.
     pub fn survive(&self, space: u32, records: &[Record<'_>], alive: &mut Vec<bool>, now: Millis) {
-        let namespace = self.namespaces.iter().find(|found| found.logged_as() == space);
+        let namespace = self
+            .namespaces
+            .iter()
+            .find(|found| found.logged_as() == space);
         let Some(namespace) = namespace.map(|found| Arc::clone(&found)) else {
             alive.resize(records.len(), false);
             return;
@@ -153,7 +160,9 @@ impl Engine {
                 let hash = record.key.hashed(&self.secret, namespace.keeps_digests());
                 let key = hash.of(record.key.long_bytes(), &self.secret);
                 namespace.read(&key, |shard| {
-                    shard.get(&key, now).is_some_and(|entry| entry.deadline == record.deadline)
+                    shard
+                        .get(&key, now)
+                        .is_some_and(|entry| entry.deadline == record.deadline)
                 })
             };
             alive.push(is_alive);
@@ -169,8 +178,16 @@ impl Restoring<'_> {
             }
         }
         // By place in a list rather than by number: found once for a frame instead of once for a record.
-        let spaces: Vec<_> = self.spaces.iter().map(|(&id, space)| (id, Arc::clone(space))).collect();
-        let places: HashMap<u32, u32> = spaces.iter().zip(0..).map(|((id, _), at)| (*id, at)).collect();
+        let spaces: Vec<_> = self
+            .spaces
+            .iter()
+            .map(|(&id, space)| (id, Arc::clone(space)))
+            .collect();
+        let places: HashMap<u32, u32> = spaces
+            .iter()
+            .zip(0..)
+            .map(|((id, _), at)| (*id, at))
+            .collect();
         let parsed = self.parse_all(pieces, &spaces, &places, threads);
         for (piece, parsed) in pieces.iter().zip(&parsed) {
             if let Some(at) = parsed.damage {
@@ -204,7 +221,10 @@ impl Restoring<'_> {
             }
             done
         };
-        let mut parsed: Vec<_> = on_threads(threads, |_| work()).into_iter().flatten().collect();
+        let mut parsed: Vec<_> = on_threads(threads, |_| work())
+            .into_iter()
+            .flatten()
+            .collect();
         parsed.sort_unstable_by_key(|(at, _)| *at);
         parsed.into_iter().map(|(_, parsed)| parsed).collect()
     }
@@ -225,7 +245,9 @@ impl Restoring<'_> {
         while let Some(header) = frame::Header::of(&piece.frames[at..]) {
             let end = at + header.frame_bytes();
             let payload = &piece.frames[at + frame::HEADER_BYTES..end];
-            if header.space != frame::CONTROL && !self.parse_frame(header.space, payload, at, spaces, places, &mut parsed) {
+            if header.space != frame::CONTROL
+                && !self.parse_frame(header.space, payload, at, spaces, places, &mut parsed)
+            {
                 parsed.damage = Some(at as u64);
                 return parsed;
             }
@@ -258,7 +280,9 @@ impl Restoring<'_> {
                 continue;
             };
             let namespace = &spaces[space as usize].1;
-            let hash = record.key.hashed(&self.engine.secret, namespace.keeps_digests());
+            let hash = record
+                .key
+                .hashed(&self.engine.secret, namespace.keeps_digests());
             let place = Place {
                 hash,
                 at: at as u32,
@@ -284,7 +308,10 @@ impl Restoring<'_> {
                 for (piece, parsed) in pieces.iter().zip(parsed) {
                     let mut places = &parsed.shards[shard][..];
                     while let Some(first) = places.first() {
-                        let run = places.iter().take_while(|place| place.space == first.space).count();
+                        let run = places
+                            .iter()
+                            .take_while(|place| place.space == first.space)
+                            .count();
                         let (run, rest) = places.split_at(run);
                         places = rest;
                         self.apply(&spaces[first.space as usize].1, shard, piece, run);
@@ -331,7 +358,8 @@ impl Restoring<'_> {
     /// A log may hold keys that were evicted: they are evicted again.
     fn evict_what_is_over(&self, namespace: &Namespace, shard: usize, policy: &Policy) {
         let is_over = || {
-            !self.engine.budget.admits(1) || policy.keys_max > 0 && namespace.keys() > policy.keys_max
+            !self.engine.budget.admits(1)
+                || policy.keys_max > 0 && namespace.keys() > policy.keys_max
         };
         while is_over() {
             let evicted = namespace.write_shard(shard, |shard| shard.evict_soonest(self.now));
@@ -347,7 +375,12 @@ impl Restoring<'_> {
         match control {
             Control::Opened(opened) => {
                 let is_there = |id: &u32| opened.spaces.iter().any(|space| space.id == *id);
-                let gone: Vec<u32> = self.rows.keys().filter(|id| !is_there(id)).copied().collect();
+                let gone: Vec<u32> = self
+                    .rows
+                    .keys()
+                    .filter(|id| !is_there(id))
+                    .copied()
+                    .collect();
                 for id in gone {
                     self.forget(id);
                 }
@@ -380,7 +413,8 @@ impl Restoring<'_> {
             namespace.become_as(space);
             return;
         }
-        let same_name = |(id, row): (&u32, &Space)| (row.name == space.name && *id != space.id).then_some(*id);
+        let same_name =
+            |(id, row): (&u32, &Space)| (row.name == space.name && *id != space.id).then_some(*id);
         if let Some(former) = self.rows.iter().find_map(same_name) {
             self.forget(former);
         }
@@ -398,9 +432,13 @@ impl Restoring<'_> {
             Some(found) if space.name == DEFAULT_NAMESPACE => found,
             _ => {
                 let policy = Policy::default_of(&self.engine.limits);
-                let made = self.engine.new_namespace(&space.name, &policy, space.keeps_digests);
+                let made = self
+                    .engine
+                    .new_namespace(&space.name, &policy, space.keeps_digests);
                 let made = Arc::new(made);
-                self.engine.namespaces.insert(space.name.as_str().into(), Arc::clone(&made));
+                self.engine
+                    .namespaces
+                    .insert(space.name.as_str().into(), Arc::clone(&made));
                 made
             }
         }
@@ -421,9 +459,16 @@ impl Restoring<'_> {
         if is_uncertain {
             engine.set_covered_since(now.after(1));
         }
-        let is_configured = |name: &str| engine.configured.iter().any(|(configured, _)| configured == name);
+        let is_configured = |name: &str| {
+            engine
+                .configured
+                .iter()
+                .any(|(configured, _)| configured == name)
+        };
         engine.namespaces.retain(|name, namespace| {
-            &**name == DEFAULT_NAMESPACE || is_configured(name) || self.rows.contains_key(&namespace.logged_as())
+            &**name == DEFAULT_NAMESPACE
+                || is_configured(name)
+                || self.rows.contains_key(&namespace.logged_as())
         });
         for (name, change) in &engine.configured {
             if let Some(namespace) = engine.find(name) {
@@ -466,7 +511,9 @@ impl Restoring<'_> {
 fn on_threads<T: Send>(threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let work = &work;
     thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || work(number))).collect();
+        let others: Vec<_> = (1..threads)
+            .map(|number| scope.spawn(move || work(number)))
+            .collect();
         let mut done = vec![work(0)];
         for other in others {
             match other.join() {

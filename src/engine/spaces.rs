@@ -148,6 +148,7 @@ impl Here<'_> {
         engine.set_covered_since(covered_since);
         dropped.mark_dropped();
         engine.namespaces.remove(name);
+        dropped.raise_lost_until(self.now);
         engine.garbage.lock().extend(dropped.take_out());
         Ok(Reply::OK)
     }

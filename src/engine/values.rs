@@ -141,7 +141,11 @@ impl Here<'_> {
             let held = shard.get(&key, self.now);
             let matches =
                 held.is_some_and(|entry| equals.is_none_or(|value| value_of(&entry) == value));
-            if matches { shard.remove(&key, self.now) } else { Ok(false) }
+            if matches {
+                shard.remove(&key, self.now)
+            } else {
+                Ok(false)
+            }
         });
         Ok(Reply::Number(i64::from(self.unless_refused(removed)?)))
     }

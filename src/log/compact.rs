@@ -104,7 +104,10 @@ impl Compactor {
             return Ok(self.begin_round(log, keys));
         }
         while let Some(number) = self.round.pop() {
-            let sealed = log.sealed().into_iter().find(|sealed| sealed.number == number);
+            let sealed = log
+                .sealed()
+                .into_iter()
+                .find(|sealed| sealed.number == number);
             if let Some(sealed) = sealed {
                 self.copying = Some(Copying::begin(log, sealed)?);
                 return Ok(true);
@@ -121,7 +124,12 @@ impl Compactor {
         if bytes <= 2 * live + LOG_DEAD_BYTES_MAX {
             return false;
         }
-        self.round = log.sealed().iter().rev().map(|sealed| sealed.number).collect();
+        self.round = log
+            .sealed()
+            .iter()
+            .rev()
+            .map(|sealed| sealed.number)
+            .collect();
         self.left = 0;
         !self.round.is_empty()
     }
@@ -173,7 +181,8 @@ impl Copying {
             if header.space == frame::CONTROL {
                 if !matches!(Control::of(payload), Some(Control::Synced(_))) {
                     let bytes = header.frame_bytes();
-                    self.out.extend_from_slice(&self.buffer[self.looked_at..][..bytes]);
+                    self.out
+                        .extend_from_slice(&self.buffer[self.looked_at..][..bytes]);
                 }
             } else {
                 let records = records_of(payload)?;
@@ -231,7 +240,8 @@ impl Copying {
         if !log.wait_synced(log.appended()) {
             return log.storage().remove(&temporary);
         }
-        log.storage().rename(&temporary, &segment::name(self.sealed.number))?;
+        log.storage()
+            .rename(&temporary, &segment::name(self.sealed.number))?;
         log.storage().sync_names()?;
         log.reseal(Sealed {
             bytes: self.written,
@@ -273,5 +283,8 @@ fn push_survivors(
 }
 
 fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a segment of the log is damaged")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "a segment of the log is damaged",
+    )
 }

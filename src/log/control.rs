@@ -50,6 +50,10 @@ pub struct Opened {
 
 /// A namespace, and what is not in its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "four settings, each yes or no"
+)]
 pub struct Space {
     /// Its number, given to no other before or after; never 0.
     pub id: u32,

@@ -24,7 +24,8 @@ const PIECE_BYTES: u64 = 1 << 20;
 pub fn mend(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
     remove_unused(storage, findings)?;
     cut_tail(storage, findings)?;
-    leave_losses_out(storage, findings)
+    leave_losses_out(storage, findings)?;
+    give_reserved_back(storage, findings)
 }
 
 /// Bytes of a segment's file once all that is not whole is left out of it: its header and its frames.
@@ -111,6 +112,23 @@ fn cut_tail(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
     let file = storage.open(&tail.name)?;
     file.truncate(tail.offset)?;
     file.sync()
+}
+
+/// Cuts off the zeros behind the last segment, whose space was set aside and not used any more.
+fn give_reserved_back(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
+    let Some(last) = findings.segments.last() else {
+        return Ok(());
+    };
+    let name = segment::name(last.number);
+    if findings.unused.contains(&name) || findings.losses.iter().any(|loss| loss.name == name) {
+        return Ok(());
+    }
+    let file = storage.open(&name)?;
+    if file.size()? > last.bytes {
+        file.truncate(last.bytes)?;
+        file.sync()?;
+    }
+    Ok(())
 }
 
 fn leave_losses_out(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {

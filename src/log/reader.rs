@@ -279,7 +279,14 @@ impl Reader {
     fn check_newest(&mut self) -> Result<(), LogError> {
         while let Some(last) = self.segments.last() {
             let name = segment::name(last.number);
-            let rest = self.read_rest(&name, segment::HEADER_BYTES as u64)?;
+            let begin = segment::HEADER_BYTES as u64;
+            let file = self.open_file(&name)?;
+            if is_blank_from(&*file, begin).map_err(LogError::io(format!("cannot read {name}")))? {
+                self.findings.unused.push(name);
+                self.segments.pop();
+                continue;
+            }
+            let rest = self.read_rest(&name, begin)?;
             if let Some((header, payload)) = frame::read(&rest)
                 && header.space == frame::CONTROL
                 && let Some(Control::Opened(opened)) = Control::of(payload)
@@ -290,13 +297,11 @@ impl Reader {
                 // Its beginning is damaged, which the reading will come to.
                 return Ok(());
             }
-            if !frame::is_blank(&rest) {
-                self.findings.tail = Some(Loss {
-                    name: name.clone(),
-                    offset: segment::HEADER_BYTES as u64,
-                    bytes: rest.len() as u64,
-                });
-            }
+            self.findings.tail = Some(Loss {
+                name: name.clone(),
+                offset: begin,
+                bytes: rest.len() as u64,
+            });
             self.findings.unused.push(name);
             self.segments.pop();
         }
@@ -440,21 +445,20 @@ impl Reader {
 
     /// Where no frame begins: the segment's end, a tail, or damage.
     fn come_to_an_end(&mut self, file: &dyn File, name: &str) -> Result<(), LogError> {
-        let rest =
-            read_rest(file, self.offset).map_err(LogError::io(format!("cannot read {name}")))?;
+        let cannot_read = || LogError::io(format!("cannot read {name}"));
         self.note_end(self.offset);
-        if frame::is_blank(&rest) {
+        if is_blank_from(file, self.offset).map_err(cannot_read())? {
             self.go_to_next_segment();
             return Ok(());
         }
-        let loss = |bytes: usize, reader: &Self| Loss {
-            name: name.to_owned(),
-            offset: reader.offset,
-            bytes: bytes as u64,
-        };
+        let rest = read_rest(file, self.offset).map_err(cannot_read())?;
         let follows = frame::find(&rest, 1);
         if self.is_tail(&rest, follows)? {
-            self.findings.tail = Some(loss(rest.len(), self));
+            self.findings.tail = Some(Loss {
+                name: name.to_owned(),
+                offset: self.offset,
+                bytes: rest.len() as u64,
+            });
             for later in self.segments.drain(self.current + 1..) {
                 self.findings.unused.push(segment::name(later.number));
             }
@@ -536,6 +540,21 @@ fn note_synced(bytes: &[u8], first: Option<usize>, last: &mut Position) {
         }
         let end = at + header.frame_bytes();
         next = if end < bytes.len() { Some(end) } else { None };
+    }
+}
+
+/// Whether there are only zeros from here to the end: space that was set aside.
+fn is_blank_from(file: &dyn File, mut offset: u64) -> io::Result<bool> {
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let read = read_full_at(file, &mut piece, offset)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        if !frame::is_blank(&piece[..read]) {
+            return Ok(false);
+        }
+        offset += read as u64;
     }
 }
 

@@ -524,7 +524,7 @@ impl Log {
     /// Writes as many frames as the active segment takes, or begins the next segment.
     fn write_some(&self, writer: &mut Writer) -> io::Result<()> {
         let left = writer.active.left() as usize;
-        let marker = self.marker(writer);
+        let marker = writer.marker();
         let chunk = &writer.chunk[writer.chunk_at..];
         let fits = whole_frames(chunk, left);
         if fits == 0 {
@@ -546,14 +546,6 @@ impl Log {
         writer.chunk_at += fits;
         self.written.fetch_add(fits as u64, Ordering::Release);
         Ok(())
-    }
-
-    fn marker(&self, writer: &Writer) -> Vec<u8> {
-        let mut marker = Vec::new();
-        if writer.marker_due {
-            push_control(&mut marker, &Control::Synced(writer.synced));
-        }
-        marker
     }
 
     /// Seals the active segment and begins the next.
@@ -723,7 +715,7 @@ impl Log {
         if self.written.load(Ordering::Acquire) < self.appended() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let mut end = self.marker(&writer);
+        let mut end = writer.marker();
         push_control(&mut end, &Control::Closed);
         let active = &mut writer.active;
         if end.len() as u64 > active.reserved - active.at {
@@ -856,6 +848,17 @@ impl Log {
             self.wanted.1.wait_for(&mut wanted, timeout);
         }
         std::mem::take(&mut *wanted)
+    }
+}
+
+impl Writer {
+    /// The frame that says how far the log is durable, if that is to be said.
+    fn marker(&self) -> Vec<u8> {
+        let mut marker = Vec::new();
+        if self.marker_due {
+            push_control(&mut marker, &Control::Synced(self.synced));
+        }
+        marker
     }
 }
 

@@ -224,7 +224,10 @@ fn persistence(shared: &Shared, _: Millis) -> String {
         ("loading", u8::from(shared.is_loading()).to_string()),
         ("aof_enabled", u8::from(log.is_some()).to_string()),
         ("aof_last_write_status", status.to_owned()),
-        ("aof_current_size", log.map_or(0, |log| log.bytes()).to_string()),
+        (
+            "aof_current_size",
+            log.map_or(0, |log| log.bytes()).to_string(),
+        ),
     ])
 }
 

@@ -18,8 +18,9 @@ use crate::engine::Restored;
 use crate::limits::{LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
 use crate::log::compact::Compactor;
 use crate::log::disk::{DirectoryError, Disk, boot_id};
-use crate::log::mend::mend;
+use crate::log::mend::{bytes_kept, mend};
 use crate::log::reader::{LogError, Present, Reader};
+use crate::log::segment;
 use crate::log::storage::Storage;
 use crate::log::writer::{Fsync, Log, LogConfig};
 
@@ -89,10 +90,11 @@ impl Unread {
             boot,
             recovers: config.recovers,
         };
-        let reader = Reader::open(Arc::clone(&storage), present).map_err(|source| KeeperError::Log {
-            directory: config.path.clone(),
-            source,
-        })?;
+        let reader =
+            Reader::open(Arc::clone(&storage), present).map_err(|source| KeeperError::Log {
+                directory: config.path.clone(),
+                source,
+            })?;
         Ok(Self {
             config: config.clone(),
             storage,
@@ -143,6 +145,9 @@ impl Unread {
             source,
         };
         mend(&*storage, &restored.findings).map_err(cannot_write)?;
+        for sealed in &mut restored.start.sealed {
+            sealed.bytes = bytes_kept(&restored.findings, &segment::name(sealed.number));
+        }
         if restored.findings.segments.is_empty() {
             restored.start.log = config.random;
         }
@@ -163,7 +168,9 @@ impl Unread {
                 }
             });
         }
-        Keeper::start(shared, is_stopping).map(Some).map_err(cannot_write)
+        Keeper::start(shared, is_stopping)
+            .map(Some)
+            .map_err(cannot_write)
     }
 }
 
@@ -200,7 +207,7 @@ fn report(restored: &Restored, began: Instant, shared: &Shared) {
         keys = shared.engine.totals().keys,
         bytes = findings.bytes,
         seconds = format!("{seconds:.3}"),
-        keys_per_second = (restored.records as f64 / seconds.max(1e-9)) as u64,
+        keys_per_second = format!("{:.0}", restored.records as f64 / seconds.max(1e-9)),
         "read the log"
     );
 }
@@ -213,11 +220,13 @@ impl Keeper {
             ("onced-log-tend", tend),
         ] {
             let (shared, is_stopping) = (Arc::clone(shared), Arc::clone(is_stopping));
-            let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-                if let Some(log) = shared.engine.log() {
-                    work(&shared, log, &is_stopping);
-                }
-            })?;
+            let thread = thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || {
+                    if let Some(log) = shared.engine.log() {
+                        work(&shared, log, &is_stopping);
+                    }
+                })?;
             threads.push(thread);
         }
         Ok(Self {

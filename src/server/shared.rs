@@ -91,7 +91,9 @@ impl Shared {
     /// Whether the log takes no more changes.
     #[inline]
     pub(super) fn has_log_failed(&self) -> bool {
-        self.engine.log().is_some_and(|log| log.health() == Health::Failed)
+        self.engine
+            .log()
+            .is_some_and(|log| log.health() == Health::Failed)
     }
 
     pub(super) fn on_progress(&self, told: OnProgress) {

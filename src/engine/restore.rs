@@ -23,7 +23,7 @@ use crate::time::Millis;
 /// Pieces that are read before they are applied, for each thread.
 const PIECES_PER_THREAD: usize = 2;
 /// Records that are fetched from memory together.
-const AHEAD: usize = 32;
+const AHEAD: usize = 96;
 /// The number that a new log's first namespace gets; 0 is none.
 const FIRST_SPACE: u32 = 1;
 

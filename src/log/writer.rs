@@ -450,10 +450,14 @@ impl Log {
         self.synced.load(Ordering::Acquire)
     }
 
-    /// Whether so much waits to be written that nothing more is to be executed.
+    /// If so much waits to be acknowledged that nothing more is to be executed: the position up to which
+    /// that must be done first.
     #[inline]
-    pub fn is_behind(&self) -> bool {
-        self.appended() - self.written.load(Ordering::Relaxed) > LOG_PENDING_BYTES_MAX as u64
+    pub fn behind(&self) -> Option<u64> {
+        let most = LOG_PENDING_BYTES_MAX as u64;
+        let appended = self.appended();
+        let is_behind = appended - self.acknowledged().min(appended) > most && !self.has_failed();
+        is_behind.then(|| appended - most / 2)
     }
 
     /// Writes what was appended, unless a sync beside it has been late for so long that writers wait for

@@ -211,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return self.poll_stalled(cx);
             }
             self.stalled_since = None;
+            ready!(self.poll_log_room(cx));
             match self.left {
                 Left::Nothing => {}
                 Left::Unread => {
@@ -286,6 +287,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.released = self.output.len();
         self.rest = Rest::default();
         self.held_replies = 0;
+        Poll::Ready(())
+    }
+
+    /// Waits while more changes wait to be written than may.
+    fn poll_log_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(log) = self.shared.engine.log()
+            && let Some(position) = log.behind()
+        {
+            let rest = Rest {
+                position,
+                is_synced: false,
+            };
+            if !self.shared.signals[self.worker].wait(rest, log, cx.waker()) {
+                return Poll::Pending;
+            }
+        }
         Poll::Ready(())
     }
 

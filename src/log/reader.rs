@@ -223,6 +223,12 @@ impl Reader {
                 Begin::Segment(header) if header.number == number => header,
                 Begin::Newer(version) => return Err(LogError::Newer { name, version }),
                 Begin::Blank => {
+                    let was_in_use =
+                        has_frames(&*file).map_err(LogError::io(format!("cannot read {name}")))?;
+                    if was_in_use {
+                        self.lose_header(name, &*file)?;
+                        continue;
+                    }
                     blank = Some(name.clone());
                     self.findings.unused.push(name);
                     continue;
@@ -556,6 +562,12 @@ fn is_blank_from(file: &dyn File, mut offset: u64) -> io::Result<bool> {
         }
         offset += read as u64;
     }
+}
+
+/// Whether there are whole frames in a file whose header is zeros: it was more than about to be made.
+fn has_frames(file: &dyn File) -> io::Result<bool> {
+    let begin = segment::HEADER_BYTES as u64;
+    Ok(!is_blank_from(file, begin)? && frame::find(&read_rest(file, begin)?, 0).is_some())
 }
 
 fn read_rest(file: &dyn File, offset: u64) -> io::Result<Vec<u8>> {

@@ -7,6 +7,7 @@ mod bench;
 mod completions;
 mod config;
 mod filter;
+mod import;
 mod ping;
 mod remote;
 mod repl;
@@ -37,6 +38,7 @@ enum Action {
     Seen(seen::SeenArgs),
     /// Copy lines, dropping those whose key was already seen
     Filter(filter::FilterArgs),
+    Import(import::ImportArgs),
     /// Load a server and measure it, this one or any that speaks Redis's or memcached's protocol
     Bench(bench::BenchArgs),
     /// Talk to a server line by line
@@ -71,6 +73,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Action::Serve(args) => serve::run(*args),
         Action::Seen(args) => seen::run(&args),
         Action::Filter(args) => filter::run(&args),
+        Action::Import(args) => import::run(&args),
         Action::Bench(args) => bench::run(&args),
         Action::Repl(args) => repl::run(&args),
         Action::Ping(args) => ping::run(&args),

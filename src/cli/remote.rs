@@ -115,7 +115,7 @@ impl Remote {
     }
 }
 
-fn unreachable_server(address: &Address, err: &io::Error) -> anyhow::Error {
+pub(super) fn unreachable_server(address: &Address, err: &io::Error) -> anyhow::Error {
     match err.kind() {
         // Nobody listens there; the kind reads better than "Connection refused (os error 111)".
         kind @ io::ErrorKind::ConnectionRefused => {
@@ -128,26 +128,26 @@ fn unreachable_server(address: &Address, err: &io::Error) -> anyhow::Error {
     }
 }
 
-fn lost(address: &Address, err: &io::Error) -> anyhow::Error {
+pub(super) fn lost(address: &Address, err: &io::Error) -> anyhow::Error {
     anyhow!("lost the server at {address}: {err}")
 }
 
 /// Either kind of connection.
 #[derive(Debug)]
-enum Stream {
+pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Stream {
-    fn connect(address: &Address) -> io::Result<Self> {
+    pub(super) fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(host_port) => connect_tcp(host_port).map(Self::Tcp),
             Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
         }
     }
 
-    fn try_clone(&self) -> io::Result<Self> {
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
             Self::Unix(stream) => stream.try_clone().map(Self::Unix),

@@ -84,7 +84,8 @@ impl Progress {
     }
 }
 
-fn draw(bytes_total: Option<u64>) -> ProgressBar {
+/// Draws a bar over so many bytes or, where that is unknown, a count of lines.
+pub(in crate::cli) fn draw(bytes_total: Option<u64>) -> ProgressBar {
     let (bar, template) = match bytes_total {
         Some(bytes) => (
             ProgressBar::new(bytes),

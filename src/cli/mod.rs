@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod filter;
 mod import;
+mod log;
 mod ping;
 mod remote;
 mod repl;
@@ -39,6 +40,7 @@ enum Action {
     /// Copy lines, dropping those whose key was already seen
     Filter(filter::FilterArgs),
     Import(import::ImportArgs),
+    Log(log::LogArgs),
     /// Load a server and measure it, this one or any that speaks Redis's or memcached's protocol
     Bench(bench::BenchArgs),
     /// Talk to a server line by line
@@ -74,6 +76,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Action::Seen(args) => seen::run(&args),
         Action::Filter(args) => filter::run(&args),
         Action::Import(args) => import::run(&args),
+        Action::Log(args) => log::run(&args),
         Action::Bench(args) => bench::run(&args),
         Action::Repl(args) => repl::run(&args),
         Action::Ping(args) => ping::run(&args),

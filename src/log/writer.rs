@@ -244,6 +244,7 @@ impl Log {
             identity: start.log,
             config,
         };
+        maker.sync_sealed(&start.sealed)?;
         let number = start.next_segment;
         let first = maker.make(number, pending.spaces.len(), now)?;
         let begins = Position {
@@ -880,6 +881,14 @@ impl Active {
 }
 
 impl Maker {
+    /// Makes durable what is there: whoever wrote it may have been killed before it was.
+    fn sync_sealed(&self, sealed: &[Sealed]) -> io::Result<()> {
+        for sealed in sealed {
+            sync_whole(&*self.storage.open(&segment::name(sealed.number))?)?;
+        }
+        self.storage.sync_names()
+    }
+
     /// Makes a segment as large as there is space for, durable unless nothing is to be.
     fn make(&self, number: u64, spaces: usize, now: Millis) -> io::Result<Prepared> {
         let name = segment::name(number);

@@ -889,7 +889,7 @@ impl Maker {
         self.storage.sync_names()
     }
 
-    /// Makes a segment as large as there is space for, durable unless nothing is to be.
+    /// Makes a segment as large as there is space for, durable with its name.
     fn make(&self, number: u64, spaces: usize, now: Millis) -> io::Result<Prepared> {
         let name = segment::name(number);
         let file = self.storage.create(&name)?;
@@ -922,10 +922,10 @@ impl Maker {
             log: self.identity,
         };
         write_all_at(&*file, &header.bytes(), 0)?;
-        if self.config.fsync != Fsync::Never {
-            sync_whole(&*file)?;
-            self.storage.sync_names()?;
-        }
+        // Under `Fsync::Never` too, as it is once in a segment: a file that is lost as a whole, with later
+        // ones there, looks like a missing segment.
+        sync_whole(&*file)?;
+        self.storage.sync_names()?;
         let margin = (self.config.frame_bytes_max as u64).min(bytes / 4);
         let begin = segment::HEADER_BYTES + BEGIN_BYTES + spaces * SPACE_BYTES_MAX;
         Ok(Prepared {

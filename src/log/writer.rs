@@ -535,11 +535,10 @@ impl Log {
         if fits == 0 {
             return self.rotate(writer);
         }
-        if marker.len() + fits <= left && !marker.is_empty() {
-            write_all_at(&*writer.active.file, &marker, writer.active.at)?;
-            writer.active.at += marker.len() as u64;
+        // It takes space like any frame, and stays away where all is promised.
+        if marker.len() + fits <= left && !marker.is_empty() && self.take_marker(&marker) {
+            writer.active.at += self.write_marker(writer, &marker)?;
             writer.marker_due = false;
-            self.free.fetch_sub(marker.len() as i64, Ordering::Relaxed);
         }
         let chunk = &writer.chunk[writer.chunk_at..][..fits];
         write_all_at(&*writer.active.file, chunk, writer.active.at)?;
@@ -551,6 +550,23 @@ impl Log {
         writer.chunk_at += fits;
         self.written.fetch_add(fits as u64, Ordering::Release);
         Ok(())
+    }
+
+    fn take_marker(&self, marker: &[u8]) -> bool {
+        let bytes = marker.len() as i64;
+        let is_free = self.free.fetch_sub(bytes, Ordering::Relaxed) >= bytes;
+        if !is_free {
+            self.give_back(marker.len());
+        }
+        is_free
+    }
+
+    fn write_marker(&self, writer: &Writer, marker: &[u8]) -> io::Result<u64> {
+        let written = write_all_at(&*writer.active.file, marker, writer.active.at);
+        if written.is_err() {
+            self.give_back(marker.len());
+        }
+        written.map(|()| marker.len() as u64)
     }
 
     /// Seals the active segment and begins the next.

@@ -586,9 +586,6 @@ impl Log {
             last: old.last,
             bytes: old.at,
         });
-        writer.unsynced.push(Arc::clone(&old.file));
-        // Only gives space back; a segment with zeros at its end is as good.
-        let _or_zeros_stay = old.file.truncate(old.at);
         let lost = old.left() as i64 + prepared.counted;
         let opened = {
             let pending = self.pending.lock();
@@ -600,14 +597,19 @@ impl Log {
                 Millis(0),
             )
         };
-        match prepared.begin(&opened) {
-            Ok(active) => writer.active = active,
+        let active = match prepared.begin(&opened) {
+            Ok(active) => active,
             Err(error) => {
-                let reason = format!("cannot begin a segment of the log: {error}");
-                self.fail(writer, &[], &reason);
-                return Ok(());
+                // Nothing has happened yet. Where there was no space, it is tried again.
+                self.next.lock().prepared = Some(prepared);
+                writer.sealed.pop();
+                return Err(error);
             }
-        }
+        };
+        let old = std::mem::replace(&mut writer.active, active);
+        // Only gives space back; a segment with zeros at its end is as good.
+        let _or_zeros_stay = old.file.truncate(old.at);
+        writer.unsynced.push(old.file);
         let gained = writer.active.left() as i64;
         self.free.fetch_add(gained - lost, Ordering::Relaxed);
         Ok(())
@@ -956,14 +958,14 @@ impl Maker {
 
 impl Prepared {
     /// Writes what a segment begins with.
-    fn begin(self, opened: &Control) -> io::Result<Active> {
+    fn begin(&self, opened: &Control) -> io::Result<Active> {
         let mut begin = Vec::new();
         push_control(&mut begin, opened);
         let at = segment::HEADER_BYTES as u64;
         write_all_at(&*self.file, &begin, at)?;
         let at = at + begin.len() as u64;
         Ok(Active {
-            file: self.file,
+            file: Arc::clone(&self.file),
             number: self.number,
             at,
             // What does not fit what was set aside has made the file longer.

@@ -783,10 +783,23 @@ impl Log {
         self.delete_lapsed(now)
     }
 
+    /// A segment goes only once a later one is durable, which repeats what it says of namespaces.
     fn delete_lapsed(&self, now: Millis) -> io::Result<()> {
+        let is_due = |writer: &Writer| {
+            let mut sealed = writer.sealed.iter();
+            sealed.any(|sealed| sealed.last < now && sealed.number >= writer.synced.segment)
+        };
+        // Where nobody syncs, this does: at most once in a segment.
+        if self.fsync() == Fsync::Never && is_due(&self.writer.lock()) {
+            self.sync(now);
+        }
         let lapsed: Vec<_> = {
             let mut writer = self.writer.lock();
-            let (lapsed, kept) = writer.sealed.iter().partition(|sealed| sealed.last < now);
+            let synced = writer.synced.segment;
+            let (lapsed, kept) = writer
+                .sealed
+                .iter()
+                .partition(|sealed| sealed.last < now && sealed.number < synced);
             writer.sealed = kept;
             lapsed
         };

@@ -213,6 +213,7 @@ impl Reader {
         self.findings.next_segment = numbers.last().map_or(1, |last| last + 1);
         let mut first = None;
         let mut blank: Option<String> = None;
+        let newest = numbers.last().copied();
         for number in numbers {
             let name = segment::name(number);
             let file = self.open_file(&name)?;
@@ -230,6 +231,10 @@ impl Reader {
                         continue;
                     }
                     blank = Some(name.clone());
+                    self.findings.unused.push(name);
+                    continue;
+                }
+                Begin::Damaged if Some(number) == newest && self.holds_nothing(&name)? => {
                     self.findings.unused.push(name);
                     continue;
                 }
@@ -255,6 +260,12 @@ impl Reader {
         }
         self.findings.log = first.map(|(log, _)| log).unwrap_or_default();
         Ok(())
+    }
+
+    /// Whether no frame was written to a file yet, so that it was being made when the machine or the server
+    /// stopped.
+    fn holds_nothing(&self, name: &str) -> Result<bool, LogError> {
+        Ok(frame::find(&self.read_rest(name, 0)?, 0).is_none())
     }
 
     /// A file whose header is not to be read: as a whole it is left out, if that may be.

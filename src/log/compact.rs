@@ -20,7 +20,6 @@ use super::record::{self, Record};
 use super::segment;
 use super::storage::{File, is_lack_of_space, read_full_at, write_all_at};
 use super::writer::{Log, Sealed};
-use crate::limits::LOG_DEAD_BYTES_MAX;
 use crate::time::Millis;
 
 /// Bytes that one step looks through, at least; a frame is not divided.
@@ -33,8 +32,10 @@ const KEY_BYTES_MIN: u64 = 24;
 const WORTH_PERCENT: u64 = 90;
 
 /// Goes through a log's segments, again and again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Compactor {
+    /// Bytes that may be dead beside as many as are live.
+    dead_bytes_max: u64,
     /// Bytes that were left when all segments had been looked through last.
     left: u64,
     /// Segments that are still to be looked through this time, the last one next.
@@ -61,6 +62,17 @@ struct Copying {
 }
 
 impl Compactor {
+    /// One that lets so many bytes be dead, beside as many as are live, before it begins.
+    pub fn new(dead_bytes_max: u64) -> Self {
+        Self {
+            dead_bytes_max,
+            left: 0,
+            round: Vec::new(),
+            copying: None,
+            alive: Vec::new(),
+        }
+    }
+
     /// Does a little; returns whether there is more to do. `keys` is how many are in memory. `survives` is
     /// told a namespace's number and records of it, and answers for each whether it counts.
     ///
@@ -121,7 +133,7 @@ impl Compactor {
         let bytes = log.bytes();
         self.left = self.left.min(bytes);
         let live = self.left.max(keys * KEY_BYTES_MIN);
-        if bytes <= 2 * live + LOG_DEAD_BYTES_MAX {
+        if bytes <= 2 * live + self.dead_bytes_max {
             return false;
         }
         self.round = log

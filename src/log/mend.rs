@@ -168,7 +168,7 @@ mod tests {
             ..Findings::default()
         };
         for (losses, ranges) in [
-            (&[][..], &[0..1_000][..]),
+            (&[][..], std::slice::from_ref(&(0..1_000))),
             (&[loss(64, 36)], &[0..64, 100..1_000]),
             (&[loss(64, 36), loss(100, 10)], &[0..64, 110..1_000]),
             // Nothing whole follows: the segment ends where the damage begins.

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::shared::Shared;
 use crate::engine::Restored;
-use crate::limits::{LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
+use crate::limits::{LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
 use crate::log::compact::Compactor;
 use crate::log::disk::{DirectoryError, Disk, boot_id};
 use crate::log::mend::{bytes_kept, mend};
@@ -268,7 +268,7 @@ fn sync(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
 /// Prepares, deletes and compacts segments until the server stops.
 fn tend(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
     let pause = Duration::from_millis(LOG_RETRY_MS);
-    let mut compactor = Compactor::default();
+    let mut compactor = Compactor::new(LOG_DEAD_BYTES_MAX);
     while !is_stopping.load(Ordering::Relaxed) {
         let now = shared.clock.read().now;
         if let Err(error) = log.tend(now) {

@@ -649,7 +649,8 @@ impl Log {
         let (files, upto, position, unacknowledged) = {
             let mut writer = self.writer.lock();
             let upto = self.written.load(Ordering::Acquire);
-            if upto == self.synced() && writer.unsynced.is_empty() {
+            // What was written before a write that failed is in doubt already.
+            if self.has_failed() || upto == self.synced() && writer.unsynced.is_empty() {
                 return false;
             }
             let mut files = std::mem::take(&mut writer.unsynced);

@@ -28,10 +28,10 @@ use onced::log::storage::{File, Storage};
 use parking_lot::Mutex;
 
 use self::contents::Contents;
-use self::random::Random;
 use self::state::{Kind, Node, Refusal, Renaming, State};
 
 pub use self::contents::SECTOR_BYTES;
+pub use self::random::Random;
 
 /// The disk; clones are the same one.
 #[derive(Clone)]

@@ -65,7 +65,7 @@ pub struct RawSettings {
     #[arg(long, value_name = "WHEN", env = "ONCED_FSYNC", help_heading = "Log")]
     pub fsync: Option<String>,
 
-    /// Go on without what is damaged in the log, and answer as unsure what that may concern
+    /// Go on without what is damaged in the log, and answer as unsure what that may concern [default: false]
     #[arg(long, env = "ONCED_RECOVER", num_args = 0..=1, default_missing_value = "true", help_heading = "Log")]
     pub recover: Option<bool>,
 

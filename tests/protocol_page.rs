@@ -2,10 +2,11 @@
 //! are compared with the rows, codes, settings and constants that they repeat.
 //!
 //! A ` ```session ` block is spoken in the line protocol, a ` ```resp-session ` block in RESP,
-//! typed and shown as by redis-cli; each has a server of its own. Lines with `> ` are sent,
-//! several in a row at once; the others are expected. `<int>` and `<ms>` stand for digits,
-//! `<text>` for anything; `...` for the rest of a `ROWS` reply; `(closed)` for the end of the
-//! connection; `# 80 ms later` waits; any other line with `# ` is for the reader.
+//! typed and shown as by redis-cli; each has a server of its own, with a log where `logged`
+//! follows (` ```session logged `). Lines with `> ` are sent, several in a row at once; the others
+//! are expected. `<int>` and `<ms>` stand for digits, `<text>` for anything; `...` for the rest of
+//! a `ROWS` reply; `(closed)` for the end of the connection; `# 80 ms later` waits; `# the server is
+//! started again` does that, on the same directory; any other line with `# ` is for the reader.
 
 #![allow(clippy::unwrap_used, reason = "test code: a panic is the report")]
 
@@ -13,7 +14,10 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -162,8 +166,9 @@ fn the_table_of_constants_is_the_constants() {
 
 #[test]
 fn the_tables_of_statistics_are_the_rows_that_are_told() {
-    let server = TestServer::start();
-    let mut client = server.connect();
+    let directory = DataDirectory::new();
+    let server = directory.serve();
+    let mut client = ready_client(&server);
     assert_eq!(client.ask("PING"), "PONG");
     for (table, request) in [("ns-info", "NS INFO default"), ("stats", "STATS")] {
         let rows = client.ask_all(request);
@@ -259,8 +264,44 @@ fn a_conversation_ends_as_the_page_says() {
 struct Session {
     file: String,
     is_resp: bool,
+    is_logged: bool,
     /// Line numbers and lines.
     lines: Vec<(usize, String)>,
+}
+
+/// A data directory that goes away with its test.
+struct DataDirectory(PathBuf);
+
+impl DataDirectory {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("onced-page-{}-{count}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    fn serve(&self) -> TestServer {
+        TestServer::with(|settings| {
+            settings.data_dir = Some(self.0.clone());
+            settings.log_segment = Some("1MiB".to_owned());
+        })
+    }
+}
+
+impl Drop for DataDirectory {
+    fn drop(&mut self) {
+        let _the_system_clears_it_up_otherwise = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A connection to a server that has read its log.
+fn ready_client(server: &TestServer) -> Client {
+    let mut client = server.connect();
+    client.stream.set_read_timeout(Some(REPLY_WITHIN)).unwrap();
+    while server.connect().ask("PING").starts_with("ERR LOADING") {
+        sleep(Duration::from_millis(1));
+    }
+    client
 }
 
 fn sessions(file: &str, text: &str) -> Vec<Session> {
@@ -268,10 +309,11 @@ fn sessions(file: &str, text: &str) -> Vec<Session> {
     let mut open: Option<Session> = None;
     for (number, line) in (1..).zip(text.lines()) {
         match (&mut open, line) {
-            (None, "```session" | "```resp-session") => {
+            (None, "```session" | "```session logged" | "```resp-session") => {
                 open = Some(Session {
                     file: file.to_owned(),
                     is_resp: line.starts_with("```resp"),
+                    is_logged: line.ends_with(" logged"),
                     lines: Vec::new(),
                 });
             }
@@ -287,9 +329,10 @@ fn sessions(file: &str, text: &str) -> Vec<Session> {
 impl Session {
     /// Says all that is to be said; an error tells where and how the answer differs.
     fn replay(&self) -> Result<(), String> {
-        let server = TestServer::start();
-        let mut client = server.connect();
-        client.stream.set_read_timeout(Some(REPLY_WITHIN)).unwrap();
+        let directory = self.is_logged.then(DataDirectory::new);
+        let start = || directory.as_ref().map_or_else(TestServer::start, DataDirectory::serve);
+        let mut server = start();
+        let mut client = ready_client(&server);
         let mut closed = false;
         let mut at = 0;
         while at < self.lines.len() {
@@ -299,6 +342,11 @@ impl Session {
                 at += 1;
             }
             if at == first {
+                if self.lines[at].1 == "# the server is started again" {
+                    drop(server);
+                    server = start();
+                    client = ready_client(&server);
+                }
                 self.wait(at);
                 at += 1;
                 continue;
@@ -532,7 +580,7 @@ fn command_table(head: &str, home: Home) -> String {
 }
 
 /// Every code. One that is missing here fails to compile in [`is_on_the_page`]: add it to both.
-const CODES: [Code; 8] = [
+const CODES: [Code; 11] = [
     Code::Syntax,
     Code::Unknown,
     Code::Args,
@@ -540,6 +588,9 @@ const CODES: [Code; 8] = [
     Code::TooBig,
     Code::NoNs,
     Code::Full,
+    Code::Loading,
+    Code::ReadOnly,
+    Code::NoLog,
     Code::Redis,
 ];
 
@@ -551,7 +602,10 @@ fn is_on_the_page(code: Code) -> bool {
         | Code::Range
         | Code::TooBig
         | Code::NoNs
-        | Code::Full => true,
+        | Code::Full
+        | Code::Loading
+        | Code::ReadOnly
+        | Code::NoLog => true,
         // Redis's own words have no code on the wire.
         Code::Redis => false,
     }
@@ -587,7 +641,7 @@ fn range(name: &str) -> String {
             .map(|error| error.to_string())
     });
     let range = Regex::new(&format!(
-        "^{name} must lie between ([0-9a-z]+) and ([0-9a-z]+), not"
+        "^{name}:? must lie between ([0-9A-Za-z]+) and ([0-9A-Za-z]+), not"
     ))
     .unwrap();
     refusals

@@ -156,6 +156,18 @@ fn the_table_of_constants_is_the_constants() {
             "connections told that there are too many, at a time",
             limits::REFUSALS_MAX as u64,
         ),
+        (
+            "between two syncs of the log, under `everysec`",
+            limits::LOG_SYNC_EVERY_MS,
+        ),
+        (
+            "a sync of the log, under `everysec`",
+            limits::LOG_SYNC_LATE_MS,
+        ),
+        (
+            "between two looks for space on a full disk",
+            limits::LOG_RETRY_MS,
+        ),
     ];
     let wanted: Vec<_> = constants
         .iter()

@@ -1,6 +1,6 @@
-//! Processes held to a core, that end when this one does.
+//! Processes held to a core, or to some, that end when this one does.
 //!
-//! A program is not started directly but by this executable, which takes its core, its priority
+//! A program is not started directly but by this executable, which takes its cores, its priority
 //! and its death signal first and then becomes that program (`exec`): the process id stays, and
 //! nothing needs the `unsafe` of doing so between fork and exec. The death signal comes when the
 //! parent is gone for whatever reason, an interrupt or a panic too, so nothing is left running.
@@ -34,6 +34,13 @@ impl Cores {
         let load = cores.next().unwrap_or(server);
         Ok(Self { server, load })
     }
+
+    /// All of them, for a server that has the machine to itself.
+    pub(crate) fn all(self) -> Vec<usize> {
+        let mut cores = vec![self.server, self.load];
+        cores.dedup();
+        cores
+    }
 }
 
 /// How a process stands against others on its core.
@@ -49,17 +56,18 @@ pub(crate) enum Priority {
 /// wakes. The utmost, 19, was tried and starves on a machine that has anything else to do.
 const NICE_LOW: i32 = 5;
 
-/// A command that will run `program` on `core`; arguments and streams are set on what returns.
+/// A command that will run `program` on `cores`; arguments and streams are set on what returns.
 pub(crate) fn command(
-    core: usize,
+    cores: &[usize],
     priority: Priority,
     program: impl AsRef<OsStr>,
 ) -> anyhow::Result<Command> {
     let this = std::env::current_exe().context("cannot find this executable")?;
     let mut command = Command::new(this);
+    let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
     command
         .arg(ROLE)
-        .arg(core.to_string())
+        .arg(cores.join(","))
         .arg(if priority == Priority::Low {
             "low"
         } else {
@@ -79,16 +87,18 @@ pub(crate) fn command(
 /// Becomes the program that the arguments name; returns only if it cannot.
 pub(crate) fn exec(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     let mut word = || args.next().and_then(|word| word.into_string().ok());
-    let (core, priority, parent) = (word(), word(), word());
-    let (Some(core), Some(priority), Some(parent)) = (core, priority, parent) else {
+    let (held_to, priority, parent) = (word(), word(), word());
+    let (Some(held_to), Some(priority), Some(parent)) = (held_to, priority, parent) else {
         bail!("{ROLE} is for this executable's own use");
     };
     set_parent_process_death_signal(Some(Signal::KILL)).context("cannot set the death signal")?;
     let parent_is_there = getppid().is_some_and(|pid| pid.as_raw_nonzero().to_string() == parent);
     ensure!(parent_is_there, "the process that wanted this one is gone");
     let mut cores = CpuSet::new();
-    cores.set(core.parse().context("a core is a number")?);
-    sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {core}"))?;
+    for core in held_to.split(',') {
+        cores.set(core.parse().context("a core is a number")?);
+    }
+    sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {held_to}"))?;
     if priority == "low" {
         nice(NICE_LOW).context("cannot lower the priority")?;
     }

@@ -110,6 +110,15 @@ impl Load {
         }
     }
 
+    /// The first `keys` keys of this load once more, as fast as the server answers.
+    pub(crate) fn first(&self, keys: u64) -> Self {
+        Self {
+            length: Length::Requests(keys / self.form.keys()),
+            rate_per_s: None,
+            ..self.clone()
+        }
+    }
+
     /// Makes the load, and returns when it is over.
     pub(crate) fn run(&self, server: &Running, core: usize) -> anyhow::Result<Outcome> {
         self.start(server, core)?.finish()
@@ -117,7 +126,7 @@ impl Load {
 
     /// Begins the load.
     pub(crate) fn start(&self, server: &Running, core: usize) -> anyhow::Result<Started> {
-        let mut command = hold::command(core, self.priority, env!("CARGO_BIN_EXE_onced"))?;
+        let mut command = hold::command(&[core], self.priority, env!("CARGO_BIN_EXE_onced"))?;
         let [protocol, verb] = self.form.words();
         command
             .args(["bench", "--json", "--protocol", protocol, "--command", verb])
@@ -229,6 +238,22 @@ impl Outcome {
             self.new
         );
         Ok(())
+    }
+
+    /// That a server which has all of these keys knew every one.
+    pub(crate) fn check_known(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.new == 0,
+            "of {} keys that were there, the server did not know {}",
+            self.replies,
+            self.new
+        );
+        Ok(())
+    }
+
+    /// How many keys were new to the server.
+    pub(crate) fn new_keys(&self) -> u64 {
+        self.new
     }
 
     /// The share of requests that could not be sent within a millisecond of their time, in percent.

@@ -1,5 +1,5 @@
-//! onced beside the other servers on this machine: CPU, latency and memory per key, measured in
-//! one run, in turns.
+//! onced beside the other servers on this machine: CPU, latency and memory per key, and the same
+//! with a log, measured in one run, in turns.
 //!
 //! `cargo bench --bench compare -- --help` says what can be chosen. It installs nothing: a peer
 //! that is not on the machine is left out, and the report says so. Beside the peers stands a
@@ -11,24 +11,35 @@
 //! before the next begins, so that a noisy minute falls on all of them, and what is printed is the
 //! median of the rounds. Only loopback is used, every load ends by its count or its duration, and
 //! only processes that were started here are stopped (`hold` sees to it that none outlives this
-//! one). It does not judge durability, and it does not set pass marks: figures are for reading.
+//! one). It does not judge durability (no power is cut), and it does not set pass marks: figures
+//! are for reading.
 //!
 //! The report is Markdown on standard output, progress goes to standard error.
 
 #[cfg(target_os = "linux")]
+mod calm;
+#[cfg(target_os = "linux")]
 mod floor;
+#[cfg(target_os = "linux")]
+mod folder;
 #[cfg(target_os = "linux")]
 mod hold;
 #[cfg(target_os = "linux")]
 mod load;
 #[cfg(target_os = "linux")]
+mod log;
+#[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]
 mod options;
 #[cfg(target_os = "linux")]
+mod persistence;
+#[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
 mod rate;
+#[cfg(target_os = "linux")]
+mod reload;
 #[cfg(target_os = "linux")]
 mod report;
 #[cfg(target_os = "linux")]

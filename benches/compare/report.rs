@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -13,17 +13,20 @@ use anyhow::Context;
 use clap::Parser;
 use serde::Serialize;
 
+use crate::folder::Folder;
 use crate::hold::Cores;
 use crate::load::Form;
 use crate::options::{Options, Part, Scale};
 use crate::server::{self, Kind, Server};
-use crate::{memory, process, rate, shapes, speed, stalls};
+use crate::{calm, folder, log, memory, process, rate, reload, shapes, speed, stalls};
 
 /// What all parts need to know.
 pub(crate) struct Bench {
     pub(crate) servers: Vec<Server>,
     pub(crate) cores: Cores,
     pub(crate) scale: Scale,
+    /// Where folders for logs are made.
+    disk: PathBuf,
     began: Instant,
 }
 
@@ -46,6 +49,16 @@ impl Bench {
         server.map_or_else(|| format!("{kind:?}"), ToString::to_string)
     }
 
+    /// The servers that can keep a log.
+    pub(crate) fn log_keepers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(|server| server.keeps_log)
+    }
+
+    /// An empty folder for a log.
+    pub(crate) fn folder(&self) -> anyhow::Result<Folder> {
+        Folder::make(&self.disk)
+    }
+
     /// Says on standard error what has just been done.
     pub(crate) fn progress(&self, what: &str) {
         eprintln!("{:>5} s  {what}", self.began.elapsed().as_secs());
@@ -61,6 +74,9 @@ struct Figures {
     shapes: Vec<shapes::Figure>,
     rate: Vec<rate::Figure>,
     stalls: Vec<stalls::Figure>,
+    log: log::Figures,
+    reload: Vec<reload::Figure>,
+    calm: Vec<calm::Figure>,
 }
 
 /// Where and how the figures came about.
@@ -89,11 +105,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
     if !"compare".contains(filter) {
         return Ok(());
     }
+    folder::remove_leftovers(&options.disk);
     let (servers, not_here) = server::find(&options)?;
     let bench = Bench {
         servers,
         cores: Cores::pick()?,
         scale: Scale::of(&options),
+        disk: options.disk.clone(),
         began: Instant::now(),
     };
     let mut figures = Figures {
@@ -103,6 +121,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         shapes: Vec::new(),
         rate: Vec::new(),
         stalls: Vec::new(),
+        log: log::Figures::default(),
+        reload: Vec::new(),
+        calm: Vec::new(),
     };
     println!("{}", figures.header);
     for part in [
@@ -111,6 +132,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Part::Shapes,
         Part::Rate,
         Part::Stalls,
+        Part::Log,
+        Part::Reload,
+        Part::Calm,
     ] {
         if options.parts.contains(&part) {
             figures.add(&bench, part)?;
@@ -145,6 +169,18 @@ impl Figures {
             Part::Stalls => {
                 self.stalls = stalls::measure(bench, &speed::capacities(bench, &self.speed)?)?;
                 stalls::print(bench, &self.stalls);
+            }
+            Part::Log => {
+                self.log = log::measure(bench)?;
+                log::print(bench, &self.log);
+            }
+            Part::Reload => {
+                self.reload = reload::measure(bench)?;
+                reload::print(bench, &self.reload);
+            }
+            Part::Calm => {
+                self.calm = calm::measure(bench, &speed::capacities(bench, &self.speed)?)?;
+                calm::print(bench, &self.calm);
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! The servers that are measured: where they are, how they are started, what they say of
 //! themselves.
 //!
-//! Each runs on one thread where it lets itself be told, without persistence, on loopback, on a
-//! port that was free a moment before.
+//! Each runs on one thread where it lets itself be told, on loopback, on a port that was free a
+//! moment before; without a log, unless it is started [`Server::start_with`] one.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -14,16 +14,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
+use rustix::process::{Pid, Signal};
 use serde::Serialize;
 
 use crate::floor;
 use crate::hold::{self, KilledOnDrop, Priority};
 use crate::load::Form;
 use crate::options::Options;
+use crate::persistence::{self, Log};
 use crate::process::{CpuTime, Resident};
 
-/// How long a server may take to listen, or to answer a question about itself.
+/// How long a server may take to listen, to answer a question about itself, or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to read its log, or to write it anew.
+const LOG_PATIENCE: Duration = Duration::from_mins(10);
+/// How often it is asked whether it has.
+const LOG_POLL: Duration = Duration::from_millis(2);
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -78,7 +84,17 @@ pub(crate) struct Server {
     pub(crate) kind: Kind,
     /// What it calls itself.
     pub(crate) version: String,
+    /// Whether it can keep a log.
+    pub(crate) keeps_log: bool,
     program: PathBuf,
+}
+
+/// How a server is started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup<'a> {
+    /// Where it runs; onced gets a worker for each.
+    pub(crate) cores: &'a [usize],
+    pub(crate) log: Option<Log<'a>>,
 }
 
 impl Server {
@@ -113,6 +129,7 @@ pub(crate) fn find(options: &Options) -> anyhow::Result<(Vec<Server>, Vec<&'stat
         match locate(kind, options)? {
             Some(program) => servers.push(Server {
                 version: version(kind, &program)?,
+                keeps_log: keeps_log(kind, &program)?,
                 kind,
                 program,
             }),
@@ -174,6 +191,19 @@ fn version(kind: Kind, program: &Path) -> anyhow::Result<String> {
         .with_context(|| format!("{} --version tells no version", program.display()))
 }
 
+/// Asked of onced itself, since it can be an older one that is measured.
+fn keeps_log(kind: Kind, program: &Path) -> anyhow::Result<bool> {
+    Ok(match kind {
+        Kind::Floor | Kind::Memcached => false,
+        Kind::Redis | Kind::Valkey => true,
+        Kind::Onced => {
+            let said = Command::new(program).args(["serve", "--help"]).output();
+            let said = said.with_context(|| format!("cannot run {}", program.display()))?;
+            String::from_utf8_lossy(&said.stdout).contains("--data-dir")
+        }
+    })
+}
+
 /// A server that is running; it is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -185,13 +215,20 @@ pub(crate) struct Running {
 impl Server {
     /// Starts it on `core`, empty, and returns once it takes connections.
     pub(crate) fn start(&self, core: usize) -> anyhow::Result<Running> {
+        let cores = &[core];
+        self.start_with(&Setup { cores, log: None })
+    }
+
+    /// Starts it, and returns once it takes connections; with a log, once it has read that and
+    /// answers.
+    pub(crate) fn start_with(&self, setup: &Setup<'_>) -> anyhow::Result<Running> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .and_then(|listener| listener.local_addr())
             .context("loopback has no free port")?
             .port();
-        let mut command = hold::command(core, Priority::Usual, &self.program)?;
+        let mut command = hold::command(setup.cores, Priority::Usual, &self.program)?;
         command
-            .args(self.args(port))
+            .args(self.args(port, setup))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         let process = command
@@ -202,33 +239,39 @@ impl Server {
             kind: self.kind,
             port,
         };
+        let (patience, poll) = match setup.log {
+            Some(_) => (LOG_PATIENCE, LOG_POLL),
+            None => (PATIENCE, Duration::from_millis(5)),
+        };
         let began = Instant::now();
-        while let Err(error) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+        while let Err(error) = running.is_ready(setup.log.is_some()) {
             if let Some(status) = running.process.0.try_wait()? {
                 bail!("{self} ended at once, with {status}: {command:?}");
             }
             ensure!(
-                began.elapsed() < PATIENCE,
-                "{self} does not listen: {error}; {command:?}"
+                began.elapsed() < patience,
+                "{self} does not get ready: {error:#}; {command:?}"
             );
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(poll);
         }
         Ok(running)
     }
 
-    fn args(&self, port: u16) -> Vec<String> {
+    fn args(&self, port: u16, setup: &Setup<'_>) -> Vec<String> {
         let words = match self.kind {
             Kind::Floor => format!("{} {port}", floor::ROLE),
-            Kind::Onced => format!("serve --workers 1 --listen 127.0.0.1:{port} --log warn"),
-            Kind::Redis | Kind::Valkey => {
-                format!("--port {port} --bind 127.0.0.1 --appendonly no --save")
-            }
+            Kind::Onced => format!(
+                "serve --workers {} --listen 127.0.0.1:{port} --log warn",
+                setup.cores.len()
+            ),
+            Kind::Redis | Kind::Valkey => format!("--port {port} --bind 127.0.0.1"),
             Kind::Memcached => format!("-l 127.0.0.1 -p {port} -t 1 -m 4096"),
         };
         let mut args: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        args.extend(persistence::args(self.kind, setup.log));
         match self.kind {
-            // The empty word after --save.
-            Kind::Redis | Kind::Valkey => args.push(String::new()),
+            // No snapshots: the empty word.
+            Kind::Redis | Kind::Valkey => args.extend(["--save".to_owned(), String::new()]),
             // It refuses to be root without being told so.
             Kind::Memcached if rustix::process::getuid().is_root() => {
                 args.extend(["-u".to_owned(), "root".to_owned()]);
@@ -271,6 +314,66 @@ impl Running {
         }
         let rows = self.ask("STATS\nQUIT\n")?;
         number_after(&rows, "\nverb_seen_p9999_us ").map(Some)
+    }
+
+    /// Ends it in order, with everything written, and returns when it is gone.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        let process = &mut self.process.0;
+        let pid = Pid::from_child(process);
+        rustix::process::kill_process(pid, Signal::TERM).context("cannot signal a server")?;
+        let began = Instant::now();
+        loop {
+            if let Some(status) = process.try_wait()? {
+                ensure!(status.success(), "{:?} ended with {status}", self.kind);
+                return Ok(());
+            }
+            ensure!(
+                began.elapsed() < LOG_PATIENCE,
+                "{:?} does not end",
+                self.kind
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Has a peer write its log anew, as short as it can, and returns when that is done.
+    pub(crate) fn rewrite_log(&self) -> anyhow::Result<()> {
+        let said = self.ask("BGREWRITEAOF\r\nQUIT\r\n")?;
+        ensure!(said.contains("rewriting started"), "no rewriting: {said:?}");
+        let began = Instant::now();
+        loop {
+            let rows = self.ask("INFO persistence\r\nQUIT\r\n")?;
+            let under_way: u64 = number_after(&rows, "aof_rewrite_in_progress:")?;
+            let scheduled: u64 = number_after(&rows, "aof_rewrite_scheduled:")?;
+            if under_way + scheduled == 0 {
+                ensure!(
+                    rows.contains("aof_last_bgrewrite_status:ok"),
+                    "rewriting failed: {rows:?}"
+                );
+                return Ok(());
+            }
+            ensure!(began.elapsed() < LOG_PATIENCE, "rewriting does not end");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Whether it takes connections, and `answering`, whether it answers on them: one that reads
+    /// its log may do the one and not yet the other.
+    fn is_ready(&self, answering: bool) -> anyhow::Result<()> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        if !answering {
+            return Ok(());
+        }
+        stream.set_read_timeout(Some(LOG_PATIENCE))?;
+        stream.write_all(b"*1\r\n$4\r\nPING\r\n")?;
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer)?;
+        ensure!(
+            &answer == b"+PONG\r\n",
+            "it says {:?}",
+            String::from_utf8_lossy(&answer)
+        );
+        Ok(())
     }
 
     fn ask(&self, question: &str) -> anyhow::Result<String> {

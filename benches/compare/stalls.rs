@@ -18,11 +18,13 @@ use serde::Serialize;
 
 use crate::hold::Priority;
 use crate::load::{Form, Latency, Length, Load, Outcome};
+use crate::options::Scale;
 use crate::rate::{share_of, slowest_per_s};
 use crate::report::{Bench, Table, median, medians_of, microseconds, thousands};
 use crate::server::{Kind, Running, Server};
 
-const PROBES_PER_S: u64 = 4_000;
+/// Of the prober.
+pub(crate) const PROBES_PER_S: u64 = 4_000;
 /// Percent of what the slowest server can do at which keys come in.
 const LOAD_PERCENT: u64 = 60;
 /// The prober's seed, that of the first load, and on from there.
@@ -132,7 +134,7 @@ impl<'a> Run<'a> {
     }
 
     fn quiet(&self) -> anyhow::Result<Figure> {
-        let probed = self.prober(self.bench.scale.stall_ms);
+        let probed = prober(self.bench, self.server.kind, self.bench.scale.stall_ms);
         let outcome = probed.run(&self.running, self.bench.cores.load)?;
         self.figure(Phase::Quiet, &outcome)
     }
@@ -148,7 +150,8 @@ impl<'a> Run<'a> {
         let load = load.start(&self.running, cores.load)?;
         // Warm-up and asking take as long as the keys take to come.
         let probing_ms = lasts_ms.saturating_sub(scale.warmup_ms).max(100);
-        let outcome = self.prober(probing_ms).run(&self.running, cores.load)?;
+        let prober = prober(self.bench, self.server.kind, probing_ms);
+        let outcome = prober.run(&self.running, cores.load)?;
         let loaded = load.finish()?;
         loaded.check_fresh()?;
         Ok(Figure {
@@ -162,10 +165,7 @@ impl<'a> Run<'a> {
     fn ending(&self, capacity_per_s: f64, times_longer: u32) -> anyhow::Result<Option<Figure>> {
         let Bench { scale, cores, .. } = self.bench;
         let empty_bytes = self.running.resident()?.bytes;
-        // Growing tables slow the last keys down, and every part starts a process.
-        let filling_s = scale.stall_keys as f64 / capacity_per_s * 1.8;
-        let starting_s = scale.stall_parts as f64 * 0.05;
-        let window = Duration::from_secs_f64(filling_s + starting_s + 3.0) * times_longer;
+        let window = filling_window(scale, capacity_per_s) * times_longer;
         let ends = Instant::now() + window;
         if !self.fill_until(ends)? {
             return Ok(None);
@@ -174,7 +174,8 @@ impl<'a> Run<'a> {
         let full_keys = self.running.keys()?;
         let warmup = Duration::from_millis(scale.warmup_ms);
         sleep_until(ends.checked_sub(warmup).unwrap_or(ends));
-        let outcome = self.prober(scale.stall_ms).run(&self.running, cores.load)?;
+        let prober = prober(self.bench, self.server.kind, scale.stall_ms);
+        let outcome = prober.run(&self.running, cores.load)?;
         let probed_bytes = self.running.resident()?.bytes;
         let probed_keys = self.running.keys()?;
         let figure = self.figure(Phase::Ending, &outcome)?;
@@ -220,20 +221,6 @@ impl<'a> Run<'a> {
         self.server.kind.forms()[0]
     }
 
-    fn prober(&self, lasts_ms: u64) -> Load {
-        let form = match self.server.kind {
-            Kind::Onced => Form::Seen,
-            other => other.forms()[0],
-        };
-        Load {
-            connections: 4,
-            rate_per_s: Some(PROBES_PER_S),
-            warmup_ms: self.bench.scale.warmup_ms,
-            // More than come due in a second: a stalled server owes what it owes.
-            ..Load::usual(form, Length::Milliseconds(lasts_ms), 4_096, PROBER_SEED)
-        }
-    }
-
     fn figure(&self, phase: Phase, outcome: &Outcome) -> anyhow::Result<Figure> {
         Ok(Figure {
             round: self.round,
@@ -249,7 +236,32 @@ impl<'a> Run<'a> {
     }
 }
 
-fn sleep_until(moment: Instant) {
+/// The load that asks while something else goes on.
+pub(crate) fn prober(bench: &Bench, server: Kind, lasts_ms: u64) -> Load {
+    let form = match server {
+        Kind::Onced => Form::Seen,
+        other => other.forms()[0],
+    };
+    Load {
+        connections: 4,
+        rate_per_s: Some(PROBES_PER_S),
+        warmup_ms: bench.scale.warmup_ms,
+        // More than come due in a second: a stalled server owes what it owes.
+        ..Load::usual(form, Length::Milliseconds(lasts_ms), 4_096, PROBER_SEED)
+    }
+}
+
+/// How long keys that are to end together may take to come to a server that takes
+/// `capacity_per_s`.
+pub(crate) fn filling_window(scale: &Scale, capacity_per_s: f64) -> Duration {
+    // Growing tables slow the last keys down, and every part starts a process.
+    let filling_s = scale.stall_keys as f64 / capacity_per_s * 1.8;
+    let starting_s = scale.stall_parts as f64 * 0.05;
+    Duration::from_secs_f64(filling_s + starting_s) + Duration::from_millis(scale.stall_slack_ms)
+}
+
+/// Waits for `moment`, if it is still to come.
+pub(crate) fn sleep_until(moment: Instant) {
     thread::sleep(moment.saturating_duration_since(Instant::now()));
 }
 

@@ -2,18 +2,21 @@
 //!
 //! Server CPU per key with a log beside the same server's without one, at the depth where a key
 //! costs least and a log shows most; and what a server still does that syncs before each reply.
-//! Series go in turns, and in every other round the other way round, so that what a disk owes
-//! from one run does not always fall on the same next one.
+//! Series go in turns, and in every other round the other way round. Each run begins when what was
+//! written before has reached the disk. What else the machine does to its disk cannot be kept out:
+//! how often a second a bare append can be synced stands beside each run that waits for syncs, and
+//! rounds in which that differs much between servers tell little.
 //!
 //! The peers' logs stay as they are appended here: what their rewriting costs comes on top. What
 //! the kernel's own threads do for a disk is in no server's figure.
 
 use std::fs::File;
 use std::io::Write;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use crate::folder::Folder;
@@ -34,7 +37,6 @@ const BARE_BYTES: usize = 4_096;
 pub(crate) struct Figures {
     cost: Vec<Cost>,
     always: Vec<Always>,
-    bare: Vec<Bare>,
 }
 
 /// A run as fast as the server answers, with this log or none.
@@ -57,19 +59,24 @@ struct Always {
     keys_per_s: f64,
     server_cpu_us_per_key: f64,
     latency_us: Latency,
-}
-
-/// What the disk does when one process appends and syncs.
-#[derive(Clone, Debug, Serialize)]
-struct Bare {
-    round: u32,
-    syncs_per_s: f64,
+    /// What the disk did just before, for one process that appends and syncs.
+    disk_syncs_per_s: f64,
 }
 
 /// All runs of this part.
 pub(crate) fn measure(bench: &Bench) -> anyhow::Result<Figures> {
     let mut figures = Figures::default();
     for round in 1..=bench.scale.rounds {
+        for server in in_turns(round, bench.log_keepers().collect()) {
+            let figure = always(bench, server, round)?;
+            bench.progress(&format!(
+                "log, round {round} of {}: {server}, always: {} keys/s; the disk alone {} syncs/s",
+                bench.scale.rounds,
+                thousands(figure.keys_per_s),
+                thousands(figure.disk_syncs_per_s)
+            ));
+            figures.always.push(figure);
+        }
         for (server, fsync) in in_turns(round, cost_series(bench)) {
             let figure = cost(bench, server, fsync, round)?;
             bench.progress(&format!(
@@ -80,22 +87,6 @@ pub(crate) fn measure(bench: &Bench) -> anyhow::Result<Figures> {
                 thousands(figure.keys_per_s)
             ));
             figures.cost.push(figure);
-        }
-        let bare = bare(bench, round)?;
-        bench.progress(&format!(
-            "log, round {round} of {}: the disk alone: {} syncs/s",
-            bench.scale.rounds,
-            thousands(bare.syncs_per_s)
-        ));
-        figures.bare.push(bare);
-        for server in in_turns(round, bench.log_keepers().collect()) {
-            let figure = always(bench, server, round)?;
-            bench.progress(&format!(
-                "log, round {round} of {}: {server}, always: {} keys/s",
-                bench.scale.rounds,
-                thousands(figure.keys_per_s)
-            ));
-            figures.always.push(figure);
         }
     }
     Ok(figures)
@@ -159,6 +150,7 @@ fn cost(bench: &Bench, server: &Server, fsync: Option<Fsync>, round: u32) -> any
 fn always(bench: &Bench, server: &Server, round: u32) -> anyhow::Result<Always> {
     let length = Length::Milliseconds(bench.scale.always_ms);
     let load = Load::usual(server.kind.forms()[0], length, 1, u64::from(round));
+    let disk_syncs_per_s = disk_syncs_per_s(bench)?;
     let folder = bench.folder()?;
     let run = Run::start(bench, server, Some(Fsync::Always), &folder)?;
     let (outcome, cpu_us_per_key) = run.load(&load)?;
@@ -169,6 +161,7 @@ fn always(bench: &Bench, server: &Server, round: u32) -> anyhow::Result<Always> 
         keys_per_s: outcome.keys_per_s,
         server_cpu_us_per_key: cpu_us_per_key,
         latency_us: outcome.latency_us,
+        disk_syncs_per_s,
     })
 }
 
@@ -187,6 +180,7 @@ impl<'a> Run<'a> {
         fsync: Option<Fsync>,
         folder: &'a Folder,
     ) -> anyhow::Result<Self> {
+        quiet_the_disk()?;
         let log = fsync.map(|fsync| Log::appended(folder.path(), fsync));
         let cores = &[bench.cores.server];
         Ok(Self {
@@ -224,7 +218,15 @@ impl<'a> Run<'a> {
     }
 }
 
-fn bare(bench: &Bench, round: u32) -> anyhow::Result<Bare> {
+/// Returns when everything that was written and removed so far has reached the disk.
+fn quiet_the_disk() -> anyhow::Result<()> {
+    let status = Command::new("sync").status().context("cannot run sync")?;
+    ensure!(status.success(), "sync ended with {status}");
+    Ok(())
+}
+
+fn disk_syncs_per_s(bench: &Bench) -> anyhow::Result<f64> {
+    quiet_the_disk()?;
     let folder = bench.folder()?;
     let mut file = File::create(folder.path().join("bare"))?;
     let lasts = Duration::from_millis(bench.scale.always_ms / 5);
@@ -235,10 +237,7 @@ fn bare(bench: &Bench, round: u32) -> anyhow::Result<Bare> {
         file.sync_data()?;
         syncs += 1;
     }
-    Ok(Bare {
-        round,
-        syncs_per_s: syncs as f64 / began.elapsed().as_secs_f64(),
-    })
+    Ok(syncs as f64 / began.elapsed().as_secs_f64())
 }
 
 /// The part of the report.
@@ -258,8 +257,8 @@ pub(crate) fn print(bench: &Bench, figures: &Figures) {
     print_throughput(bench, &figures.cost);
     println!(
         "Synced before each reply (`always`): one request in flight on each of the 50 \
-         connections, for {} s. Beside it, what the disk does when one process appends {} KiB and \
-         syncs (`fdatasync`), over and over.\n",
+         connections, for {} s. Beside it, how often a second one process could append {} KiB and \
+         sync them (`fdatasync`) just before.\n",
         bench.scale.always_ms as f64 / 1e3,
         BARE_BYTES / 1_024,
     );
@@ -344,6 +343,7 @@ fn print_always(bench: &Bench, figures: &Figures) {
         "keys per second",
         "µs of server CPU per key",
         "latency in µs: p50, p99, p99.9",
+        "the disk alone, syncs/s",
     ];
     let mut table = Table::new("`always`", columns.map(str::to_owned));
     for server in bench.log_keepers() {
@@ -366,12 +366,10 @@ fn print_always(bench: &Bench, figures: &Figures) {
             of(|figure| figure.keys_per_s).map(thousands),
             of(|figure| figure.server_cpu_us_per_key).map(|us| format!("{us:.2}")),
             latency(),
+            of(|figure| figure.disk_syncs_per_s).map(thousands),
         ];
         table.row(&server.to_string(), row);
     }
-    let syncs: Vec<_> = figures.bare.iter().map(|bare| bare.syncs_per_s).collect();
-    let syncs = median(&syncs).map(|per_s| format!("{} syncs", thousands(per_s)));
-    table.row("the disk alone", [syncs, None, None]);
     println!("{table}");
     if let Some(times) = times_the_best_peer(&figures.always) {
         println!("onced does {times:.2} times as many as the better peer (round by round).\n");

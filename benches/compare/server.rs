@@ -338,11 +338,12 @@ impl Running {
 
     /// Has a peer write its log anew, as short as it can, and returns when that is done.
     pub(crate) fn rewrite_log(&self) -> anyhow::Result<()> {
-        let said = self.ask("BGREWRITEAOF\r\nQUIT\r\n")?;
+        // It syncs what it has appended before it answers.
+        let said = self.ask_patiently("BGREWRITEAOF\r\nQUIT\r\n", LOG_PATIENCE)?;
         ensure!(said.contains("rewriting started"), "no rewriting: {said:?}");
         let began = Instant::now();
         loop {
-            let rows = self.ask("INFO persistence\r\nQUIT\r\n")?;
+            let rows = self.ask_patiently("INFO persistence\r\nQUIT\r\n", LOG_PATIENCE)?;
             let under_way: u64 = number_after(&rows, "aof_rewrite_in_progress:")?;
             let scheduled: u64 = number_after(&rows, "aof_rewrite_scheduled:")?;
             if under_way + scheduled == 0 {
@@ -377,8 +378,12 @@ impl Running {
     }
 
     fn ask(&self, question: &str) -> anyhow::Result<String> {
+        self.ask_patiently(question, PATIENCE)
+    }
+
+    fn ask_patiently(&self, question: &str, patience: Duration) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         stream.write_all(question.as_bytes())?;
         let mut answer = String::new();
         stream

@@ -3,6 +3,8 @@
 //! Random commands are executed, some of the log is compacted, the machine loses power or the server is
 //! killed, and another engine is made from what is left: it must answer as the one before did.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "common/simulated_disk/mod.rs"]
 mod simulated_disk;
 

@@ -136,7 +136,12 @@ fn keys_are_packed_as_the_table_says() {
                 (7, hex(&len.to_le_bytes()) + &hex(bytes))
             }
         };
-        assert_eq!((cells[2], cells[3]), (&*form.to_string(), &*bytes), "{}", cells[1]);
+        assert_eq!(
+            (cells[2], cells[3]),
+            (&*form.to_string(), &*bytes),
+            "{}",
+            cells[1]
+        );
         forms.push(form);
     }
     assert_eq!(forms, [0, 0, 0, 1, 2, 3, 4, 5, 7]);

@@ -41,7 +41,7 @@ const REPLY_WITHIN: Duration = Duration::from_secs(5);
 #[test]
 fn every_session_of_the_pages_is_what_a_server_says() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(readme).unwrap_or_default();
+    let readme = fs::read_to_string(readme).unwrap_or_default();
     let mut sessions = sessions("protocol.md", PAGE);
     sessions.extend(self::sessions("README.md", &readme));
     assert!(
@@ -308,7 +308,7 @@ impl Drop for DataDirectory {
 
 /// A connection to a server that has read its log.
 fn ready_client(server: &TestServer) -> Client {
-    let mut client = server.connect();
+    let client = server.connect();
     client.stream.set_read_timeout(Some(REPLY_WITHIN)).unwrap();
     while server.connect().ask("PING").starts_with("ERR LOADING") {
         sleep(Duration::from_millis(1));
@@ -342,7 +342,11 @@ impl Session {
     /// Says all that is to be said; an error tells where and how the answer differs.
     fn replay(&self) -> Result<(), String> {
         let directory = self.is_logged.then(DataDirectory::new);
-        let start = || directory.as_ref().map_or_else(TestServer::start, DataDirectory::serve);
+        let start = || {
+            directory
+                .as_ref()
+                .map_or_else(TestServer::start, DataDirectory::serve)
+        };
         let mut server = start();
         let mut client = ready_client(&server);
         let mut closed = false;

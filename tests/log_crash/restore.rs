@@ -93,7 +93,7 @@ impl Restored {
                 self.next_space = self.next_space.max(space.id + 1);
                 self.spaces.insert(space.id, space);
             }
-            Control::Dropped(id) => {
+            Control::Dropped { id, .. } => {
                 self.spaces.remove(&id);
             }
             Control::Synced(_) | Control::Closed => {}

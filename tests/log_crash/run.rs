@@ -554,7 +554,7 @@ impl Run {
             }
         } else if drawn < 7 {
             let id = spaces[self.random.between(0, spaces.len() - 1)].id;
-            if log.append_dropped(id) {
+            if log.append_dropped(id, Millis(0)) {
                 self.model.change_space(id, None, log.appended());
             }
         }

@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use self::contents::Contents;
 use self::state::{Kind, Node, Refusal, Renaming, State};
 
+#[allow(unused_imports, reason = "for who tests the disk itself")]
 pub use self::contents::SECTOR_BYTES;
 pub use self::random::Random;
 

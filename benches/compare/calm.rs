@@ -263,7 +263,7 @@ impl Run<'_> {
         };
         let probed_keys = PROBES_PER_S * (scale.warmup_ms + scale.stall_ms) / 1_000;
         let bytes_per_key = match self.server.kind {
-            Kind::Onced => 40,
+            Kind::Onced => 30,
             _ => 93, // as the peers append a `SET` with its deadline
         };
         (long_keys + probed_keys) * bytes_per_key

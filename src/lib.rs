@@ -1,8 +1,9 @@
 //! onced answers one question in microseconds: *is this the first time?*
 //!
-//! It is a sharded, in-memory check-and-set server with per-key expiry, spoken to in a line
-//! protocol that works from netcat and in Redis's RESP, on one port. This crate is both the
-//! server and its parts: the pure [`store`], and the embedded, thread-safe [`engine`].
+//! It is a sharded, in-memory check-and-set server with per-key expiry and, if wanted, an append-only
+//! log that outlasts it, spoken to in a line protocol that works from netcat and in Redis's RESP, on
+//! one port. This crate is both the server and its parts: the pure [`store`], and the embedded,
+//! thread-safe [`engine`].
 //!
 //! # The house
 //!
@@ -33,13 +34,17 @@
 //!    and locks one shard after the other. (All other commands go to
 //!    [`engine::Engine::execute`], one at a time.)
 //! 5. [`store::Shard::seen`] looks the key up in the table, compares its deadline with the
-//!    clock's reading, and if it is new, asks whether there is room and stores it. The lock is
-//!    released.
-//! 6. The [`command::Reply`] is encoded behind those of the requests before it; when all that
-//!    was read is executed, one write sends them.
+//!    clock's reading, and if it is new, asks whether there is room and stores it. If there is a
+//!    [`log`], the change's place in it was promised before, and the record is appended now
+//!    (`engine/journal.rs`). The lock is released.
+//! 6. The [`command::Reply`] is encoded behind those of the requests before it. When all that
+//!    was read is executed and the log has what that may rest on (`server/acks.rs`), one write
+//!    sends them.
 //!
 //! A thread beside the workers gives the memory of lapsed keys back ([`engine::Engine::sweep`]), a
-//! few at a time; no answer waits for it or depends on it.
+//! few at a time; no answer waits for it or depends on it. With a log there are three more
+//! (`server/keeper.rs`): one that reads it at the start, one that syncs, and one that prepares, deletes
+//! and compacts its segments.
 //!
 //! # What always holds
 //!
@@ -52,8 +57,10 @@
 //! - The store reads no clock. A key lives while `now <= deadline`, with `now` rounded down.
 //! - Nothing from outside makes memory grow by more than what arrived, or runs without a bound:
 //!   the bounds are in [`limits`].
-//! - No lock is held across an `await` or a system call, but for a shard's while its table gets
-//!   more memory from the system.
+//! - No reply is sent before the log has every change that it may rest on, whoever made that.
+//! - No shard's lock is held across an `await`, nor across a system call, but while its table gets more
+//!   memory from the system, or where a change needs more of the log than was promised ahead. The log's
+//!   own locks are taken last, and that under which records are appended is never held across one.
 
 pub mod address;
 pub mod cli;

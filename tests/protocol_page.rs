@@ -168,6 +168,10 @@ fn the_table_of_constants_is_the_constants() {
             "between two looks for space on a full disk",
             limits::LOG_RETRY_MS,
         ),
+        (
+            "changes that wait for the log",
+            limits::LOG_PENDING_BYTES_MAX as u64,
+        ),
     ];
     let wanted: Vec<_> = constants
         .iter()

@@ -143,7 +143,7 @@ pub struct Key<'a> {
 pub enum LoggedKey<'a> {
     /// A key that fits 16 bytes.
     Packed {
-        /// How they are to be read: the number of a [`Kind`], below [`PACKED_FORMS`].
+        /// How they are to be read: the number of a `Kind`, below [`PACKED_FORMS`].
         form: u8,
         /// Those bytes.
         id: [u8; 16],

@@ -341,3 +341,30 @@ fn a_closing_connection_that_never_reads_is_closed() {
     });
     eventually("it is closed", || watcher.gauge("connections") == 1);
 }
+
+/// Replies are not held back any more once the log has failed, since nothing would ever set them free. So
+/// `SYNC` was answered `OK`, whatever had been lost.
+#[test]
+fn sync_is_no_promise_of_a_log_that_failed() {
+    let directory = std::env::temp_dir().join(format!("onced-sync-{}", std::process::id()));
+    let server = TestServer::with(|settings| {
+        settings.data_dir = Some(directory.clone());
+        settings.log_segment = Some("64KiB".to_owned());
+    });
+    eventually("the log is read", || server.connect().ask("PING") == "PONG");
+    let mut client = server.connect();
+    assert_eq!(client.ask("SEEN known 24h"), "NEW");
+    assert_eq!(client.ask("SYNC"), "OK");
+    // No other segment can be made from here on.
+    std::fs::remove_dir_all(&directory).unwrap();
+    let mut number = 0;
+    eventually("the log fails", || {
+        number += 1;
+        let keys: Vec<_> = (0..1_000).map(|key| format!("{number}-{key}")).collect();
+        client.ask(&format!("MSEEN 24h {}", keys.join(" ")));
+        let another = client.ask(&format!("SEEN another-{number} 1h"));
+        another.starts_with("ERR READONLY")
+    });
+    assert!(client.ask("SYNC").starts_with("ERR READONLY"));
+    assert_eq!(client.ask("SEEN known 1h"), "DUP");
+}

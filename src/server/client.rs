@@ -448,6 +448,7 @@ impl Client {
                 let text = "there is no log: start the server with --data-dir";
                 Error::new(Code::NoLog, text).into()
             }
+            SessionCommand::Sync if self.shared.has_log_failed() => read_only().into(),
             SessionCommand::Sync => {
                 self.wants_sync = true;
                 Reply::OK

@@ -2,7 +2,7 @@
 //! disk has its space back.
 //!
 //! The prober of `stalls` asks of a server that syncs its log once a second: a quiet one; one
-//! whose log of several hundred megabytes becomes four fifths dead within a second, the dead
+//! whose log of several hundred megabytes becomes nine tenths dead within a second, the dead
 //! scattered among the living, so that the living must be copied (compaction; the peers rewrite
 //! their log when they find it has doubled, as they do by default); and one whose keys all end
 //! within a second, so that nothing in its log is left to keep.
@@ -29,7 +29,7 @@ use crate::stalls::{PROBES_PER_S, filling_window, prober, sleep_until};
 const SHORT_SEED: u64 = 1_000;
 const LONG_SEED: u64 = 2_000;
 /// One key in this many lives on where a log is to be compacted.
-const LONG_ONE_IN: u64 = 5;
+const LONG_ONE_IN: u64 = 10;
 /// What may be left of a log beside twice what lives.
 const DEAD_BYTES_MAX: u64 = 64 << 20;
 /// How often the folder is looked at.

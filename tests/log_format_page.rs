@@ -68,6 +68,7 @@ fn the_example_is_a_segment_of_what_its_table_says() {
                     format!("synced {segment} {offset:#x}")
                 }
                 Control::Closed => "closed".to_owned(),
+                Control::Sealed => "sealed".to_owned(),
                 Control::Dropped { .. } => panic!("nothing was dropped"),
             });
             continue;

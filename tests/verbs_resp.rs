@@ -531,7 +531,7 @@ scenarios! { play_resp;
         ("ONCE.HELP", "[$SEEN, $key…]"), ("HELP seen", "[$usage, $SEEN…]"), ("HELP none", "-ERR UNKNOWN no such verb; HELP lists them"),
         ("NS SET small MAXKEYS 1", "+OK"), ("USE small", "+OK"), ("MSEEN 60s a b", "$NE"), ("SEEN b", FULL),
         ("SET b v", FULL), ("SET b v NX", FULL), ("SETNX b v", FULL), ("GETSET b v", FULL), ("SET a w", "+OK"), ("GET b", "nil"),
-        ("ONCE.SYNC", "-ERR NOLOG there is no log: start the server with --data-dir"),
+        ("ONCE.SYNC", "-ERR NOLOG there is no log: start the server with --data-dir"), ("SYNC", "-ERR unknown command 'SYNC', with args beginning with: "),
         ("ONCE.QUIT", "+OK"), ("", CLOSED),
     ];
 }

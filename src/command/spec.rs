@@ -161,6 +161,8 @@ pub fn lookup_resp(name: &[u8]) -> Option<Verb> {
         Some((prefix, verb)) if prefix.eq_ignore_ascii_case(RESP_PREFIX.as_bytes()) => {
             lookup_line(verb)
         }
+        // Redis's own means that a replica wants to follow.
+        _ if name.eq_ignore_ascii_case(b"SYNC") => None,
         _ => RESP_NAMES.find(name),
     }
 }

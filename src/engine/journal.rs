@@ -10,13 +10,20 @@ use std::ops::Deref;
 use super::namespace::NamespaceRoom;
 use crate::log::frame;
 use crate::log::record::{self, Content};
-use crate::log::writer::Log;
+use crate::log::writer::{Health, Log};
 use crate::store::{Ask, Change, Key, Shard, Verdict};
 use crate::time::Millis;
 
 thread_local! {
     /// The memory of the last frame.
     static FRAME: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Bytes of the largest frame that one key's changes make: it may have to be removed and stored again.
+pub const fn largest_frame(value_bytes: usize, key_bytes: usize) -> usize {
+    frame::HEADER_BYTES
+        + record::bytes_max(key_bytes, value_bytes)
+        + record::bytes_max(key_bytes, 0)
 }
 
 /// Space in the log, promised for changes to come; what is left of it goes back.
@@ -43,14 +50,15 @@ impl<'e> Promise<'e> {
         }
     }
 
-    /// Space for what one key's changes take: it may have to be removed and stored again.
+    /// Space for what one key's changes take.
     #[inline]
     pub(super) fn for_key(log: Option<&'e Log>, key: &[u8], value: Option<&[u8]>) -> Self {
-        let value_bytes = value.map_or(0, <[u8]>::len);
-        Self::of(
-            log,
-            frame::HEADER_BYTES + 2 * record::bytes_max(key.len(), value_bytes),
-        )
+        Self::of(log, largest_frame(value.map_or(0, <[u8]>::len), key.len()))
+    }
+
+    /// Whether there will be none any more.
+    fn has_failed(&self) -> bool {
+        self.log.is_some_and(|log| log.health() == Health::Failed)
     }
 
     /// Takes some of it; more is asked for if there is not enough.
@@ -140,6 +148,11 @@ impl<'a, 'e> Writing<'a, 'e> {
             }
             Some(Change::Remove { .. }) | None => self.promise.bytes += most,
         }
+        // A key that is known is a duplicate also where its window cannot be extended any more.
+        let is_known = || self.shard.get(key, now).is_some();
+        if !is_drawn && verdict == Verdict::Full && self.promise.has_failed() && is_known() {
+            return Verdict::Dup;
+        }
         verdict
     }
 
@@ -153,7 +166,8 @@ impl<'a, 'e> Writing<'a, 'e> {
         now: Millis,
     ) -> bool {
         let most = record::bytes_max(key.bytes().len(), value.map_or(0, <[u8]>::len));
-        let is_drawn = self.draw(2 * most);
+        let removal = record::bytes_max(key.bytes().len(), 0);
+        let is_drawn = self.draw(most + removal);
         room.refuse_unless(is_drawn);
         let before = self.shard.get(key, now).map(|entry| entry.deadline);
         let is_set = self.shard.set(key, value, deadline, room, now).is_some();
@@ -161,14 +175,14 @@ impl<'a, 'e> Writing<'a, 'e> {
             return is_set;
         }
         if is_set {
-            self.shorten(key, before, deadline, most);
+            self.shorten(key, before, deadline, removal);
             let content = Content {
                 fingerprint: None,
                 value,
             };
             self.put(key, deadline, &content, most);
         } else {
-            self.promise.bytes += 2 * most;
+            self.promise.bytes += most + removal;
         }
         is_set
     }
@@ -188,12 +202,13 @@ impl<'a, 'e> Writing<'a, 'e> {
             key.bytes().len(),
             entry.value().map_or(0, bytes::Bytes::len),
         );
-        if !self.draw(2 * most) {
+        let removal = record::bytes_max(key.bytes().len(), 0);
+        if !self.draw(most + removal) {
             return Err(Refused);
         }
         self.shard.set_deadline(key, deadline, now);
         if self.promise.log.is_some() {
-            self.shorten(key, Some(before), deadline, most);
+            self.shorten(key, Some(before), deadline, removal);
             self.promise.bytes += most;
             self.put_again(key, deadline, now);
         }

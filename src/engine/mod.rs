@@ -49,6 +49,7 @@ use batch::SHARDS_MAX;
 pub use batch::{BATCH_MAX, Question};
 pub use budget::Budget;
 use journal::Refused;
+pub use journal::largest_frame;
 use namespace::LogSlot;
 pub use namespace::{Namespace, Policy};
 pub use restore::{Progress, Restored};
@@ -234,7 +235,11 @@ impl Engine {
     /// Why a change was refused that would have been made if there were room.
     pub(crate) fn no_room(&self) -> Error {
         match self.log().map(|log| log.health()) {
-            None | Some(Health::Good) => namespace::full(),
+            None => namespace::full(),
+            Some(Health::Good) => Error::new(
+                Code::Full,
+                "no room: the memory or key limit is reached, or it is too large for a segment of the log; nothing was stored",
+            ),
             Some(_) => self.refusal(Refused),
         }
     }

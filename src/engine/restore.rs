@@ -395,7 +395,7 @@ impl Restoring<'_> {
                 self.forget(*id);
                 self.covered_since = Some(*covered_since);
             }
-            Control::Synced(_) | Control::Closed => {}
+            Control::Synced(_) | Control::Closed | Control::Sealed => {}
         }
     }
 

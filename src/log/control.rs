@@ -24,6 +24,9 @@ pub enum Control {
     Synced(Position),
     /// The server was stopped in order; nothing follows.
     Closed,
+    /// The segment ends here and the next one follows: without it, or [`Control::Closed`], the end of a
+    /// segment is missing.
+    Sealed,
 }
 
 /// What is known when a segment is begun.
@@ -84,6 +87,7 @@ const SPACE: u8 = 2;
 const DROPPED: u8 = 3;
 const SYNCED: u8 = 4;
 const CLOSED: u8 = 5;
+const SEALED: u8 = 6;
 
 const DIGESTS: u8 = 1;
 const SLIDES: u8 = 1 << 1;
@@ -126,6 +130,7 @@ impl Control {
                 push_position(out, *position);
             }
             Self::Closed => out.push(CLOSED),
+            Self::Sealed => out.push(SEALED),
         }
     }
 
@@ -150,6 +155,7 @@ impl Control {
             },
             SYNCED => Self::Synced(fields.position()?),
             CLOSED => Self::Closed,
+            SEALED => Self::Sealed,
             _ => return None,
         };
         fields.0.is_empty().then_some(control)
@@ -301,6 +307,7 @@ mod tests {
             },
             Control::Synced(position),
             Control::Closed,
+            Control::Sealed,
         ] {
             let mut bytes = Vec::new();
             control.push(&mut bytes);

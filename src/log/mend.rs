@@ -12,6 +12,7 @@ use std::ops::Range;
 use super::reader::{Findings, TEMPORARY};
 use super::segment;
 use super::storage::{File, Storage, read_full_at, write_all_at};
+use super::writer::seal;
 
 /// Bytes that are copied at a time.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -25,18 +26,24 @@ pub fn mend(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
     remove_unused(storage, findings)?;
     cut_tail(storage, findings)?;
     leave_losses_out(storage, findings)?;
-    give_reserved_back(storage, findings)
+    end_last(storage, findings)
 }
 
-/// Bytes of a segment's file once all that is not whole is left out of it: its header and its frames.
+/// Bytes of a segment's file once all that is not whole is left out of it: its header, its frames, and the
+/// one that ends it.
 pub fn bytes_kept(findings: &Findings, name: &str) -> u64 {
-    kept(findings, name)
-        .iter()
-        .map(|range| range.end - range.start)
-        .sum()
+    let ranges = kept(findings, name);
+    let frames: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    frames + missing_end(findings, name).len() as u64
 }
 
-/// Copies a segment's header and its whole frames to a file that is not there yet; returns how many bytes
+/// The frame that says that a segment ends, if it does not say so itself.
+fn missing_end(findings: &Findings, name: &str) -> Vec<u8> {
+    let is_unended = segment::number(name).is_some_and(|number| findings.unended.contains(&number));
+    if is_unended { seal() } else { Vec::new() }
+}
+
+/// Copies a segment's header and its whole frames, and says where it ends if it does not, to a file that is not there yet; returns how many bytes
 /// that are. The copy's bytes are durable when this returns, its name is not.
 pub fn copy_whole_frames(
     findings: &Findings,
@@ -50,8 +57,10 @@ pub fn copy_whole_frames(
         copy_range(&*source, &range, &*copy, at)?;
         at += range.end - range.start;
     }
+    let end = missing_end(findings, name);
+    write_all_at(&*copy, &end, at)?;
     copy.sync()?;
-    Ok(at)
+    Ok(at + end.len() as u64)
 }
 
 /// The parts of a segment that were read, its header among them.
@@ -114,8 +123,9 @@ fn cut_tail(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
     file.sync()
 }
 
-/// Cuts off the zeros behind the last segment, whose space was set aside and not used any more.
-fn give_reserved_back(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
+/// Cuts off the zeros behind the last segment, whose space was set aside and not used any more, and says that
+/// it ends there: others will follow.
+fn end_last(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
     let Some(last) = findings.segments.last() else {
         return Ok(());
     };
@@ -124,8 +134,11 @@ fn give_reserved_back(storage: &dyn Storage, findings: &Findings) -> io::Result<
         return Ok(());
     }
     let file = storage.open(&name)?;
-    if file.size()? > last.bytes {
+    let end = missing_end(findings, &name);
+    let ends = last.bytes + end.len() as u64;
+    if file.size()? != ends {
         file.truncate(last.bytes)?;
+        write_all_at(&*file, &end, last.bytes)?;
         file.sync()?;
     }
     Ok(())

@@ -31,7 +31,7 @@ const PIECE_BYTES: usize = 1 << 20;
 #[derive(Debug, Error)]
 pub enum LogError {
     /// The system says no.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Io {
         /// What was tried.
         what: String,
@@ -131,6 +131,8 @@ pub struct Findings {
     pub next_segment: u64,
     /// Whether the last thing in it says that it was ended in order.
     pub was_closed: bool,
+    /// Segments that do not say that they end where they do.
+    pub unended: Vec<u64>,
     /// What the newest segment said when it was begun.
     pub newest: Option<Box<Opened>>,
     /// The tail that was left out.
@@ -171,6 +173,8 @@ pub struct Reader {
     /// Where `buffer` begins in it.
     offset: u64,
     buffer: Vec<u8>,
+    /// Whether the last frame says that the segment ends with it.
+    is_ended: bool,
     findings: Findings,
     /// Bytes of all segments.
     bytes_total: u64,
@@ -187,6 +191,7 @@ impl Reader {
             file: None,
             offset: 0,
             buffer: Vec::new(),
+            is_ended: false,
             findings: Findings::default(),
             bytes_total: 0,
         };
@@ -403,6 +408,7 @@ impl Reader {
     fn begin_segment(&mut self, number: u64, name: &str) -> Result<Arc<dyn File>, LogError> {
         let file = self.open_file(name)?;
         self.file = Some(Arc::clone(&file));
+        self.is_ended = false;
         self.offset = segment::HEADER_BYTES as u64;
         self.buffer.clear();
         self.findings.segments.push(Sealed {
@@ -448,12 +454,14 @@ impl Reader {
                     break;
                 };
                 self.findings.was_closed = control == Control::Closed;
+                self.is_ended = matches!(control, Control::Closed | Control::Sealed);
                 if let Control::Opened(opened) = &control {
                     self.findings.newest = Some(opened.clone());
                 }
                 piece.controls.push(control);
             } else {
                 self.findings.was_closed = false;
+                self.is_ended = false;
             }
             at += header.frame_bytes();
         }
@@ -464,11 +472,14 @@ impl Reader {
     fn come_to_an_end(&mut self, file: &dyn File, name: &str) -> Result<(), LogError> {
         let cannot_read = || LogError::io(format!("cannot read {name}"));
         self.note_end(self.offset);
-        if is_blank_from(file, self.offset).map_err(cannot_read())? {
+        let is_last = self.current + 1 == self.segments.len();
+        let is_blank = is_blank_from(file, self.offset).map_err(cannot_read())?;
+        if is_blank && (self.is_ended || is_last) {
             self.go_to_next_segment();
             return Ok(());
         }
         let rest = read_rest(file, self.offset).map_err(cannot_read())?;
+        // Where nothing but zeros comes, what should say that the segment ends is missing.
         let follows = frame::find(&rest, 1);
         if self.is_tail(&rest, follows)? {
             self.findings.tail = Some(Loss {
@@ -501,6 +512,10 @@ impl Reader {
     }
 
     fn go_to_next_segment(&mut self) {
+        if !self.is_ended {
+            let number = self.segments[self.current].number;
+            self.findings.unended.push(number);
+        }
         self.current += 1;
         self.file = None;
         self.offset = 0;

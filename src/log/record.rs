@@ -55,8 +55,13 @@ pub struct Content<'a> {
 }
 
 /// Bytes that a record takes at most.
-pub fn bytes_max(key_bytes: usize, value_bytes: usize) -> usize {
-    FIXED_BYTES_MAX + key_bytes.max(PACKED_BYTES) + value_bytes
+pub const fn bytes_max(key_bytes: usize, value_bytes: usize) -> usize {
+    let key_bytes = if key_bytes > PACKED_BYTES {
+        key_bytes
+    } else {
+        PACKED_BYTES
+    };
+    FIXED_BYTES_MAX + key_bytes + value_bytes
 }
 
 /// Appends the state of a key that is there.

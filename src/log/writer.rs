@@ -46,6 +46,8 @@ const MARK_EVERY_MS: u64 = 100;
 /// Bytes that a segment begins with beside its namespaces: where there are more segments before it than
 /// fit here, it takes some of what is left over at a segment's end.
 const BEGIN_BYTES: usize = 4 << 10;
+/// Bytes of the frame that ends a segment.
+pub(super) const SEAL_BYTES: u64 = frame::HEADER_BYTES as u64 + 1;
 /// Bytes of a namespace in what a segment begins with.
 const SPACE_BYTES_MAX: usize = 4 + 1 + 64 + 1 + 5 * 8;
 
@@ -588,10 +590,16 @@ impl Log {
                 .expect("there is one, or it was just prepared")
         };
         let old = &writer.active;
+        let end = seal();
+        if let Err(error) = write_all_at(&*old.file, &end, old.at) {
+            self.next.lock().prepared = Some(prepared);
+            return Err(error);
+        }
+        let ends = old.at + end.len() as u64;
         writer.sealed.push(Sealed {
             number: old.number,
             last: old.last,
-            bytes: old.at,
+            bytes: ends,
         });
         let lost = old.left() as i64 + prepared.counted;
         let opened = {
@@ -615,7 +623,7 @@ impl Log {
         };
         let old = std::mem::replace(&mut writer.active, active);
         // Only gives space back; a segment with zeros at its end is as good.
-        let _or_zeros_stay = old.file.truncate(old.at);
+        let _or_zeros_stay = old.file.truncate(ends);
         writer.unsynced.push(old.file);
         let gained = writer.active.left() as i64;
         self.free.fetch_add(gained - lost, Ordering::Relaxed);
@@ -914,8 +922,9 @@ impl Active {
         }
     }
 
+    /// Bytes for frames: what says that the segment ends has its place behind them.
     fn left(&self) -> u64 {
-        self.reserved - self.at
+        self.reserved.saturating_sub(self.at + SEAL_BYTES)
     }
 }
 
@@ -929,13 +938,7 @@ impl Maker {
     }
 
     /// Makes a segment as large as there is space for, durable with its name.
-    fn make(
-        &self,
-        number: u64,
-        spaces: usize,
-        zeros: Zeros,
-        now: Millis,
-    ) -> io::Result<Prepared> {
+    fn make(&self, number: u64, spaces: usize, zeros: Zeros, now: Millis) -> io::Result<Prepared> {
         let name = segment::name(number);
         let file = self.storage.create(&name)?;
         let made = self.fill(file, number, spaces, zeros, now);
@@ -971,7 +974,7 @@ impl Maker {
         // ones there, looks like a missing segment.
         sync_whole(&*file)?;
         self.storage.sync_names()?;
-        let margin = (self.config.frame_bytes_max as u64).min(bytes / 4);
+        let margin = (self.config.frame_bytes_max as u64).min(bytes / 2);
         let begin = segment::HEADER_BYTES + BEGIN_BYTES + spaces * SPACE_BYTES_MAX;
         Ok(Prepared {
             file,
@@ -1024,7 +1027,7 @@ impl Prepared {
             number: self.number,
             at,
             // What does not fit what was set aside has made the file longer.
-            reserved: self.reserved.max(at),
+            reserved: self.reserved.max(at + SEAL_BYTES),
             last: Millis(0),
         })
     }
@@ -1050,6 +1053,14 @@ fn opened(
         covered_since: pending.covered_since,
         spaces: pending.spaces.values().cloned().collect(),
     }))
+}
+
+/// The frame that ends a segment.
+pub(super) fn seal() -> Vec<u8> {
+    let mut end = Vec::new();
+    push_control(&mut end, &Control::Sealed);
+    debug_assert_eq!(end.len() as u64, SEAL_BYTES);
+    end
 }
 
 fn push_control(out: &mut Vec<u8>, control: &Control) {

@@ -38,7 +38,15 @@ pub(super) fn config<'a>(shared: &Shared, patterns: Words<'_>) -> Reply<'a> {
         ("databases", (crate::limits::SELECT_MAX + 1).to_string()),
         ("timeout", "0".to_owned()),
         ("save", String::new()),
-        ("appendonly", "no".to_owned()),
+        (
+            "appendonly",
+            if shared.engine.log().is_some() {
+                "yes"
+            } else {
+                "no"
+            }
+            .to_owned(),
+        ),
     ];
     let redis = redis
         .into_iter()

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::shared::Shared;
 use crate::engine::Restored;
+use crate::engine::largest_frame;
 use crate::limits::{LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
 use crate::log::compact::Compactor;
 use crate::log::disk::{DirectoryError, Disk, boot_id};
@@ -46,7 +47,7 @@ pub enum KeeperError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// What is in it cannot be read.
-    #[error("{directory}: {source}", directory = directory.display())]
+    #[error("{directory}", directory = directory.display())]
     Log {
         /// The data directory.
         directory: PathBuf,
@@ -54,7 +55,7 @@ pub enum KeeperError {
         source: LogError,
     },
     /// It cannot be written.
-    #[error("{directory}: cannot write to the log: {source}", directory = directory.display())]
+    #[error("{directory}: cannot write to the log", directory = directory.display())]
     Write {
         /// The data directory.
         directory: PathBuf,
@@ -155,7 +156,7 @@ impl Unread {
         let log_config = LogConfig {
             fsync: config.fsync,
             segment_bytes: config.segment_bytes,
-            frame_bytes_max: 2 * limits.request_bytes_max,
+            frame_bytes_max: largest_frame(limits.request_bytes_max, limits.key_bytes_max),
             boot,
         };
         let log = Log::start(storage, log_config, restored.start, now).map_err(cannot_write)?;
@@ -257,8 +258,11 @@ impl Keeper {
 /// Syncs the log until the server stops.
 fn sync(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
     let every = Duration::from_millis(LOG_SYNC_EVERY_MS);
+    let mut began = Instant::now();
     while !is_stopping.load(Ordering::Relaxed) {
-        let is_wanted = log.wait_wanted(every);
+        // From beginning to beginning: what is written in between is synced within that and the time of one.
+        let is_wanted = log.wait_wanted(every.saturating_sub(began.elapsed()));
+        began = Instant::now();
         if is_wanted || log.fsync() != Fsync::Never {
             while log.sync(shared.clock.read().now) && log.fsync() == Fsync::Always {}
         }

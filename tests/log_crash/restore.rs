@@ -96,7 +96,7 @@ impl Restored {
             Control::Dropped { id, .. } => {
                 self.spaces.remove(&id);
             }
-            Control::Synced(_) | Control::Closed => {}
+            Control::Synced(_) | Control::Closed | Control::Sealed => {}
         }
     }
 

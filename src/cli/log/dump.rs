@@ -200,7 +200,7 @@ impl<'a, W: Write> Printer<'a, W> {
                     self.print(&line)?;
                 }
             }
-            Control::Dropped { .. } | Control::Synced(_) | Control::Closed => {}
+            Control::Dropped { .. } | Control::Synced(_) | Control::Closed | Control::Sealed => {}
         }
         Ok(())
     }

@@ -161,7 +161,7 @@ impl Spaces {
                 self.next = self.next.max(id.saturating_add(1));
                 self.covered_since = *covered_since;
             }
-            Control::Synced(_) | Control::Closed => {}
+            Control::Synced(_) | Control::Closed | Control::Sealed => {}
         }
     }
 

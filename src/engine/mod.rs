@@ -396,7 +396,8 @@ impl Engine {
         }
         let made = self.new_namespace(name, policy, keeps_digests);
         made.reach_as(old);
-        let made = self.put(made)?;
+        // Where the log has no space for it, the old one goes on.
+        let made = self.put(made).inspect_err(|_| old.reopen())?;
         old.mark_dropped();
         Ok(made)
     }

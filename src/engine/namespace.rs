@@ -198,7 +198,7 @@ pub struct Namespace {
     policy_change: Mutex<()>,
     keys: CachePadded<AtomicI64>,
     dropped: AtomicBool,
-    /// Changed only while all shards are locked, so that who has one locked sees it.
+    /// Set only while all shards are locked, so that who has one locked sees it.
     closed: AtomicBool,
     budget: Arc<Budget>,
     log: LogSlot,
@@ -454,6 +454,11 @@ impl Namespace {
         let is_empty = shards.iter().all(|shard| shard.is_empty());
         self.closed.store(is_empty, Ordering::Relaxed);
         is_empty
+    }
+
+    /// Takes new keys again, since no other is to answer for its name after all.
+    pub(super) fn reopen(&self) {
+        self.closed.store(false, Ordering::Relaxed);
     }
 
     /// Whether it takes no new key because another is to answer for its name.

@@ -192,7 +192,7 @@ impl Client {
         // Looked at afterwards: what is in doubt was marked so before anybody could see it.
         if let Some(log) = shared.engine.log()
             && shared.has_log_failed()
-            && args.rest(1).iter().any(|word| log.is_in_doubt(word))
+            && args.rest(0).iter().any(|word| log.is_in_doubt(word))
         {
             out.truncate(begins);
             self.refuse(read_only(), out);
@@ -448,6 +448,7 @@ impl Client {
                 let text = "there is no log: start the server with --data-dir";
                 Error::new(Code::NoLog, text).into()
             }
+            // Nothing will be synced any more that is not yet.
             SessionCommand::Sync if self.shared.has_log_failed() => read_only().into(),
             SessionCommand::Sync => {
                 self.wants_sync = true;

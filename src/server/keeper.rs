@@ -77,8 +77,15 @@ pub(super) struct Unread {
 #[derive(Debug)]
 pub(super) struct Keeper {
     shared: Arc<Shared>,
+    /// In the order in which they end: what compacts waits for what syncs.
+    threads: [Tending; 2],
+}
+
+/// A thread, and what tells it to end.
+#[derive(Debug)]
+struct Tending {
     is_stopping: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Unread {
@@ -169,9 +176,7 @@ impl Unread {
                 }
             });
         }
-        Keeper::start(shared, is_stopping)
-            .map(Some)
-            .map_err(cannot_write)
+        Keeper::start(shared).map(Some).map_err(cannot_write)
     }
 }
 
@@ -214,37 +219,28 @@ fn report(restored: &Restored, began: Instant, shared: &Shared) {
 }
 
 impl Keeper {
-    fn start(shared: &Arc<Shared>, is_stopping: &Arc<AtomicBool>) -> io::Result<Self> {
-        let mut threads = Vec::new();
-        for (name, work) in [
-            ("onced-log-sync", sync as fn(&Shared, &Log, &AtomicBool)),
-            ("onced-log-tend", tend),
-        ] {
-            let (shared, is_stopping) = (Arc::clone(shared), Arc::clone(is_stopping));
-            let thread = thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || {
-                    if let Some(log) = shared.engine.log() {
-                        work(&shared, log, &is_stopping);
-                    }
-                })?;
-            threads.push(thread);
-        }
+    fn start(shared: &Arc<Shared>) -> io::Result<Self> {
         Ok(Self {
             shared: Arc::clone(shared),
-            is_stopping: Arc::clone(is_stopping),
-            threads,
+            threads: [
+                Tending::start(shared, "onced-log-tend", tend)?,
+                Tending::start(shared, "onced-log-sync", sync)?,
+            ],
         })
     }
 
     /// Ends the threads and the log.
     pub(super) fn stop(self) {
-        self.is_stopping.store(true, Ordering::Relaxed);
         let Some(log) = self.shared.engine.log() else {
             return;
         };
-        log.want_sync();
-        for thread in self.threads {
+        for Tending {
+            is_stopping,
+            thread,
+        } in self.threads
+        {
+            is_stopping.store(true, Ordering::Relaxed);
+            log.want_sync();
             if thread.join().is_err() {
                 tracing::error!("a thread of the log panicked");
             }
@@ -252,6 +248,28 @@ impl Keeper {
         if let Err(error) = log.close(self.shared.clock.read().now) {
             tracing::error!(%error, "the log could not be closed in order");
         }
+    }
+}
+
+impl Tending {
+    fn start(
+        shared: &Arc<Shared>,
+        name: &str,
+        work: fn(&Shared, &Log, &AtomicBool),
+    ) -> io::Result<Self> {
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let (shared, told) = (Arc::clone(shared), Arc::clone(&is_stopping));
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                if let Some(log) = shared.engine.log() {
+                    work(&shared, log, &told);
+                }
+            })?;
+        Ok(Self {
+            is_stopping,
+            thread,
+        })
     }
 }
 

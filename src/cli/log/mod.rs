@@ -14,13 +14,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Subcommand;
 
 use crate::log::control::{Control, Space};
 use crate::log::disk::{self, DirectoryError, Disk};
 use crate::log::frame;
-use crate::log::reader::{Findings, LogError, Piece, Present, Reader};
+use crate::log::reader::{Findings, Piece, Present, Reader};
 use crate::log::segment::Position;
 use crate::server::clock::Clock;
 use crate::time::Millis;
@@ -82,19 +82,13 @@ fn read(
     mut visit: impl FnMut(Position, Frame<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Findings> {
     let storage = Arc::clone(disk);
-    let mut reader = Reader::open(storage, present).map_err(one_line)?;
-    while let Some(piece) = reader.next_piece().map_err(one_line)? {
+    let mut reader = Reader::open(storage, present)?;
+    while let Some(piece) = reader.next_piece()? {
         for (at, frame) in frames(&piece) {
             visit(at, frame)?;
         }
     }
     Ok(reader.finish())
-}
-
-/// Its text says all that its source says.
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn one_line(error: LogError) -> anyhow::Error {
-    anyhow!("{error}")
 }
 
 /// A whole frame.

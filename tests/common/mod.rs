@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod process;
 pub mod scenario;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -105,7 +106,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -115,6 +116,33 @@ impl Client {
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// As [`Client::send`], to a server that may be killed at any moment: false if it was.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// As [`Client::resp`] or [`Client::line`], of a server that may be killed at any moment: `None` if
+    /// what came is not a whole reply.
+    pub fn try_reply(&mut self, is_resp: bool) -> Option<String> {
+        let mut line = String::new();
+        let read = self.reader.read_line(&mut line);
+        if !matches!(read, Ok(1..)) || !line.ends_with('\n') {
+            return None;
+        }
+        let line = line.trim_end().to_owned();
+        let bytes = line.strip_prefix('$').filter(|_| is_resp);
+        match bytes.map(str::parse::<usize>) {
+            Some(Ok(bytes)) => {
+                let mut body = vec![0; bytes + 2];
+                self.reader.read_exact(&mut body).ok()?;
+                body.truncate(bytes);
+                Some(format!("${}", String::from_utf8_lossy(&body)))
+            }
+            Some(Err(_)) => Some("nil".to_owned()),
+            None => Some(line),
+        }
     }
 
     /// One line, without its end; `None` when the server has closed the connection.

@@ -956,7 +956,9 @@ impl Maker {
         zeros: Zeros,
         now: Millis,
     ) -> io::Result<Prepared> {
-        let mut bytes = self.config.segment_bytes;
+        let begin = segment::HEADER_BYTES + BEGIN_BYTES + spaces * SPACE_BYTES_MAX;
+        // Many namespaces make small segments longer, or nothing could be promised of them.
+        let mut bytes = self.config.segment_bytes.max(4 * begin as u64);
         while let Err(error) = self.reserve(&*file, bytes, zeros) {
             if !is_lack_of_space(&error) || bytes <= LOG_SEGMENT_BYTES_MIN {
                 return Err(error);
@@ -975,7 +977,6 @@ impl Maker {
         sync_whole(&*file)?;
         self.storage.sync_names()?;
         let margin = (self.config.frame_bytes_max as u64).min(bytes / 2);
-        let begin = segment::HEADER_BYTES + BEGIN_BYTES + spaces * SPACE_BYTES_MAX;
         Ok(Prepared {
             file,
             number,
@@ -1022,12 +1023,18 @@ impl Prepared {
         let at = segment::HEADER_BYTES as u64;
         write_all_at(&*self.file, &begin, at)?;
         let at = at + begin.len() as u64;
+        let mut reserved = self.reserved;
+        // With thousands of segments or namespaces, so long that little or nothing else would fit: a
+        // segment in which no frame fits is followed by another one like it, for ever.
+        if at > reserved / 2 && self.file.reserve(at + reserved, false).is_ok() {
+            reserved += at;
+        }
         Ok(Active {
             file: Arc::clone(&self.file),
             number: self.number,
             at,
             // What does not fit what was set aside has made the file longer.
-            reserved: self.reserved.max(at + SEAL_BYTES),
+            reserved: reserved.max(at + SEAL_BYTES),
             last: Millis(0),
         })
     }

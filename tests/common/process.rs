@@ -221,9 +221,10 @@ impl Drop for Process {
     }
 }
 
-/// `onced serve` on a port of its own.
+/// `onced serve` on a port of its own; `ONCED_BINARY` names another build of it.
 pub fn serve(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_onced"));
+    let binary = std::env::var_os("ONCED_BINARY");
+    let mut command = Command::new(binary.unwrap_or(env!("CARGO_BIN_EXE_onced").into()));
     command.args(["serve", "--listen", "127.0.0.1:0", "--max-memory", "1GiB"]);
     command.args(["--workers", "2"]).args(arguments);
     command

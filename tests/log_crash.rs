@@ -18,11 +18,19 @@ mod run;
 #[path = "common/simulated_disk/mod.rs"]
 mod simulated_disk;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
-use onced::log::writer::Fsync;
+use onced::log::frame;
+use onced::log::reader::Present;
+use onced::log::record::{self, Content};
+use onced::log::writer::{Fsync, Log, LogConfig, Start};
+use onced::store::Secret;
+use onced::time::Millis;
 
 use run::Trouble;
+use simulated_disk::SimulatedDisk;
 
 /// Runs of each policy unless `ONCED_SEEDS` says otherwise.
 const SEEDS: u64 = 150;
@@ -69,4 +77,90 @@ fn nothing_synced_is_lost_where_that_is_once_a_second() {
 #[test]
 fn nothing_synced_is_lost_where_the_system_decides() {
     play_policy(Fsync::Never);
+}
+
+/// The loss of a segment's last frames leaves zeros, as if it ended there.
+#[test]
+fn a_segment_that_lost_its_end_is_the_last_that_is_read() {
+    let mut shapes = BTreeSet::new();
+    for fsync in [Fsync::EverySec, Fsync::Never] {
+        let (disk, frames) = two_segments(fsync);
+        for seed in 0..300 {
+            let present = Present {
+                now: START,
+                boot: [2; 16],
+                recovers: false,
+            };
+            let restored = restore::read(&disk.crash(seed), present).unwrap();
+            let found: Vec<_> = restored
+                .frames
+                .into_iter()
+                .map(|(_, frame)| frame)
+                .collect();
+            let records: Vec<_> = found
+                .into_iter()
+                .filter(|found| frame::Header::of(found).unwrap().space != frame::CONTROL)
+                .collect();
+            assert!(frames.starts_with(&records), "crash {seed}");
+            shapes.insert(records.len());
+        }
+    }
+    assert!(shapes.contains(&SYNCED) && shapes.contains(&frames_of(1 << 14).len()));
+}
+
+/// Frames that are synced: all of the first segment but the last.
+const SYNCED: usize = 22;
+const START: Millis = Millis(1_790_000_000_000);
+
+/// As many frames as fill a segment of so many bytes and half of another.
+fn frames_of(segment_bytes: usize) -> Vec<Vec<u8>> {
+    let secret = Secret::new([1; 192]);
+    (0..3 * segment_bytes / 2 / 700)
+        .map(|n| {
+            let mut bytes = Vec::new();
+            let begins = frame::begin(&mut bytes);
+            let content = Content {
+                value: Some(&[n as u8; 640]),
+                ..Content::default()
+            };
+            let key = format!("key {n}").into_bytes();
+            record::push_put(&mut bytes, &secret.key(&key), START.after(1_000), &content);
+            frame::finish(&mut bytes, begins, 1);
+            bytes
+        })
+        .collect()
+}
+
+/// A disk with a log of two segments, the end of the first and the second not synced, each frame written by
+/// itself; and the frames.
+fn two_segments(fsync: Fsync) -> (SimulatedDisk, Vec<Vec<u8>>) {
+    let disk = SimulatedDisk::new(1);
+    let config = LogConfig {
+        fsync,
+        segment_bytes: 1 << 14,
+        frame_bytes_max: 1 << 12,
+        boot: [1; 16],
+    };
+    let log = Log::start(
+        Arc::new(disk.clone()),
+        config,
+        Start {
+            next_segment: 1,
+            ..Start::default()
+        },
+        START,
+    )
+    .unwrap();
+    let frames = frames_of(1 << 14);
+    for (n, bytes) in frames.iter().enumerate() {
+        if n == SYNCED {
+            assert_eq!(log.segments(), 1);
+            log.sync(START);
+        }
+        assert!(log.promise(bytes.len()));
+        log.append(bytes, START.after(1_000));
+        log.write(START);
+    }
+    assert_eq!(log.segments(), 2);
+    (disk, frames)
 }

@@ -189,6 +189,7 @@ impl Run {
             self.disk = self.disk.kill();
         }
         if !is_killed {
+            self.lose_power_otherwise(synced);
             self.lose_power();
         }
         let required = if is_killed { acknowledged } else { synced };
@@ -221,6 +222,17 @@ impl Run {
     fn lose_power(&mut self) {
         self.disk = self.disk.crash(self.random.draw());
         self.config.boot[0] += 1;
+    }
+
+    /// Looks at what else a loss of power could have left.
+    fn lose_power_otherwise(&mut self, synced: usize) {
+        let (disk, boot) = (self.disk.clone(), self.config.boot);
+        for _ in 0..5 {
+            self.lose_power();
+            let restored = self.read();
+            self.model.check(&restored, synced, self.now);
+            (self.disk, self.config.boot) = (disk.clone(), boot);
+        }
     }
 
     fn read(&mut self) -> Restored {

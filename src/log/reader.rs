@@ -240,6 +240,11 @@ impl Reader {
                     continue;
                 }
                 Begin::Damaged if Some(number) == newest && self.holds_nothing(&name)? => {
+                    self.findings.tail = Some(Loss {
+                        name: name.clone(),
+                        offset: 0,
+                        bytes: file.size().map_err(LogError::io(format!("cannot read {name}")))?,
+                    });
                     self.findings.unused.push(name);
                     continue;
                 }

@@ -634,8 +634,11 @@ impl Log {
     fn prepare(&self, next: &mut Next, zeros: Zeros, now: Millis) -> io::Result<()> {
         let spaces = self.pending.lock().spaces.len();
         match self.maker.make(next.number, spaces, zeros, now) {
-            Ok(prepared) => {
-                self.promise_max.store(prepared.margin, Ordering::Relaxed);
+            Ok(mut prepared) => {
+                // What was promised so far may leave more unused than what is promised from here on.
+                let before = self.promise_max.swap(prepared.margin, Ordering::Relaxed);
+                let larger = (before - prepared.margin).max(0);
+                prepared.counted = (prepared.counted - larger).max(0);
                 self.free.fetch_add(prepared.counted, Ordering::Relaxed);
                 next.number += 1;
                 next.prepared = Some(prepared);

@@ -757,6 +757,10 @@ impl Log {
         if self.written.load(Ordering::Acquire) < self.appended() {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        // Its space may be what the end needs, where the disk is full.
+        if let Some(unused) = self.next.lock().prepared.take() {
+            self.maker.storage.remove(&segment::name(unused.number))?;
+        }
         let mut end = writer.marker();
         push_control(&mut end, &Control::Closed);
         let active = &mut writer.active;
@@ -768,9 +772,6 @@ impl Log {
         active.at += end.len() as u64;
         active.file.truncate(active.at)?;
         sync_whole(&*active.file)?;
-        if let Some(unused) = self.next.lock().prepared.take() {
-            self.maker.storage.remove(&segment::name(unused.number))?;
-        }
         self.maker.storage.sync_names()
     }
 

@@ -243,7 +243,9 @@ impl Reader {
                     self.findings.tail = Some(Loss {
                         name: name.clone(),
                         offset: 0,
-                        bytes: file.size().map_err(LogError::io(format!("cannot read {name}")))?,
+                        bytes: file
+                            .size()
+                            .map_err(LogError::io(format!("cannot read {name}")))?,
                     });
                     self.findings.unused.push(name);
                     continue;

@@ -656,6 +656,21 @@ impl Log {
         }
     }
 
+    /// Makes the segment after the active one as large as it is to be, where there is space for that now.
+    fn lengthen(&self, prepared: &mut Prepared) -> io::Result<()> {
+        if prepared.reserved >= self.maker.config.segment_bytes {
+            return Ok(());
+        }
+        let spaces = self.pending.lock().spaces.len();
+        let before = prepared.counted;
+        if self.maker.lengthen(prepared, spaces)? {
+            self.promise_max.store(prepared.margin, Ordering::Relaxed);
+            let more = prepared.counted - before;
+            self.free.fetch_add(more, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Syncs what was written, and under [`Fsync::Always`] writes it first. Returns false if there was
     /// nothing to do or the log has failed.
     pub fn sync(&self, now: Millis) -> bool {
@@ -783,16 +798,18 @@ impl Log {
         }
         {
             let mut next = self.next.lock();
-            if next.prepared.is_none() {
-                match self.prepare(&mut next, Zeros::Slowly, now) {
-                    Ok(()) => {}
-                    Err(error) if is_lack_of_space(&error) => {}
-                    Err(error) => {
-                        drop(next);
-                        let reason = format!("cannot make a segment of the log: {error}");
-                        self.fail(&mut self.writer.lock(), &[], &reason);
-                        return Ok(());
-                    }
+            let made = match &mut next.prepared {
+                None => self.prepare(&mut next, Zeros::Slowly, now),
+                Some(prepared) => self.lengthen(prepared),
+            };
+            match made {
+                Ok(()) => {}
+                Err(error) if is_lack_of_space(&error) => {}
+                Err(error) => {
+                    drop(next);
+                    let reason = format!("cannot make a segment of the log: {error}");
+                    self.fail(&mut self.writer.lock(), &[], &reason);
+                    return Ok(());
                 }
             }
         }
@@ -960,9 +977,8 @@ impl Maker {
         zeros: Zeros,
         now: Millis,
     ) -> io::Result<Prepared> {
-        let begin = segment::HEADER_BYTES + BEGIN_BYTES + spaces * SPACE_BYTES_MAX;
         // Many namespaces make small segments longer, or nothing could be promised of them.
-        let mut bytes = self.config.segment_bytes.max(4 * begin as u64);
+        let mut bytes = self.config.segment_bytes.max(4 * begin_bytes(spaces));
         while let Err(error) = self.reserve(&*file, bytes, zeros) {
             if !is_lack_of_space(&error) || bytes <= LOG_SEGMENT_BYTES_MIN {
                 return Err(error);
@@ -980,15 +996,41 @@ impl Maker {
         // ones there, looks like a missing segment.
         sync_whole(&*file)?;
         self.storage.sync_names()?;
-        let margin = (self.config.frame_bytes_max as u64).min(bytes / 2);
+        let (margin, counted) = self.room(bytes, spaces);
         Ok(Prepared {
             file,
             number,
             reserved: bytes,
-            margin: margin as i64,
-            counted: bytes.saturating_sub(margin + begin as u64) as i64,
+            margin,
+            counted,
         })
     }
+
+    /// A segment's margin, and what of so many bytes may be promised.
+    fn room(&self, bytes: u64, spaces: usize) -> (i64, i64) {
+        let margin = (self.config.frame_bytes_max as u64).min(bytes / 2);
+        let counted = bytes.saturating_sub(margin + begin_bytes(spaces));
+        (margin as i64, counted as i64)
+    }
+
+    /// Makes a segment longer that the disk had not enough space for; false if it still has not.
+    fn lengthen(&self, prepared: &mut Prepared, spaces: usize) -> io::Result<bool> {
+        let bytes = self.config.segment_bytes;
+        match self.reserve(&*prepared.file, bytes, Zeros::Never) {
+            Ok(()) => {}
+            Err(error) if is_lack_of_space(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        sync_whole(&*prepared.file)?;
+        prepared.reserved = bytes;
+        (prepared.margin, prepared.counted) = self.room(bytes, spaces);
+        Ok(true)
+    }
+}
+
+/// Bytes that a segment begins with where there are so many namespaces.
+fn begin_bytes(spaces: usize) -> u64 {
+    (segment::HEADER_BYTES + BEGIN_BYTES + spaces * SPACE_BYTES_MAX) as u64
 }
 
 /// Whether a new segment is filled with zeros, which makes every sync of it cheaper later.

@@ -9,6 +9,8 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "log_crash/damage.rs"]
+mod damage;
 #[path = "log_crash/model.rs"]
 mod model;
 #[path = "log_crash/restore.rs"]
@@ -29,8 +31,9 @@ use onced::log::writer::{Fsync, Log, LogConfig, Start};
 use onced::store::Secret;
 use onced::time::Millis;
 
+use damage::{Damage, Whole};
 use run::Trouble;
-use simulated_disk::SimulatedDisk;
+use simulated_disk::{Random, SimulatedDisk};
 
 /// Runs of each policy unless `ONCED_SEEDS` says otherwise.
 const SEEDS: u64 = 150;
@@ -84,7 +87,8 @@ fn nothing_synced_is_lost_where_the_system_decides() {
 fn a_segment_that_lost_its_end_is_the_last_that_is_read() {
     let mut shapes = BTreeSet::new();
     for fsync in [Fsync::EverySec, Fsync::Never] {
-        let (disk, frames) = two_segments(fsync);
+        let (disk, log, frames) = two_segments(fsync);
+        drop(log);
         for seed in 0..300 {
             let present = Present {
                 now: START,
@@ -133,7 +137,7 @@ fn frames_of(segment_bytes: usize) -> Vec<Vec<u8>> {
 
 /// A disk with a log of two segments, the end of the first and the second not synced, each frame written by
 /// itself; and the frames.
-fn two_segments(fsync: Fsync) -> (SimulatedDisk, Vec<Vec<u8>>) {
+fn two_segments(fsync: Fsync) -> (SimulatedDisk, Log, Vec<Vec<u8>>) {
     let disk = SimulatedDisk::new(1);
     let config = LogConfig {
         fsync,
@@ -160,7 +164,78 @@ fn two_segments(fsync: Fsync) -> (SimulatedDisk, Vec<Vec<u8>>) {
         assert!(log.promise(bytes.len()));
         log.append(bytes, START.after(1_000));
         log.write(START);
+        if fsync == Fsync::Always {
+            log.sync(START);
+        }
     }
     assert_eq!(log.segments(), 2);
-    (disk, frames)
+    (disk, log, frames)
+}
+
+/// A closed log of two segments, the second of few frames.
+fn closed() -> Whole {
+    let (disk, log, _) = two_segments(Fsync::Always);
+    log.close(START).unwrap();
+    drop(log);
+    let present = Present {
+        now: START,
+        boot: [1; 16],
+        recovers: false,
+    };
+    Whole::new(disk.kill(), present)
+}
+
+#[test]
+fn no_cut_and_no_flipped_bit_passes_for_what_was_written() {
+    let whole = closed();
+    let mut random = Random::new(17);
+    for name in whole.names() {
+        let bytes = whole.disk.read(&name).len();
+        // All of what is about the header and the first frame, the rest here and there.
+        let near = 150;
+        for len in (0..near).chain((near..bytes).filter(|_| random.chance(5))) {
+            whole.check(&name, Damage::Cut(len));
+        }
+        for bit in (0..near * 8).chain((near * 8..bytes * 8).filter(|_| random.chance(1))) {
+            whole.check(&name, Damage::Flip(bit));
+        }
+    }
+}
+
+/// Large frames are promised while there is much space, and come to be written when there is little.
+#[test]
+fn frames_that_were_promised_fit_however_small_the_next_segment_is() {
+    let disk = SimulatedDisk::new(1);
+    let config = LogConfig {
+        fsync: Fsync::EverySec,
+        segment_bytes: 1 << 20,
+        frame_bytes_max: 100 << 10,
+        boot: [1; 16],
+    };
+    let start = Start {
+        next_segment: 1,
+        ..Start::default()
+    };
+    let log = Log::start(Arc::new(disk.clone()), config, start, START).unwrap();
+    let frame = |bytes: usize| {
+        let mut frame = vec![0; bytes];
+        frame::finish(&mut frame, 0, 1);
+        frame
+    };
+    let (large, small) = (frame(100 << 10), frame(1 << 10));
+    assert!(log.promise(large.len()));
+    disk.set_capacity(disk.space_taken() + (70 << 10));
+    log.tend(START).unwrap();
+    while log.promise(small.len()) {
+        log.append(&small, START);
+    }
+    log.append(&large, START);
+    log.write(START);
+    assert_eq!(log.acknowledged(), log.appended());
+    disk.set_capacity(u64::MAX);
+    log.tend(START).unwrap();
+    assert!(log.promise(large.len()));
+    log.append(&large, START);
+    log.write(START);
+    log.close(START).unwrap();
 }

@@ -6,7 +6,7 @@
 //! each policy; the full form is
 //! `ONCED_SEEDS=10000 cargo test --release --test log_crash`.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "log_crash/damage.rs"]

@@ -67,14 +67,11 @@ impl Whole {
             Err(error) => panic!("{}: {error}", what()),
             Ok(restored) => {
                 let is_newest = self.names().last().is_some_and(|newest| newest == name);
-                let cut_at_frame = matches!(damage, Damage::Cut(_)) && begins == at;
-                assert!(is_newest || cut_at_frame, "{}: unnoticed", what());
-                if is_newest {
-                    assert!(!restored.findings.was_closed, "{}", what());
-                    let found: Vec<_> = restored.frames.iter().collect();
-                    let all: Vec<_> = self.restored.frames.iter().collect();
-                    assert!(all.starts_with(&found), "{}: no prefix", what());
-                }
+                assert!(is_newest, "{}: unnoticed", what());
+                assert!(!restored.findings.was_closed, "{}", what());
+                let found: Vec<_> = restored.frames.iter().collect();
+                let all: Vec<_> = self.restored.frames.iter().collect();
+                assert!(all.starts_with(&found), "{}: no prefix", what());
             }
         }
         let recovering = Present {

@@ -4,6 +4,7 @@
 //! first so many. Only the table of namespaces may be ahead of that: a segment begins with the newest one.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use onced::log::control::Space;
 use onced::time::Millis;
@@ -183,7 +184,8 @@ impl Model {
                     .map(|(at, entry)| (*at, short(entry.as_ref())))
                     .collect();
                 let key = String::from_utf8_lossy(&place.1[..place.1.len().min(40)]).into_owned();
-                text += &format!(
+                let _never_fails = write!(
+                    text,
                     "\n  {} {key}: {:?} is there, its states {history:?}",
                     place.0,
                     short(found)

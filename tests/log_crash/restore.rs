@@ -1,10 +1,10 @@
 //! A log read from its beginning to its end, as a server does when it starts, with plain maps.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use onced::log::control::{Control, Space};
+use onced::log::mend::bytes_kept;
 use onced::log::reader::{Findings, LogError, Present, Reader};
 use onced::log::segment;
 use onced::log::storage::Storage;
@@ -124,7 +124,10 @@ impl Restored {
 
     /// What the log goes on from.
     pub fn start(&self, identity: [u8; 16]) -> Start {
-        let sealed = self.findings.segments.clone();
+        let mut sealed = self.findings.segments.clone();
+        for sealed in &mut sealed {
+            sealed.bytes = bytes_kept(&self.findings, &segment::name(sealed.number));
+        }
         Start {
             log: if sealed.is_empty() {
                 identity
@@ -138,26 +141,6 @@ impl Restored {
             ..Start::default()
         }
     }
-}
-
-/// Makes a directory what its reading said it is: what is not to be read goes before what it hangs on, the
-/// highest segment first.
-pub fn mend(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
-    assert!(findings.losses.is_empty(), "only a tail is mended here");
-    let mut unused = findings.unused.clone();
-    unused.sort_by_key(|name| std::cmp::Reverse(segment::number(name)));
-    for name in &unused {
-        storage.remove(name)?;
-        storage.sync_names()?;
-    }
-    if let Some(tail) = &findings.tail
-        && !unused.contains(&tail.name)
-    {
-        let file = storage.open(&tail.name)?;
-        file.truncate(tail.offset)?;
-        file.sync()?;
-    }
-    Ok(())
 }
 
 /// The last deadline in each segment is never before that of what it holds.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use onced::log::control::Space;
 use onced::log::frame;
+use onced::log::mend::mend;
 use onced::log::reader::Present;
 use onced::log::record::{self, Content};
 use onced::log::storage::Storage;
@@ -261,7 +262,7 @@ impl Run {
                 let soon = self.random.between(1, 25) as u64;
                 self.disk.power_off_at(self.disk.operations() + soon);
             }
-            let mended = restore::mend(&self.disk, &restored.findings);
+            let mended = mend(&self.disk, &restored.findings);
             let started = mended.ok().and_then(|()| self.start(&restored));
             if let Some(log) = started {
                 self.disk.power_off_at(u64::MAX);

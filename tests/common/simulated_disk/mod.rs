@@ -6,7 +6,7 @@
 //! Used from one thread, all of it follows from the seed. It does not age, slow down or lie: what it
 //! says is durable is, until a test flips a bit of it.
 
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test uses its part")]
 #![allow(
     missing_docs,
     unreachable_pub,

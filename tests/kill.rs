@@ -10,6 +10,14 @@
 //! (not its timing).
 
 #![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::items_after_statements,
+    clippy::unnecessary_wraps,
+    clippy::flat_map_option,
+    reason = "tests read better so"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     reason = "a test fails by panicking"
@@ -403,7 +411,7 @@ impl Worker {
     }
 
     fn mseen(&mut self, ttl_ms: u64) -> Request {
-        let mut keys: Vec<_> = (0..1 + self.dice.below(6)).map(|_| self.key()).collect();
+        let mut keys: Vec<_> = (0..=self.dice.below(6)).map(|_| self.key()).collect();
         keys.dedup();
         let verb = if self.is_resp { "ONCE.MSEEN" } else { "MSEEN" };
         let ask = Ask::Seen {

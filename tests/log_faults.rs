@@ -4,6 +4,14 @@
 //! they are skipped.
 
 #![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::items_after_statements,
+    clippy::unnecessary_wraps,
+    clippy::flat_map_option,
+    reason = "tests read better so"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     reason = "a test fails by panicking"
@@ -119,7 +127,6 @@ fn check_failed(server: &Process, told: &mut Vec<String>, open: &[String]) -> us
         "SEEN never 1h".to_owned(),
         format!("FORGET {known}"),
         format!("TOUCH {known} 2h"),
-        format!("SEEN {known} 2h SLIDE"),
         "NS SET other".to_owned(),
         "NS SET default TTL 5m".to_owned(),
         "NS PURGE default".to_owned(),
@@ -129,6 +136,8 @@ fn check_failed(server: &Process, told: &mut Vec<String>, open: &[String]) -> us
         let reply = lines.ask(&request);
         assert!(is_read_only(&reply), "{request}: {reply}");
     }
+    // What is known is known, also where its window cannot be extended any more.
+    assert_eq!(lines.ask(&format!("SEEN {known} 2h SLIDE")), "DUP");
     for request in [
         &["SET", "never", "v", "NX", "PX", "60000"][..],
         &["SET", known, "v"],
@@ -263,10 +272,7 @@ fn until_full(client: &mut Client, prefix: &str, ttl: &str) -> (Vec<String>, Vec
             match client.line() {
                 new if new == "NEW" => told.push(key),
                 full => {
-                    assert!(
-                        full.starts_with("ERR FULL no space on the disk"),
-                        "{key}: {full}"
-                    );
+                    assert!(full.starts_with("ERR FULL no "), "{key}: {full}");
                     refused.push(key);
                 }
             }

@@ -46,7 +46,8 @@ impl<'e> Promise<'e> {
         Self {
             log,
             bytes: if is_given { bytes } else { 0 },
-            is_refused: log.is_some() && !is_given,
+            // What is too much at once may still be had piece by piece.
+            is_refused: !is_given && log.is_some_and(|log| log.health() != Health::Good),
         }
     }
 

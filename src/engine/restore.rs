@@ -13,6 +13,7 @@ use std::thread;
 use super::namespace::{Namespace, Policy};
 use super::{DEFAULT_NAMESPACE, Engine};
 use crate::log::control::{Control, Space};
+use crate::log::mend::bytes_kept;
 use crate::log::reader::{Findings, LogError, Piece, Reader};
 use crate::log::record::{self, Record};
 use crate::log::writer::{Log, Start};
@@ -490,9 +491,14 @@ impl Restoring<'_> {
             }
             spaces.push(namespace.space(&namespace.policy()));
         }
+        // As they will be once they are mended.
+        let mut sealed = findings.segments.clone();
+        for sealed in &mut sealed {
+            sealed.bytes = bytes_kept(&findings, &segment::name(sealed.number));
+        }
         let start = Start {
             log: findings.log,
-            sealed: findings.segments.clone(),
+            sealed,
             next_segment: findings.next_segment,
             spaces,
             next_space,

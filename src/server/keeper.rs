@@ -19,9 +19,8 @@ use crate::engine::largest_frame;
 use crate::limits::{LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
 use crate::log::compact::Compactor;
 use crate::log::disk::{DirectoryError, Disk, boot_id};
-use crate::log::mend::{bytes_kept, mend};
+use crate::log::mend::mend;
 use crate::log::reader::{LogError, Present, Reader};
-use crate::log::segment;
 use crate::log::storage::Storage;
 use crate::log::writer::{Fsync, Log, LogConfig};
 
@@ -153,9 +152,6 @@ impl Unread {
             source,
         };
         mend(&*storage, &restored.findings).map_err(cannot_write)?;
-        for sealed in &mut restored.start.sealed {
-            sealed.bytes = bytes_kept(&restored.findings, &segment::name(sealed.number));
-        }
         if restored.findings.segments.is_empty() {
             restored.start.log = config.random;
         }

@@ -270,7 +270,7 @@ fn the_state_is_the_same_after_a_stop_and_after_a_crash() {
                 .collect();
             let (before, after) = (unsure_until(&state), unsure_until(&now));
             assert!(
-                (before..=before + 7_200_000).contains(&after),
+                (before..=before + 7_200_001).contains(&after),
                 "{before} {after}"
             );
             assert!(

@@ -796,28 +796,44 @@ impl Log {
         if self.has_failed() {
             return Ok(());
         }
+        if let Err(error) = self.make_ahead(now)
+            && !is_lack_of_space(&error)
         {
-            let mut next = self.next.lock();
-            let made = match &mut next.prepared {
-                None => self.prepare(&mut next, Zeros::Slowly, now),
-                Some(prepared) => self.lengthen(prepared),
-            };
-            match made {
-                Ok(()) => {}
-                Err(error) if is_lack_of_space(&error) => {}
-                Err(error) => {
-                    drop(next);
-                    let reason = format!("cannot make a segment of the log: {error}");
-                    self.fail(&mut self.writer.lock(), &[], &reason);
-                    return Ok(());
-                }
-            }
+            let reason = format!("cannot make a segment of the log: {error}");
+            self.fail(&mut self.writer.lock(), &[], &reason);
+            return Ok(());
         }
         if self.written.load(Ordering::Acquire) < self.appended() {
             self.write(now);
             self.tell();
         }
         self.delete_lapsed(now)
+    }
+
+    /// Sees to it that there is a segment after the active one, as large as the disk lets it be.
+    fn make_ahead(&self, now: Millis) -> io::Result<()> {
+        {
+            let mut next = self.next.lock();
+            let Some(prepared) = &mut next.prepared else {
+                return self.prepare(&mut next, Zeros::Slowly, now);
+            };
+            self.lengthen(prepared)?;
+            let is_short = prepared.reserved < self.maker.config.segment_bytes
+                && self.free.load(Ordering::Relaxed) < self.promise_max.load(Ordering::Relaxed);
+            self.is_full.store(is_short, Ordering::Relaxed);
+            if !is_short {
+                return Ok(());
+            }
+        }
+        // What is left of the active one is too little: the next one has more than was promised of it.
+        let mut writer = self.writer.lock();
+        self.write_locked(&mut writer);
+        let left = writer.active.left() as i64;
+        if writer.chunk_at == writer.chunk.len() && left < self.promise_max.load(Ordering::Relaxed)
+        {
+            self.rotate(&mut writer)?;
+        }
+        Ok(())
     }
 
     /// A segment goes only once a later one is durable, which repeats what it says of namespaces.

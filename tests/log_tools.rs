@@ -1109,3 +1109,46 @@ fn the_help_of_each_subcommand_says_what_it_does() {
         assert!(out.contains(words), "{out}");
     }
 }
+
+#[test]
+fn compact_leaves_what_counts_and_gives_the_rest_back() {
+    let scratch = Scratch::new("compact");
+    {
+        let server = serve(&scratch);
+        let mut client = server.connect();
+        for n in 0..2_000 {
+            let request = format!(
+                "SEEN kept-{} 1h\nSEEN forgotten-{n} 1h\nFORGET forgotten-{n}\n",
+                n % 50
+            );
+            client.send(&request);
+        }
+        (0..6_000).for_each(|_| drop(client.line()));
+    }
+    let live = || run(&["log", "dump", "--live", scratch.text()], b"").1;
+    let size = || -> u64 {
+        let files = fs::read_dir(&scratch.0).unwrap();
+        files
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum()
+    };
+    let (live_before, size_before) = (live(), size());
+    assert_eq!(
+        live_before
+            .lines()
+            .filter(|line| line.contains("put"))
+            .count(),
+        50
+    );
+    let (status, text, _) = run(&["log", "compact", scratch.text()], b"");
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("50 keys"), "{text}");
+    assert_eq!(live(), live_before);
+    assert!(size() < size_before / 10, "{size_before} became {}", size());
+    assert_eq!(verify(&scratch).0, 0);
+    let (status, _, error) = run(
+        &["log", "compact", scratch.file("none").to_str().unwrap()],
+        b"",
+    );
+    assert_eq!((status, error.lines().count()), (2, 1), "{error}");
+}

@@ -32,7 +32,7 @@ const KEY_BYTES_MIN: u64 = 24;
 const WORTH_PERCENT: u64 = 90;
 
 /// Goes through a log's segments, again and again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Compactor {
     /// Bytes that may be dead beside as many as are live.
     dead_bytes_max: u64,
@@ -66,11 +66,15 @@ impl Compactor {
     pub fn new(dead_bytes_max: u64) -> Self {
         Self {
             dead_bytes_max,
-            left: 0,
-            round: Vec::new(),
-            copying: None,
-            alive: Vec::new(),
+            ..Self::default()
         }
+    }
+
+    /// Begins to go through all segments, however little of them may be dead.
+    pub fn begin(&mut self, log: &Log) {
+        let newest_first = log.sealed().into_iter().rev();
+        self.round = newest_first.map(|sealed| sealed.number).collect();
+        self.left = 0;
     }
 
     /// Does a little; returns whether there is more to do. `keys` is how many are in memory. `survives` is
@@ -111,6 +115,10 @@ impl Compactor {
             if let Some(copied) = self.copying.take() {
                 copied.take_place(log)?;
             }
+            if self.round.is_empty() {
+                self.left = log.bytes();
+                return Ok(false);
+            }
         }
         if self.round.is_empty() {
             return Ok(self.begin_round(log, keys));
@@ -133,16 +141,10 @@ impl Compactor {
         let bytes = log.bytes();
         self.left = self.left.min(bytes);
         let live = self.left.max(keys * KEY_BYTES_MIN);
-        if bytes <= 2 * live + self.dead_bytes_max {
+        if bytes <= self.dead_bytes_max.saturating_add(2 * live) {
             return false;
         }
-        self.round = log
-            .sealed()
-            .iter()
-            .rev()
-            .map(|sealed| sealed.number)
-            .collect();
-        self.left = 0;
+        self.begin(log);
         !self.round.is_empty()
     }
 }

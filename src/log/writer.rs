@@ -371,8 +371,11 @@ impl Log {
                 return true;
             }
             self.free.fetch_add(bytes, Ordering::Relaxed);
-            // All that is reserved is promised; once that is written there is room for one more segment.
-            self.write_all();
+            // All that is reserved is promised, but for what segments keep back for their ends: once all is
+            // written, the next one may have that, and there may be one more.
+            if self.begin_next_for(bytes).is_err() {
+                return false;
+            }
         }
         false
     }
@@ -825,12 +828,17 @@ impl Log {
                 return Ok(());
             }
         }
-        // What is left of the active one is too little: the next one has more than was promised of it.
+        self.begin_next_for(self.promise_max.load(Ordering::Relaxed))
+    }
+
+    /// Begins the next segment if there is one, and not so many bytes are left of the active one: the next
+    /// has more than was promised of it.
+    fn begin_next_for(&self, bytes: i64) -> io::Result<()> {
         let mut writer = self.writer.lock();
         self.write_locked(&mut writer);
-        let left = writer.active.left() as i64;
-        if writer.chunk_at == writer.chunk.len() && left < self.promise_max.load(Ordering::Relaxed)
-        {
+        let is_all_written = writer.chunk_at == writer.chunk.len() && !self.has_failed();
+        let is_short = (writer.active.left() as i64) < bytes;
+        if is_all_written && is_short && self.next.lock().prepared.is_some() {
             self.rotate(&mut writer)?;
         }
         Ok(())

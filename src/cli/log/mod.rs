@@ -1,9 +1,10 @@
 //! `onced log`: a data directory seen without a server.
 //!
-//! Everything here but `import` only reads the directory it is given, and judges it as a start on this
+//! Everything here but `import` and `compact` only reads the directory it is given, and judges it as a start on this
 //! machine would ([`crate::log::reader`]), with damage left out and reported. A server may be running on
 //! it: what it writes meanwhile is seen or not, and the frame that it is writing looks like a torn tail.
 
+mod compact;
 mod dump;
 mod import;
 mod repair;
@@ -37,6 +38,7 @@ enum Action {
     Verify(verify::VerifyArgs),
     Dump(dump::DumpArgs),
     Repair(repair::RepairArgs),
+    Compact(compact::CompactArgs),
     Import(import::LogImportArgs),
 }
 
@@ -45,6 +47,7 @@ pub(crate) fn run(args: &LogArgs) -> anyhow::Result<ExitCode> {
         Action::Verify(args) => verify::run(args),
         Action::Dump(args) => dump::run(args),
         Action::Repair(args) => repair::run(args),
+        Action::Compact(args) => compact::run(args),
         Action::Import(args) => import::run(args),
     }
 }

@@ -183,7 +183,7 @@ impl Run {
         let sealed = log.sealed();
         // Bytes that a sync gave up are in no later one: who goes on from what a killed process left
         // cannot know.
-        let is_last = log.failure().starts_with("cannot sync");
+        let is_last = log.failure().starts_with("cannot sync") || end == End::Close && !was_closed;
         drop(log);
         let is_killed = end == End::Kill || end == End::Close && self.random.chance(500);
         if is_killed || end == End::KillAndPowerLoss {

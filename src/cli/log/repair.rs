@@ -152,8 +152,10 @@ fn rescue(old: &Disk, new: &Disk, name: &str, log: &mut [u8; 16]) -> io::Result<
     let mut whole = header.bytes().to_vec();
     let mut lost = Vec::new();
     let mut at = HEADER_BYTES.min(bytes.len());
+    let mut is_ended = false;
     while !frame::is_blank(&bytes[at..]) {
         if let Some(frame_bytes) = whole_frame(&bytes[at..]) {
+            is_ended = is_end(&bytes[at..]);
             whole.extend_from_slice(&bytes[at..at + frame_bytes]);
             at += frame_bytes;
             continue;
@@ -167,6 +169,12 @@ fn rescue(old: &Disk, new: &Disk, name: &str, log: &mut [u8; 16]) -> io::Result<
         at = next;
     }
     if whole.len() > HEADER_BYTES {
+        if !is_ended {
+            // Others follow, and it is to end where it does.
+            let begins = frame::begin(&mut whole);
+            Control::Sealed.push(&mut whole);
+            frame::finish(&mut whole, begins, frame::CONTROL);
+        }
         let copy = new.create(name)?;
         write_all_at(&*copy, &whole, 0)?;
         copy.sync()?;
@@ -191,6 +199,14 @@ fn is_of_another_log(bytes: &[u8], number: u64, log: &[u8; 16]) -> bool {
     let differing = header[32..48].iter().zip(log);
     let bits: u32 = differing.map(|(a, b)| (a ^ b).count_ones()).sum();
     is_header && *log != [0; 16] && bits > BITS
+}
+
+/// Whether `bytes` begin with a frame that says that the segment ends with it.
+fn is_end(bytes: &[u8]) -> bool {
+    frame::read(bytes).is_some_and(|(header, payload)| {
+        let control = Control::of(payload);
+        header.space == frame::CONTROL && matches!(control, Some(Control::Sealed | Control::Closed))
+    })
 }
 
 /// Bytes of the whole frame that `bytes` begin with, as the reader would take it.

@@ -26,7 +26,8 @@ use crate::store::key::SECRET_BYTES;
 
 /// Give back the disk space of records that do not count any more
 ///
-/// Removed keys, those whose window has ended, and all but the last record of each key. A server does this
+/// Those of keys whose window has ended, and all but the last of each key. (That a key was removed stays
+/// written until its window would have ended.) A server does this
 /// by itself once more than half of its log is likely dead; this does it at once, for all of it, with no
 /// server running. It takes the memory that a server would take. The directory is locked meanwhile, and
 /// readable at every moment: it may be stopped and begun again. A damaged log is refused and left as it

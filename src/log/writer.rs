@@ -740,11 +740,13 @@ impl Log {
             }
         }
         let pending = self.pending.lock();
-        self.state.store(FAILED, Ordering::Release);
         self.doubt(synced_in_vain);
         self.doubt(&std::mem::take(&mut writer.unacknowledged));
         self.doubt(&writer.chunk[writer.chunk_at..]);
         self.doubt(&pending.frames);
+        // Only now, or who sees the failure might ask for a key whose doubt is not known yet. What is
+        // appended behind this is looked at by who appends it.
+        self.state.store(FAILED, Ordering::Release);
         drop(pending);
         self.tell();
     }

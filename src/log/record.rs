@@ -67,19 +67,7 @@ pub const fn bytes_max(key_bytes: usize, value_bytes: usize) -> usize {
 /// Appends the state of a key that is there.
 #[inline]
 pub fn push_put(out: &mut Vec<u8>, key: &Key<'_>, deadline: Millis, content: &Content<'_>) {
-    let follows = if content.fingerprint.is_some() {
-        FINGERPRINT
-    } else {
-        0
-    } | if content.value.is_some() { VALUE } else { 0 };
-    push_key(out, follows, key.logged(), deadline);
-    if let Some(fingerprint) = content.fingerprint {
-        out.push(fingerprint.digits);
-        out.extend_from_slice(&fingerprint.value.to_le_bytes());
-    }
-    if let Some(value) = content.value {
-        push_bytes(out, value);
-    }
+    push_state(out, key.logged(), deadline, content);
 }
 
 /// Appends that a key is gone; `until` is the latest deadline it has had since it was not there.
@@ -89,19 +77,25 @@ pub fn push_removal(out: &mut Vec<u8>, key: &Key<'_>, until: Millis) {
 
 /// Appends a record as it was read.
 pub fn push(out: &mut Vec<u8>, record: &Record<'_>) {
-    let begins = out.len();
-    push_key(out, REMOVAL, record.key, record.deadline);
-    let Some(content) = record.content else {
-        return;
-    };
-    out[begins] &= !REMOVAL;
+    match &record.content {
+        Some(content) => push_state(out, record.key, record.deadline, content),
+        None => push_key(out, REMOVAL, record.key, record.deadline),
+    }
+}
+
+#[inline]
+fn push_state(out: &mut Vec<u8>, key: LoggedKey<'_>, deadline: Millis, content: &Content<'_>) {
+    let follows = if content.fingerprint.is_some() {
+        FINGERPRINT
+    } else {
+        0
+    } | if content.value.is_some() { VALUE } else { 0 };
+    push_key(out, follows, key, deadline);
     if let Some(fingerprint) = content.fingerprint {
-        out[begins] |= FINGERPRINT;
         out.push(fingerprint.digits);
         out.extend_from_slice(&fingerprint.value.to_le_bytes());
     }
     if let Some(value) = content.value {
-        out[begins] |= VALUE;
         push_bytes(out, value);
     }
 }

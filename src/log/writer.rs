@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::control::{Control, Opened, Space};
 use super::segment::{self, Position};
@@ -333,16 +333,25 @@ impl Log {
     /// [given back](Log::give_back).
     #[inline]
     pub fn promise(&self, bytes: usize) -> bool {
-        self.take_free(bytes as i64) || self.promise_more(bytes as i64)
+        self.promise_free(bytes as i64) || self.promise_more(bytes as i64)
     }
 
+    /// Promises what is free.
+    #[inline]
+    fn promise_free(&self, bytes: i64) -> bool {
+        bytes <= self.promise_max.load(Ordering::Relaxed)
+            && self.state.load(Ordering::Acquire) == GOOD
+            && self.take_free(bytes)
+    }
+
+    /// Takes so many of the bytes that are promised to nobody; false, and none, if there are not as many.
     #[inline]
     fn take_free(&self, bytes: i64) -> bool {
-        // Taken even where the answer is no: whoever asks puts it back.
         let is_free = self.free.fetch_sub(bytes, Ordering::Relaxed) >= bytes;
+        if !is_free {
+            self.free.fetch_add(bytes, Ordering::Relaxed);
+        }
         is_free
-            && bytes <= self.promise_max.load(Ordering::Relaxed)
-            && self.state.load(Ordering::Acquire) == GOOD
     }
 
     /// Takes back a promise of so many bytes.
@@ -354,7 +363,6 @@ impl Log {
     /// Reserves another segment, if there is space for it, and promises that.
     #[cold]
     fn promise_more(&self, bytes: i64) -> bool {
-        self.free.fetch_add(bytes, Ordering::Relaxed);
         if self.health() != Health::Good {
             return false;
         }
@@ -367,10 +375,9 @@ impl Log {
                     return false;
                 }
             }
-            if self.take_free(bytes) {
+            if self.promise_free(bytes) {
                 return true;
             }
-            self.free.fetch_add(bytes, Ordering::Relaxed);
             // All that is reserved is promised, but for what segments keep back for their ends: once all is
             // written, the next one may have that, and there may be one more.
             if self.begin_next_for(bytes).is_err() {
@@ -386,10 +393,8 @@ impl Log {
     #[inline]
     pub fn append(&self, frame: &[u8], last: Millis) {
         let mut pending = self.pending.lock();
-        pending.frames.extend_from_slice(frame);
         pending.last = pending.last.max(last);
-        self.appended
-            .fetch_add(frame.len() as u64, Ordering::Release);
+        self.append_to(&mut pending, frame);
         // Whoever latched the failure has looked at what was pending before that.
         if self.has_failed() {
             self.doubt(frame);
@@ -416,7 +421,7 @@ impl Log {
         frame.clear();
         push_control(&mut frame, &Control::Space(space.clone()));
         pending.spaces.insert(space.id, space.clone());
-        self.append_to(pending, &frame);
+        self.append_to(&mut pending, &frame);
         true
     }
 
@@ -432,11 +437,11 @@ impl Log {
         let mut pending = self.pending.lock();
         pending.spaces.remove(&id);
         pending.covered_since = covered_since;
-        self.append_to(pending, &frame);
+        self.append_to(&mut pending, &frame);
         true
     }
 
-    fn append_to(&self, mut pending: MutexGuard<'_, Pending>, frame: &[u8]) {
+    fn append_to(&self, pending: &mut Pending, frame: &[u8]) {
         pending.frames.extend_from_slice(frame);
         self.appended
             .fetch_add(frame.len() as u64, Ordering::Release);
@@ -548,7 +553,8 @@ impl Log {
             return self.rotate(writer);
         }
         // It takes space like any frame, and stays away where all is promised.
-        if marker.len() + fits <= left && !marker.is_empty() && self.take_marker(&marker) {
+        if marker.len() + fits <= left && !marker.is_empty() && self.take_free(marker.len() as i64)
+        {
             writer.active.at += self.write_marker(writer, &marker)?;
             writer.marker_due = false;
         }
@@ -562,15 +568,6 @@ impl Log {
         writer.chunk_at += fits;
         self.written.fetch_add(fits as u64, Ordering::Release);
         Ok(())
-    }
-
-    fn take_marker(&self, marker: &[u8]) -> bool {
-        let bytes = marker.len() as i64;
-        let is_free = self.free.fetch_sub(bytes, Ordering::Relaxed) >= bytes;
-        if !is_free {
-            self.give_back(marker.len());
-        }
-        is_free
     }
 
     fn write_marker(&self, writer: &Writer, marker: &[u8]) -> io::Result<u64> {
@@ -1032,6 +1029,22 @@ impl Maker {
         })
     }
 
+    /// Sets space aside; only where each change is synced are zeros worth writing.
+    fn reserve(&self, file: &dyn File, bytes: u64, zeros: Zeros) -> io::Result<()> {
+        if self.config.fsync != Fsync::Always || zeros == Zeros::Never {
+            return file.reserve(bytes, false);
+        }
+        let mut reserved = 0;
+        while reserved < bytes {
+            reserved = (reserved + ZEROS_BYTES).min(bytes);
+            file.reserve(reserved, true)?;
+            if zeros == Zeros::Slowly {
+                std::thread::sleep(ZEROS_PAUSE);
+            }
+        }
+        Ok(())
+    }
+
     /// A segment's margin, and what of so many bytes may be promised.
     fn room(&self, bytes: u64, spaces: usize) -> (i64, i64) {
         let margin = (self.config.frame_bytes_max as u64).min(bytes / 2);
@@ -1067,24 +1080,6 @@ enum Zeros {
     Slowly,
     /// Somebody waits for the segment.
     Never,
-}
-
-impl Maker {
-    /// Sets space aside; only where each change is synced are zeros worth writing.
-    fn reserve(&self, file: &dyn File, bytes: u64, zeros: Zeros) -> io::Result<()> {
-        if self.config.fsync != Fsync::Always || zeros == Zeros::Never {
-            return file.reserve(bytes, false);
-        }
-        let mut reserved = 0;
-        while reserved < bytes {
-            reserved = (reserved + ZEROS_BYTES).min(bytes);
-            file.reserve(reserved, true)?;
-            if zeros == Zeros::Slowly {
-                std::thread::sleep(ZEROS_PAUSE);
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Prepared {

@@ -44,15 +44,11 @@ impl Rest {
     /// Whether a reply that rests on this may be sent, or never will be in good faith.
     #[inline]
     pub(super) fn is_settled(self, log: &Log) -> bool {
-        let reached = if self.is_synced {
-            log.synced()
-        } else {
-            log.acknowledged()
-        };
-        reached >= self.position || log.health() == Health::Failed
+        self.is_good(log) || log.health() == Health::Failed
     }
 
     /// Whether it may be sent.
+    #[inline]
     pub(super) fn is_good(self, log: &Log) -> bool {
         let reached = if self.is_synced {
             log.synced()

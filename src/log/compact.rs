@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use super::control::Control;
 use super::frame;
-use super::reader::TEMPORARY;
 use super::record::{self, Record};
 use super::segment;
 use super::storage::{File, is_lack_of_space, read_full_at, write_all_at};
@@ -151,9 +150,8 @@ impl Compactor {
 
 impl Copying {
     fn begin(log: &Log, sealed: Sealed) -> io::Result<Self> {
-        let name = segment::name(sealed.number);
-        let source = log.storage().open(&name)?;
-        let temporary = name + TEMPORARY;
+        let source = log.storage().open(&segment::name(sealed.number))?;
+        let temporary = segment::temporary_name(sealed.number);
         // One that was given up may be left.
         let _there_may_be_none = log.storage().remove(&temporary);
         let copy = log.storage().create(&temporary)?;
@@ -173,7 +171,7 @@ impl Copying {
     }
 
     fn temporary(&self) -> String {
-        segment::name(self.sealed.number) + TEMPORARY
+        segment::temporary_name(self.sealed.number)
     }
 
     /// Looks at some frames; false once all are done.

@@ -9,7 +9,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::reader::{Findings, TEMPORARY};
+use super::reader::Findings;
 use super::segment;
 use super::storage::{File, Storage, read_full_at, write_all_at};
 use super::writer::seal;
@@ -150,7 +150,7 @@ fn leave_losses_out(storage: &dyn Storage, findings: &Findings) -> io::Result<()
     names.dedup();
     names.retain(|name| !findings.unused.contains(name));
     for name in names {
-        let temporary = format!("{name}{TEMPORARY}");
+        let temporary = format!("{name}{}", segment::TEMPORARY);
         copy_whole_frames(findings, (storage, name), (storage, &temporary))?;
         storage.rename(&temporary, name)?;
         storage.sync_names()?;

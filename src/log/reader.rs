@@ -211,7 +211,7 @@ impl Reader {
                 Some(number) => {
                     numbers.insert(number);
                 }
-                None if name.ends_with(TEMPORARY) => self.findings.unused.push(name),
+                None if name.ends_with(segment::TEMPORARY) => self.findings.unused.push(name),
                 None => return Err(LogError::Foreign { name }),
             }
         }
@@ -558,9 +558,6 @@ impl Reader {
         self.findings
     }
 }
-
-/// The end of a file's name while the file is being written.
-pub const TEMPORARY: &str = ".tmp";
 
 /// Finds the last position up to which frames say that all was synced.
 fn note_synced(bytes: &[u8], first: Option<usize>, last: &mut Position) {

@@ -24,6 +24,8 @@ pub const VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"oncedlog";
 const CRC_AT: usize = 60;
 const SUFFIX: &str = ".log";
+/// The end of a file's name while the file is being written.
+pub const TEMPORARY: &str = ".tmp";
 const NAME_DIGITS: usize = 10;
 
 /// A place in a log.
@@ -104,6 +106,11 @@ impl Header {
 /// The file's name of a segment.
 pub fn name(number: u64) -> String {
     format!("{number:0NAME_DIGITS$}{SUFFIX}")
+}
+
+/// The file's name of a segment that is being made.
+pub fn temporary_name(number: u64) -> String {
+    name(number) + TEMPORARY
 }
 
 /// The number of the segment of this name; `None` if no segment is called so.

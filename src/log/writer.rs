@@ -171,6 +171,8 @@ struct Writer {
     sealed: Vec<Sealed>,
     /// Sealed files that are not synced yet, in order.
     unsynced: Vec<Arc<dyn File>>,
+    /// Whether the active segment's name is not durable yet.
+    is_name_unsynced: bool,
     /// Frames on their way from `pending` to the file, from `chunk_at` on.
     chunk: Vec<u8>,
     chunk_at: usize,
@@ -259,7 +261,7 @@ impl Log {
             offset: 0,
         };
         let opened = opened(&maker.config, &pending, &start.sealed, begins, now);
-        let (promise_max, active) = (first.margin, first.begin(&opened)?);
+        let (promise_max, active) = (first.margin, maker.begin(&first, &opened)?);
         sync_whole(&*active.file)?;
         maker.storage.sync_names()?;
         let free = active.left() as i64;
@@ -278,6 +280,7 @@ impl Log {
                 active,
                 sealed: start.sealed,
                 unsynced: Vec::new(),
+                is_name_unsynced: false,
                 chunk: Vec::new(),
                 chunk_at: 0,
                 chunk_last: Millis(0),
@@ -612,7 +615,7 @@ impl Log {
                 Millis(0),
             )
         };
-        let active = match prepared.begin(&opened) {
+        let active = match self.maker.begin(&prepared, &opened) {
             Ok(active) => active,
             Err(error) => {
                 // Nothing has happened yet. Where there was no space, it is tried again.
@@ -622,6 +625,7 @@ impl Log {
             }
         };
         let old = std::mem::replace(&mut writer.active, active);
+        writer.is_name_unsynced = true;
         // Only gives space back; a segment with zeros at its end is as good.
         let _or_zeros_stay = old.file.truncate(ends);
         writer.unsynced.push(old.file);
@@ -679,7 +683,7 @@ impl Log {
             return false;
         }
         self.write_all();
-        let (files, upto, position, unacknowledged) = {
+        let (files, is_name_unsynced, upto, position, unacknowledged) = {
             let mut writer = self.writer.lock();
             let upto = self.written.load(Ordering::Acquire);
             // What was written before a write that failed is in doubt already.
@@ -688,11 +692,16 @@ impl Log {
             }
             let mut files = std::mem::take(&mut writer.unsynced);
             files.push(Arc::clone(&writer.active.file));
+            let is_name_unsynced = std::mem::take(&mut writer.is_name_unsynced);
             let unacknowledged = std::mem::take(&mut writer.unacknowledged);
-            (files, upto, writer.active.position(), unacknowledged)
+            let position = writer.active.position();
+            (files, is_name_unsynced, upto, position, unacknowledged)
         };
         self.sync_began.store(now.0.max(1), Ordering::Relaxed);
-        let result = files.iter().try_for_each(|file| sync_whole(&**file));
+        let mut result = files.iter().try_for_each(|file| sync_whole(&**file));
+        if is_name_unsynced {
+            result = result.and_then(|()| self.maker.storage.sync_names());
+        }
         self.sync_began.store(0, Ordering::Relaxed);
         let mut writer = self.writer.lock();
         match result {
@@ -776,7 +785,8 @@ impl Log {
         }
         // Its space may be what the end needs, where the disk is full.
         if let Some(unused) = self.next.lock().prepared.take() {
-            self.maker.storage.remove(&segment::name(unused.number))?;
+            let name = segment::temporary_name(unused.number);
+            self.maker.storage.remove(&name)?;
         }
         let mut end = writer.marker();
         push_control(&mut end, &Control::Closed);
@@ -983,7 +993,7 @@ impl Maker {
 
     /// Makes a segment as large as there is space for, durable with its name.
     fn make(&self, number: u64, spaces: usize, zeros: Zeros, now: Millis) -> io::Result<Prepared> {
-        let name = segment::name(number);
+        let name = segment::temporary_name(number);
         let file = self.storage.create(&name)?;
         let made = self.fill(file, number, spaces, zeros, now);
         if made.is_err() {
@@ -1016,7 +1026,7 @@ impl Maker {
         };
         write_all_at(&*file, &header.bytes(), 0)?;
         // Under `Fsync::Never` too, as it is once in a segment: a file that is lost as a whole, with later
-        // ones there, looks like a missing segment.
+        // ones there, looks like a missing segment. This makes the name of the one before durable as well.
         sync_whole(&*file)?;
         self.storage.sync_names()?;
         let (margin, counted) = self.room(bytes, spaces);
@@ -1026,6 +1036,33 @@ impl Maker {
             reserved: bytes,
             margin,
             counted,
+        })
+    }
+
+    /// Writes what a segment begins with, and only then gives it its name: who copies the directory while
+    /// the log is written finds a segment or does not, and none behind one that may go on.
+    fn begin(&self, prepared: &Prepared, opened: &Control) -> io::Result<Active> {
+        let mut begin = Vec::new();
+        push_control(&mut begin, opened);
+        let at = segment::HEADER_BYTES as u64;
+        write_all_at(&*prepared.file, &begin, at)?;
+        let at = at + begin.len() as u64;
+        let mut reserved = prepared.reserved;
+        // With thousands of segments or namespaces, so long that little or nothing else would fit: a
+        // segment in which no frame fits is followed by another one like it, for ever.
+        if at > reserved / 2 && prepared.file.reserve(at + reserved, false).is_ok() {
+            reserved += at;
+        }
+        let number = prepared.number;
+        self.storage
+            .rename(&segment::temporary_name(number), &segment::name(number))?;
+        Ok(Active {
+            file: Arc::clone(&prepared.file),
+            number,
+            at,
+            // What does not fit what was set aside has made the file longer.
+            reserved: reserved.max(at + SEAL_BYTES),
+            last: Millis(0),
         })
     }
 
@@ -1080,31 +1117,6 @@ enum Zeros {
     Slowly,
     /// Somebody waits for the segment.
     Never,
-}
-
-impl Prepared {
-    /// Writes what a segment begins with.
-    fn begin(&self, opened: &Control) -> io::Result<Active> {
-        let mut begin = Vec::new();
-        push_control(&mut begin, opened);
-        let at = segment::HEADER_BYTES as u64;
-        write_all_at(&*self.file, &begin, at)?;
-        let at = at + begin.len() as u64;
-        let mut reserved = self.reserved;
-        // With thousands of segments or namespaces, so long that little or nothing else would fit: a
-        // segment in which no frame fits is followed by another one like it, for ever.
-        if at > reserved / 2 && self.file.reserve(at + reserved, false).is_ok() {
-            reserved += at;
-        }
-        Ok(Active {
-            file: Arc::clone(&self.file),
-            number: self.number,
-            at,
-            // What does not fit what was set aside has made the file longer.
-            reserved: reserved.max(at + SEAL_BYTES),
-            last: Millis(0),
-        })
-    }
 }
 
 fn opened(

@@ -290,12 +290,16 @@ pub fn segments(directory: &Path) -> Vec<PathBuf> {
     segments
 }
 
-/// Copies a directory's files; what goes away meanwhile was not to be copied.
+/// Copies a directory's files in the order of their names; what goes away meanwhile was not to be copied.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let _it_may_be_gone = fs::copy(entry.path(), to.join(entry.file_name()));
+    let mut names: Vec<_> = fs::read_dir(from)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    for name in names {
+        let _it_may_be_gone = fs::copy(from.join(&name), to.join(&name));
     }
 }
 

@@ -1,10 +1,12 @@
 //! Replies that wait for the log: who waits on a worker, and how it is woken.
 //!
-//! The log tells each worker once whenever more is acknowledged; the worker then wakes those of its
-//! connections whose turn that is. So a sync that sets fifty replies free costs one wake-up from thread
-//! to thread and fifty cheap ones.
+//! A worker has the log written once for all that its connections changed in a turn: when none of
+//! them can go on ([`end_turn`]), or after so many that the first ones have waited long enough. The log
+//! tells each worker once whenever more is acknowledged; the worker then wakes those of its connections
+//! whose turn that is. So a write or a sync that sets fifty replies free is asked for once, and costs at
+//! most one wake-up from thread to thread and fifty cheap ones.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::Waker;
 
@@ -13,9 +15,15 @@ use tokio::sync::Notify;
 use super::shared::Shared;
 use crate::log::writer::{Health, Log};
 
+/// Executions of one worker that may share a write: more would hardly make it cheaper, and the first
+/// of them wait meanwhile.
+const EXECUTIONS_PER_WRITE: u32 = 64;
+
 thread_local! {
     /// This worker's connections that wait, each until so much is durable or acknowledged.
     static WAITING: RefCell<Vec<Wait>> = const { RefCell::new(Vec::new()) };
+    /// Executions of this worker since it last had the log written.
+    static UNWRITTEN: Cell<u32> = const { Cell::new(0) };
 }
 
 /// What a reply rests on.
@@ -86,6 +94,44 @@ impl Signal {
     }
 }
 
+/// Has the log written before long, with what else this worker does in this turn: a reply rests on it.
+#[inline]
+pub(super) fn write_soon(shared: &Shared, worker: usize) {
+    UNWRITTEN.set(UNWRITTEN.get() + 1);
+    // One that always has something to read could make a turn last for ever.
+    if UNWRITTEN.get() >= EXECUTIONS_PER_WRITE {
+        end_turn(shared, worker);
+    }
+}
+
+/// Has the log written if any of this worker's replies waits for that, and wakes whom that sets free.
+pub(super) fn end_turn(shared: &Shared, worker: usize) {
+    if UNWRITTEN.replace(0) > 0
+        && let Some(log) = shared.engine.log()
+    {
+        log.write(shared.clock.read().now);
+        if !wake_settled(log) {
+            shared.signals[worker]
+                .is_awaited
+                .store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Wakes this worker's connections whose turn it is; returns whether any are left.
+fn wake_settled(log: &Log) -> bool {
+    WAITING.with_borrow_mut(|waiting| {
+        waiting.retain(|wait| {
+            let is_settled = wait.rest.is_settled(log);
+            if is_settled {
+                wait.waker.wake_by_ref();
+            }
+            !is_settled
+        });
+        !waiting.is_empty()
+    })
+}
+
 /// Wakes this worker's connections as the log gets on; never ends.
 pub(super) async fn wake(shared: &Shared, worker: usize) {
     let signal = &shared.signals[worker];
@@ -96,23 +142,92 @@ pub(super) async fn wake(shared: &Shared, worker: usize) {
         };
         signal.is_awaited.store(false, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let still_waiting = WAITING.with_borrow_mut(|waiting| {
-            waiting.retain(|wait| {
-                let is_settled = wait.rest.is_settled(log);
-                if is_settled {
-                    wait.waker.wake_by_ref();
-                }
-                !is_settled
-            });
-            !waiting.is_empty()
-        });
-        if still_waiting {
+        if wake_settled(log) {
             signal.is_awaited.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             // What was acknowledged in between was told to nobody.
-            if WAITING.with_borrow(|waiting| waiting.iter().any(|wait| wait.rest.is_settled(log))) {
-                signal.told.notify_one();
-            }
+            wake_settled(log);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+    use crate::engine::{Engine, EngineConfig};
+    use crate::log::disk::Disk;
+    use crate::log::writer::{Fsync, LogConfig, Start};
+    use crate::server::clock::Clock;
+    use crate::time::Millis;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A worker with a log, and a change of `default` that is not written yet.
+    fn worker(name: &str) -> (Shared, Rest) {
+        let path = std::env::temp_dir().join(format!("onced-acks-{name}-{}", std::process::id()));
+        let config = LogConfig {
+            fsync: Fsync::EverySec,
+            segment_bytes: 1 << 20,
+            frame_bytes_max: 1 << 10,
+            boot: [0; 16],
+        };
+        let disk = Arc::new(Disk::take(&path).unwrap());
+        let log = Log::start(disk, config, Start::default(), Millis(0)).unwrap();
+        fs::remove_dir_all(path).unwrap();
+        let engine = Engine::new(EngineConfig::default());
+        let log = engine.attach(log);
+        assert!(log.append_dropped(1, Millis(0)));
+        let rest = Rest {
+            position: log.appended(),
+            is_synced: false,
+        };
+        let shared = Shared::new(engine, Clock::start(), Vec::new(), 0, 1);
+        (shared, rest)
+    }
+
+    /// Has a connection wait that rests on this, and returns what counts its being woken.
+    fn wait(shared: &Shared, rest: Rest) -> Arc<Woken> {
+        let woken = Arc::new(Woken::default());
+        let log = shared.engine.log().unwrap();
+        let is_ready = shared.signals[0].wait(rest, log, &Arc::clone(&woken).into());
+        assert!(!is_ready, "nothing is written yet");
+        woken
+    }
+
+    #[test]
+    fn a_turn_is_written_at_its_end() {
+        let (shared, rest) = worker("end");
+        let woken = wait(&shared, rest);
+        end_turn(&shared, 0);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0, "nobody asked for it");
+        write_soon(&shared, 0);
+        assert_eq!(shared.engine.log().unwrap().acknowledged(), 0);
+        end_turn(&shared, 0);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(rest.is_good(shared.engine.log().unwrap()));
+    }
+
+    #[test]
+    fn a_turn_that_does_not_end_is_written_all_the_same() {
+        let (shared, rest) = worker("endless");
+        let woken = wait(&shared, rest);
+        for _ in 1..EXECUTIONS_PER_WRITE {
+            write_soon(&shared, 0);
+        }
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+        write_soon(&shared, 0);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     }
 }

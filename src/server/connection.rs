@@ -1,9 +1,9 @@
 //! One connection's bytes: read, decode all, execute all, one write.
 //!
-//! A worker's connections share one read buffer and one write buffer, borrowed only while a
-//! connection is being polled; an idle connection holds neither. Bytes of an unfinished request
-//! and replies that the client has not taken yet are the connection's own, bounded and counted
-//! in the server's budget.
+//! A worker's connections share one read buffer, borrowed only while a connection is being polled,
+//! and a few write buffers, borrowed while there are replies; an idle connection holds neither. Bytes
+//! of an unfinished request and replies that the client has not taken yet are the connection's own,
+//! bounded and counted in the server's budget.
 //!
 //! While a client leaves more replies unread than the limit, nothing more is read from it or
 //! executed for it; after the timeout it is closed. The same holds for a request that stays
@@ -22,20 +22,18 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::acks::Rest;
+use super::acks::{self, Rest};
 use super::batch::Batch;
 use super::client::{After, Client, Exchange, REQUESTS_PER_LOOK};
 use super::shared::Shared;
+use super::spares::Spares;
 use crate::command::{Code, Error};
 use crate::limits::SLICE_MS;
 use crate::log::writer::Log;
-use crate::time::Millis;
 use crate::wire::{Decoded, Decoder};
 
 /// Bytes that one read takes at most.
 const READ_BYTES: usize = 64 << 10;
-/// Write buffers larger than this are not kept for the next batch.
-const WRITE_KEPT_BYTES: usize = 256 << 10;
 /// Bytes of an unfinished request that are kept while memory is short.
 const UNFINISHED_WHEN_SHORT: usize = 16 << 10;
 /// Unread replies that are allowed while memory is short.
@@ -46,12 +44,12 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What a worker's connections share.
 struct Scratch {
     read: Box<[u8]>,
-    write: Vec<u8>,
+    write: Spares,
     batch: Batch,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { read: vec![0; READ_BYTES].into(), write: Vec::new(), batch: Batch::default() });
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { read: vec![0; READ_BYTES].into(), write: Spares::default(), batch: Batch::default() });
 }
 
 /// How a conversation ended.
@@ -177,14 +175,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_with(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<End> {
         if self.output.capacity() == 0 {
-            self.output = std::mem::take(&mut scratch.write);
+            self.output = scratch.write.take();
         }
         let result = self.poll_exchange(&mut scratch.read, &mut scratch.batch, cx);
         if self.output.is_empty() {
-            let spare = std::mem::take(&mut self.output);
-            if spare.capacity() <= WRITE_KEPT_BYTES && spare.capacity() > scratch.write.capacity() {
-                scratch.write = spare;
-            }
+            scratch.write.keep(std::mem::take(&mut self.output));
         }
         result
     }
@@ -445,7 +440,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.client.ask(input, batch, reading.now, &mut self.output);
         if was_good && let Some(log) = shared.engine.log() {
-            self.rest_on(log, reading.now);
+            self.rest_on(log);
         }
         shared
             .engine
@@ -456,11 +451,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Holds the replies back until the log has what they may rest on: all that was appended so far, by
     /// whoever.
-    fn rest_on(&mut self, log: &Log, now: Millis) {
+    fn rest_on(&mut self, log: &Log) {
         self.rest.position = log.appended();
         self.rest.is_synced |= std::mem::take(&mut self.client.wants_sync);
         if log.acknowledged() < self.rest.position {
-            log.write(now);
+            acks::write_soon(&self.shared, self.worker);
         }
     }
 

@@ -20,6 +20,7 @@ mod info;
 pub mod keeper;
 mod listen;
 mod shared;
+mod spares;
 
 use std::future::pending;
 use std::io;
@@ -34,7 +35,7 @@ use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -157,7 +158,7 @@ impl Server {
         })
     }
 
-    /// Has `told` told how far the reading of the log has come, many times a second.
+    /// Has `told` told how far the reading of the log has come, many times a second, and when all is read.
     pub fn on_progress(&self, told: impl Fn(&Progress) + Send + Sync + 'static) {
         self.shared.on_progress(OnProgress(Box::new(told)));
     }
@@ -179,7 +180,7 @@ impl Server {
         let sweeper = Sweeper::start(Arc::clone(&self.shared))?;
         let is_stopping = Arc::new(AtomicBool::new(false));
         let mut reading = Reading::start(self.unread, &self.shared, self.workers, &is_stopping)?;
-        let ended = current_thread()?.block_on(async {
+        let ended = current_thread().build()?.block_on(async {
             let mut accepting = JoinSet::new();
             let refusals = Arc::new(AtomicUsize::new(0));
             for listener in self.listeners {
@@ -219,8 +220,10 @@ fn port_of(address: &Address) -> Option<u16> {
     }
 }
 
-fn current_thread() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
+fn current_thread() -> Builder {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all();
+    builder
 }
 
 /// Gives a connection to a worker, or tells it that there are too many.
@@ -330,7 +333,10 @@ impl Worker {
     ) -> io::Result<Self> {
         let (connections, handed) = mpsc::unbounded_channel();
         let active = Arc::new(AtomicUsize::new(0));
-        let runtime = current_thread()?;
+        let ending = Arc::clone(&shared);
+        let runtime = current_thread()
+            .on_thread_park(move || acks::end_turn(&ending, index))
+            .build()?;
         let counting = Arc::clone(&active);
         let thread = thread::Builder::new()
             .name(format!("onced-worker-{index}"))

@@ -18,17 +18,19 @@
 mod common;
 
 use std::fs::{self, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use common::process::{
-    Dice, Process, Scratch, SmallDisk, contents, copy, refusal, segments, signal,
+    Dice, Process, Scratch, SmallDisk, contents, copy, refusal, segments, serve, signal,
 };
 use common::scenario::{unix_ms, words};
 use common::{Client, TestServer, eventually, resp_request};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// So much later may an answer about what is left of a window come, in milliseconds.
 const LATER_MS: u64 = 20_000;
@@ -678,6 +680,57 @@ fn a_flipped_bit_is_refused_wherever_it_is() {
     file.write_all_at(b"O", 0).unwrap();
     is_refused(&path, &[], &["damaged at byte 0"]);
     is_recovered(&path, "k", 100..3_900);
+}
+
+/// What a terminal gets from a server that starts, up to these words; the server is stopped then.
+fn told_to_a_terminal(path: &Path, until: &str) -> String {
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap();
+    let terminal = OpenOptions::new()
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let mut server = serve(&[])
+        .arg("--data-dir")
+        .arg(path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(terminal)
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    let mut controller = fs::File::from(controller);
+    while !told.contains(until) {
+        let mut some = [0; 4096];
+        let read = controller.read(&mut some).unwrap();
+        assert!(read > 0, "{told}");
+        told.push_str(&String::from_utf8_lossy(&some[..read]));
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    told
+}
+
+#[test]
+fn a_terminal_shows_how_far_the_reading_has_come() {
+    let data = Scratch::new("terminal");
+    let path = data.join("live");
+    let server = Process::start(&path, &["--fsync", "never"]);
+    let mut client = server.connect();
+    for first in (0..300_000).step_by(10_000) {
+        let keys: String = (first..first + 10_000).map(|n| format!(" k{n}")).collect();
+        let letters = client.ask(&format!("MSEEN 1h{keys}"));
+        assert_eq!(letters, "N".repeat(10_000));
+    }
+    server.kill();
+    let told = told_to_a_terminal(&path, "keys_per_second");
+    let bar = told.find("MiB/").expect("a bar over the log's bytes");
+    let (begun, read) = (told.find("listening"), told.find("read the log"));
+    assert!(begun < Some(bar) && Some(bar) < read, "{told}");
+    let rest = &told[read.unwrap()..];
+    assert!(!rest.contains("MiB/"), "the bar is gone by then: {rest}");
 }
 
 // --- (e) copies ---------------------------------------------------------------------------------

@@ -10,10 +10,12 @@ mod filter;
 mod import;
 mod log;
 mod ping;
+mod progress;
 mod remote;
 mod repl;
 mod seen;
 mod serve;
+mod startup;
 mod stats;
 
 use std::process::ExitCode;

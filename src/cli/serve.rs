@@ -10,6 +10,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
+use super::startup::Terminal;
 use crate::config::{RawSettings, Settings};
 use crate::server::Server;
 
@@ -42,9 +43,10 @@ impl ServeArgs {
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = args.check()?;
+    let terminal = Terminal::default();
     let level = LevelFilter::from_level(settings.log);
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(terminal.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(level)
         .with_target(false)
@@ -68,7 +70,11 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     for address in server.addresses() {
         tracing::info!("listening on {address}");
     }
-    server.run(stop.told())?;
+    let reading = terminal.clone();
+    server.on_progress(move |progress| reading.show(progress));
+    let ended = server.run(stop.told());
+    terminal.clear();
+    ended?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

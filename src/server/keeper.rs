@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::shared::Shared;
-use crate::engine::Restored;
-use crate::engine::largest_frame;
+use crate::engine::{Progress, Restored, largest_frame};
 use crate::limits::{LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
 use crate::log::compact::Compactor;
 use crate::log::disk::{DirectoryError, Disk, boot_id};
@@ -128,6 +127,7 @@ impl Unread {
         let now = shared.clock.read().now;
         let began = Instant::now();
         let last_told = Cell::new(began);
+        let bytes_total = reader.bytes_total();
         let restored = shared
             .engine
             .restore(reader, threads, (now, &boot), |progress| {
@@ -146,6 +146,11 @@ impl Unread {
         let Some(mut restored) = restored else {
             return Ok(None);
         };
+        shared.tell_progress(&Progress {
+            bytes: bytes_total,
+            bytes_total,
+            records: restored.records,
+        });
         report(&restored, began, shared);
         let cannot_write = |source| KeeperError::Write {
             directory: directory(),

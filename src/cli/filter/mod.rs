@@ -26,7 +26,6 @@ use anyhow::{Context, anyhow};
 use self::batch::Batch;
 use self::dedup::{Dedup, DedupError, Embedded, Server, Verdict};
 use self::key::{KeyRule, Pattern, Pointer, parse_delimiter};
-pub(super) use self::progress::draw;
 use self::progress::{Progress, Tally};
 use self::source::{Batches, Inputs};
 use crate::address::Address;

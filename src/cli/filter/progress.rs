@@ -5,9 +5,11 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
+
+use crate::cli::progress::draw;
 
 /// What happened to the lines so far.
 #[derive(Clone, Copy, Debug)]
@@ -84,28 +86,12 @@ impl Progress {
     }
 }
 
-/// Draws a bar over so many bytes or, where that is unknown, a count of lines.
-pub(in crate::cli) fn draw(bytes_total: Option<u64>) -> ProgressBar {
-    let (bar, template) = match bytes_total {
-        Some(bytes) => (
-            ProgressBar::new(bytes),
-            "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-        ),
-        None => (
-            ProgressBar::new_spinner(),
-            "{spinner} {human_pos} lines {per_sec}",
-        ),
-    };
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar.with_style(ProgressStyle::with_template(template).expect("the templates are well-formed"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_adds_up_and_both_bars_can_be_drawn() {
+    fn the_summary_adds_up() {
         let mut tally = Tally::start();
         (tally.lines, tally.kept, tally.keyless) = (10, 7, 2);
         let text = tally.to_string();
@@ -115,7 +101,5 @@ mod tests {
         );
         tally.unsure = 1;
         assert!(tally.to_string().contains(", unsure 1, "));
-        draw(Some(1)).finish_and_clear();
-        draw(None).finish_and_clear();
     }
 }

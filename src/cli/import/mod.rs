@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 use self::lines::{Line, Problem};
 use self::load::Loader;
 use super::ServerArgs;
-use super::filter::draw;
+use super::progress::draw;
 use crate::address::Address;
 use crate::time::parse_duration_ms;
 

@@ -3,6 +3,7 @@
 //! A segment is understood by itself: the first frame of each is [`Opened`], with all namespaces that
 //! there were. A payload is a kind byte and fields, numbers little-endian, texts behind a length byte.
 
+use super::frame;
 use super::segment::Position;
 use crate::time::Millis;
 
@@ -94,7 +95,17 @@ const SLIDES: u8 = 1 << 1;
 const EVICTS: u8 = 1 << 2;
 const REPORTS: u8 = 1 << 3;
 
+/// Bytes of the frame that ends a segment.
+pub const SEAL_BYTES: u64 = frame::HEADER_BYTES as u64 + 1;
+
 impl Control {
+    /// Appends it as a frame of its own.
+    pub fn push_frame(&self, out: &mut Vec<u8>) {
+        let begins = frame::begin(out);
+        self.push(out);
+        frame::finish(out, begins, frame::CONTROL);
+    }
+
     /// Appends it to a frame's payload.
     pub fn push(&self, out: &mut Vec<u8>) {
         match self {
@@ -260,6 +271,14 @@ impl Fields<'_> {
             unsure_until: Millis(self.u64()?),
         })
     }
+}
+
+/// The frame that ends a segment.
+pub fn seal() -> Vec<u8> {
+    let mut end = Vec::new();
+    Control::Sealed.push_frame(&mut end);
+    debug_assert_eq!(end.len() as u64, SEAL_BYTES);
+    end
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@
 use std::io;
 use std::ops::Range;
 
+use super::control::seal;
 use super::reader::Findings;
 use super::segment;
 use super::storage::{File, Storage, read_full_at, write_all_at};
-use super::writer::seal;
 
 /// Bytes that are copied at a time.
 const PIECE_BYTES: u64 = 1 << 20;

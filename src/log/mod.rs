@@ -23,9 +23,9 @@
 //!    the change now, while nothing has happened yet.
 //! 2. The shard is locked and changed, and the record goes into a frame, which is
 //!    [appended](writer::Log::append) in memory before the shard is unlocked.
-//! 3. When all that a client sent has been executed, its connection has what was appended
-//!    [written](writer::Log::write), by whoever; under [`Fsync::Always`](writer::Fsync) a thread
-//!    [syncs](writer::Log::sync), once for all who wait.
+//! 3. What its connections appended is [written](writer::Log::write) by a worker once in a turn of its
+//!    loop; under [`Fsync::Always`](writer::Fsync) a thread [syncs](writer::Log::sync) instead, once for
+//!    all who wait.
 //! 4. Once the log is [acknowledged](writer::Log::acknowledged) up to where it was when the request
 //!    had been executed, the reply is sent.
 //! 5. When its last deadline has passed, the segment is [deleted](writer::Log::tend).

@@ -89,3 +89,13 @@ pub fn read_full_at(file: &dyn File, into: &mut [u8], offset: u64) -> io::Result
     }
     Ok(filled)
 }
+
+/// Returns once all that was written is durable, however often that is interrupted.
+pub fn sync_whole(file: &dyn File) -> io::Result<()> {
+    loop {
+        match file.sync() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! From memory to the file, from the file to the disk, and what a failure on the way means.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{FAILED, Fsync, GOOD, Log, STUCK, Writer};
+use crate::limits::LOG_SYNC_LATE_MS;
+use crate::log::control::Control;
+use crate::log::storage::{is_lack_of_space, sync_whole, write_all_at};
+use crate::log::{frame, record, segment};
+use crate::time::Millis;
+
+/// How often the log says how far it is durable, at most, in milliseconds.
+const MARK_EVERY_MS: u64 = 100;
+
+impl Log {
+    /// Writes what was appended, unless a sync beside it has been late for so long that writers wait for
+    /// it. Not under [`Fsync::Always`], where who syncs writes: there it is only asked for.
+    #[inline]
+    pub fn write(&self, now: Millis) {
+        if self.maker.config.fsync == Fsync::Always {
+            self.want_sync();
+            return;
+        }
+        let began = self.sync_began.load(Ordering::Relaxed);
+        if began != 0 && now.since(Millis(began)) > LOG_SYNC_LATE_MS {
+            return;
+        }
+        self.write_all();
+    }
+
+    fn write_all(&self) {
+        let upto = self.appended();
+        if self.written.load(Ordering::Acquire) >= upto || self.has_failed() {
+            return;
+        }
+        let mut writer = self.writer.lock();
+        if self.written.load(Ordering::Acquire) < upto {
+            self.write_locked(&mut writer);
+        }
+    }
+
+    pub(super) fn write_locked(&self, writer: &mut Writer) {
+        loop {
+            if writer.chunk_at == writer.chunk.len() {
+                writer.chunk.clear();
+                writer.chunk_at = 0;
+                let mut pending = self.pending.lock();
+                std::mem::swap(&mut pending.frames, &mut writer.chunk);
+                writer.chunk_last = std::mem::take(&mut pending.last);
+            }
+            if writer.chunk.is_empty() || self.has_failed() {
+                return;
+            }
+            match self.write_some(writer) {
+                Ok(()) => {
+                    let _now_it_is_good = self.change_state(STUCK, GOOD);
+                }
+                Err(error) if is_lack_of_space(&error) => {
+                    if self.change_state(GOOD, STUCK) {
+                        tracing::warn!(
+                            "no space for the log: changes are refused until there is some"
+                        );
+                    }
+                    return;
+                }
+                Err(error) => {
+                    self.fail(writer, &[], &format!("cannot write to the log: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes as many frames as the active segment takes, or begins the next segment.
+    fn write_some(&self, writer: &mut Writer) -> io::Result<()> {
+        let left = writer.active.left() as usize;
+        let marker = writer.marker();
+        let chunk = &writer.chunk[writer.chunk_at..];
+        let fits = whole_frames(chunk, left);
+        if fits == 0 {
+            return self.rotate(writer);
+        }
+        // It takes space like any frame, and stays away where all is promised.
+        if marker.len() + fits <= left && !marker.is_empty() && self.take_free(marker.len() as i64)
+        {
+            writer.active.at += self.write_marker(writer, &marker)?;
+            writer.marker_due = false;
+        }
+        let chunk = &writer.chunk[writer.chunk_at..][..fits];
+        write_all_at(&*writer.active.file, chunk, writer.active.at)?;
+        if self.maker.config.fsync == Fsync::Always {
+            writer.unacknowledged.extend_from_slice(chunk);
+        }
+        writer.active.at += fits as u64;
+        writer.active.last = writer.active.last.max(writer.chunk_last);
+        writer.chunk_at += fits;
+        self.written.fetch_add(fits as u64, Ordering::Release);
+        Ok(())
+    }
+
+    fn write_marker(&self, writer: &Writer, marker: &[u8]) -> io::Result<u64> {
+        let written = write_all_at(&*writer.active.file, marker, writer.active.at);
+        if written.is_err() {
+            self.give_back(marker.len());
+        }
+        written.map(|()| marker.len() as u64)
+    }
+
+    fn change_state(&self, from: u8, to: u8) -> bool {
+        let order = Ordering::AcqRel;
+        self.state
+            .compare_exchange(from, to, order, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Syncs what was written, and under [`Fsync::Always`] writes it first. Returns false if there was
+    /// nothing to do or the log has failed.
+    pub fn sync(&self, now: Millis) -> bool {
+        let _one_at_a_time = self.syncing.lock();
+        if self.has_failed() {
+            return false;
+        }
+        self.write_all();
+        let (files, is_name_unsynced, upto, position, unacknowledged) = {
+            let mut writer = self.writer.lock();
+            let upto = self.written.load(Ordering::Acquire);
+            // What was written before a write that failed is in doubt already.
+            if self.has_failed() || upto == self.synced() && writer.unsynced.is_empty() {
+                return false;
+            }
+            let mut files = std::mem::take(&mut writer.unsynced);
+            files.push(Arc::clone(&writer.active.file));
+            let is_name_unsynced = std::mem::take(&mut writer.is_name_unsynced);
+            let unacknowledged = std::mem::take(&mut writer.unacknowledged);
+            let position = writer.active.position();
+            (files, is_name_unsynced, upto, position, unacknowledged)
+        };
+        self.sync_began.store(now.0.max(1), Ordering::Relaxed);
+        let mut result = files.iter().try_for_each(|file| sync_whole(&**file));
+        if is_name_unsynced {
+            result = result.and_then(|()| self.maker.storage.sync_names());
+        }
+        self.sync_began.store(0, Ordering::Relaxed);
+        let mut writer = self.writer.lock();
+        match result {
+            Ok(()) => {
+                writer.synced = position;
+                // Under `Always` there may be thousands a second.
+                if now.since(writer.marked) >= MARK_EVERY_MS {
+                    writer.marker_due = true;
+                    writer.marked = now;
+                }
+                if writer.unacknowledged.is_empty() {
+                    // Its memory again, for the next ones.
+                    writer.unacknowledged = unacknowledged;
+                    writer.unacknowledged.clear();
+                }
+                self.synced.store(upto, Ordering::Release);
+            }
+            Err(error) => self.fail(
+                &mut writer,
+                &unacknowledged,
+                &format!("cannot sync the log: {error}"),
+            ),
+        }
+        // Writers may have waited for a late sync.
+        if self.maker.config.fsync != Fsync::Always {
+            self.write_locked(&mut writer);
+        }
+        drop(writer);
+        self.tell();
+        true
+    }
+
+    /// Ends the writing. What is on its way is in doubt.
+    pub(super) fn fail(&self, writer: &mut Writer, synced_in_vain: &[u8], reason: &str) {
+        {
+            let mut in_doubt = self.in_doubt.lock();
+            if in_doubt.reason.is_empty() {
+                reason.clone_into(&mut in_doubt.reason);
+                tracing::error!(
+                    "{reason}; no changes are taken from here on, restart when it is mended"
+                );
+            }
+        }
+        let pending = self.pending.lock();
+        self.doubt(synced_in_vain);
+        self.doubt(&std::mem::take(&mut writer.unacknowledged));
+        self.doubt(&writer.chunk[writer.chunk_at..]);
+        self.doubt(&pending.frames);
+        // Only now, or who sees the failure might ask for a key whose doubt is not known yet. What is
+        // appended behind this is looked at by who appends it.
+        self.state.store(FAILED, Ordering::Release);
+        drop(pending);
+        self.tell();
+    }
+
+    pub(super) fn doubt(&self, frames: &[u8]) {
+        let mut in_doubt = self.in_doubt.lock();
+        let mut rest = frames;
+        while let Some((header, mut payload)) = frame::read(rest) {
+            rest = &rest[header.frame_bytes()..];
+            while header.space != frame::CONTROL
+                && let Some(record) = record::take(&mut payload)
+            {
+                let mut key = Vec::new();
+                record.key.write_to(&mut key);
+                in_doubt.keys.insert(key.into());
+            }
+        }
+    }
+
+    /// Ends the log in order: all is written and durable, and the log says that it was ended.
+    pub fn close(&self, now: Millis) -> io::Result<()> {
+        let failed = || io::Error::other(self.failure());
+        while self.sync(now) {}
+        if self.has_failed() {
+            return Err(failed());
+        }
+        let mut writer = self.writer.lock();
+        if self.written.load(Ordering::Acquire) < self.appended() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        // Its space may be what the end needs, where the disk is full.
+        if let Some(unused) = self.next.lock().prepared.take() {
+            let name = segment::temporary_name(unused.number);
+            self.maker.storage.remove(&name)?;
+        }
+        let mut end = writer.marker();
+        Control::Closed.push_frame(&mut end);
+        let active = &mut writer.active;
+        if end.len() as u64 > active.reserved - active.at {
+            // Beyond what was set aside: where there is no space, the next start is told of no end.
+            active.file.reserve(active.at + end.len() as u64, false)?;
+        }
+        write_all_at(&*active.file, &end, active.at)?;
+        active.at += end.len() as u64;
+        active.file.truncate(active.at)?;
+        sync_whole(&*active.file)?;
+        self.maker.storage.sync_names()
+    }
+}
+
+impl Writer {
+    /// The frame that says how far the log is durable, if that is to be said.
+    fn marker(&self) -> Vec<u8> {
+        let mut marker = Vec::new();
+        if self.marker_due {
+            Control::Synced(self.synced).push_frame(&mut marker);
+        }
+        marker
+    }
+}
+
+/// Bytes of the whole frames that fit into `left`.
+fn whole_frames(chunk: &[u8], left: usize) -> usize {
+    if chunk.len() <= left {
+        return chunk.len();
+    }
+    let mut fits = 0;
+    while let Some(header) = frame::Header::of(&chunk[fits..])
+        && fits + header.frame_bytes() <= left
+    {
+        fits += header.frame_bytes();
+    }
+    fits
+}

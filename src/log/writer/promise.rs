@@ -1,0 +1,67 @@
+//! Space is promised before a change is made, out of what was reserved ahead.
+
+use std::sync::atomic::Ordering;
+
+use super::maker::Zeros;
+use super::{GOOD, Health, Log};
+use crate::time::Millis;
+
+impl Log {
+    /// Promises space for frames of so many bytes, headers included. What is not used of it is to be
+    /// [given back](Log::give_back).
+    #[inline]
+    pub fn promise(&self, bytes: usize) -> bool {
+        self.promise_free(bytes as i64) || self.promise_more(bytes as i64)
+    }
+
+    /// Promises what is free.
+    #[inline]
+    fn promise_free(&self, bytes: i64) -> bool {
+        bytes <= self.promise_max.load(Ordering::Relaxed)
+            && self.state.load(Ordering::Acquire) == GOOD
+            && self.take_free(bytes)
+    }
+
+    /// Takes so many of the bytes that are promised to nobody; false, and none, if there are not as many.
+    #[inline]
+    pub(super) fn take_free(&self, bytes: i64) -> bool {
+        let is_free = self.free.fetch_sub(bytes, Ordering::Relaxed) >= bytes;
+        if !is_free {
+            self.free.fetch_add(bytes, Ordering::Relaxed);
+        }
+        is_free
+    }
+
+    /// Takes back a promise of so many bytes.
+    #[inline]
+    pub fn give_back(&self, bytes: usize) {
+        self.free.fetch_add(bytes as i64, Ordering::Relaxed);
+    }
+
+    /// Reserves another segment, if there is space for it, and promises that.
+    #[cold]
+    fn promise_more(&self, bytes: i64) -> bool {
+        if self.health() != Health::Good {
+            return false;
+        }
+        for _ in 0..2 {
+            {
+                let mut next = self.next.lock();
+                if next.prepared.is_none()
+                    && self.prepare(&mut next, Zeros::Never, Millis(0)).is_err()
+                {
+                    return false;
+                }
+            }
+            if self.promise_free(bytes) {
+                return true;
+            }
+            // All that is reserved is promised, but for what segments keep back for their ends: once all is
+            // written, the next one may have that, and there may be one more.
+            if self.begin_next_for(bytes).is_err() {
+                return false;
+            }
+        }
+        false
+    }
+}

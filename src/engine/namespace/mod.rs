@@ -7,6 +7,15 @@
 //! It also knows how far its memory reaches: from which moment on nothing was lost, and until when
 //! something may be missing that was evicted. What is lost is published under the lock under which
 //! it goes, and read under the lock under which a key is not found.
+//!
+//! | file | what |
+//! |---|---|
+//! | here | its shards and how they are locked, its name, its counts, how far it reaches |
+//! | `policy` | what it does where a request does not say |
+//! | `room` | whether a shard of it may grow |
+
+mod policy;
+mod room;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,152 +23,17 @@ use std::sync::{Arc, OnceLock};
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
+pub use self::policy::Policy;
+use self::policy::SharedPolicy;
+pub(super) use self::room::NamespaceRoom;
+pub(crate) use self::room::full;
 use super::budget::Budget;
 use super::journal::{Promise, Refused, Writing};
-use crate::command::{Code, Error, PolicyChange, Ttl};
-use crate::limits::Limits;
+use crate::command::{Error, PolicyChange};
 use crate::log::control::Space;
 use crate::log::writer::Log;
-use crate::store::{Counters, Hashed, Key, Room, Secret, Shard, Verdict, WindowMode};
-use crate::time::{DurationWord, Millis};
-
-/// What a namespace does where a request does not say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// The life of keys that name none, in milliseconds.
-    pub ttl_ms: u64,
-    /// The longest life, in milliseconds.
-    pub ttl_max_ms: u64,
-    /// What a repeat does to a window.
-    pub mode: WindowMode,
-    /// How many keys; 0 is without end. Threads that insert at the same moment may exceed it by one each.
-    pub keys_max: u64,
-    /// Whether keys are evicted when there is no room, soonest to expire first.
-    pub evict: bool,
-    /// Whether [`Verdict::Unsure`] is told; if not, it is [`Verdict::New`], and counted.
-    pub reports_unsure: bool,
-}
-
-impl Policy {
-    /// The policy of a namespace that nobody has set.
-    pub fn default_of(limits: &Limits) -> Self {
-        Self {
-            ttl_ms: limits.ttl_default_ms,
-            ttl_max_ms: limits.ttl_max_ms,
-            mode: WindowMode::Fixed,
-            keys_max: 0,
-            evict: false,
-            reports_unsure: false,
-        }
-    }
-
-    /// The policy that the log knows.
-    fn of(space: &Space) -> Self {
-        Self {
-            ttl_ms: space.ttl_ms,
-            ttl_max_ms: space.ttl_max_ms,
-            mode: if space.slides {
-                WindowMode::Slide
-            } else {
-                WindowMode::Fixed
-            },
-            keys_max: space.keys_max,
-            evict: space.evicts,
-            reports_unsure: space.reports_unsure,
-        }
-    }
-
-    /// A shard's verdict as this namespace tells it.
-    #[inline]
-    pub(super) fn told(&self, verdict: Verdict) -> Verdict {
-        if verdict == Verdict::Unsure && !self.reports_unsure {
-            return Verdict::New;
-        }
-        verdict
-    }
-
-    /// The policy with some of it changed, if that fits together.
-    pub fn with(mut self, change: &PolicyChange) -> Result<Self, Error> {
-        self.ttl_max_ms = change.ttl_max_ms.unwrap_or(self.ttl_max_ms);
-        // A default that nobody named gives way to a shorter maximum.
-        self.ttl_ms = change.ttl_ms.unwrap_or(self.ttl_ms.min(self.ttl_max_ms));
-        self.mode = change.mode.unwrap_or(self.mode);
-        self.keys_max = change.keys_max.unwrap_or(self.keys_max);
-        self.evict = change.evict.unwrap_or(self.evict);
-        self.reports_unsure = change.reports_unsure.unwrap_or(self.reports_unsure);
-        if self.ttl_ms > self.ttl_max_ms {
-            let (ttl, max) = (DurationWord(self.ttl_ms), DurationWord(self.ttl_max_ms));
-            return Err(Error::range(format!(
-                "the namespace's ttl ({ttl}) would exceed its longest ({max})"
-            )));
-        }
-        Ok(self)
-    }
-
-    /// A request's TTL in milliseconds; an error if it is longer than this namespace allows.
-    pub fn ttl_ms(&self, ttl: Ttl) -> Result<u64, Error> {
-        match ttl {
-            Ttl::Default => Ok(self.ttl_ms),
-            Ttl::Ms(ms) if ms <= self.ttl_max_ms => Ok(ms),
-            Ttl::Ms(_) => Err(Error::range(format!(
-                "the longest ttl here is {}",
-                DurationWord(self.ttl_max_ms)
-            ))),
-        }
-    }
-}
-
-/// A policy that is read with every request and seldom changed: each field by itself, without a lock.
-#[derive(Debug)]
-struct SharedPolicy {
-    ttl_ms: AtomicU64,
-    ttl_max_ms: AtomicU64,
-    slides: AtomicBool,
-    keys_max: AtomicU64,
-    evict: AtomicBool,
-    reports_unsure: AtomicBool,
-}
-
-impl SharedPolicy {
-    fn new(policy: &Policy) -> Self {
-        let shared = Self {
-            ttl_ms: AtomicU64::new(0),
-            ttl_max_ms: AtomicU64::new(0),
-            slides: AtomicBool::new(false),
-            keys_max: AtomicU64::new(0),
-            evict: AtomicBool::new(false),
-            reports_unsure: AtomicBool::new(false),
-        };
-        shared.store(policy);
-        shared
-    }
-
-    fn load(&self) -> Policy {
-        Policy {
-            ttl_ms: self.ttl_ms.load(Ordering::Relaxed),
-            ttl_max_ms: self.ttl_max_ms.load(Ordering::Relaxed),
-            mode: if self.slides.load(Ordering::Relaxed) {
-                WindowMode::Slide
-            } else {
-                WindowMode::Fixed
-            },
-            keys_max: self.keys_max.load(Ordering::Relaxed),
-            evict: self.evict.load(Ordering::Relaxed),
-            reports_unsure: self.reports_unsure.load(Ordering::Relaxed),
-        }
-    }
-
-    fn store(&self, policy: &Policy) {
-        self.ttl_ms.store(policy.ttl_ms, Ordering::Relaxed);
-        self.ttl_max_ms.store(policy.ttl_max_ms, Ordering::Relaxed);
-        self.slides
-            .store(policy.mode == WindowMode::Slide, Ordering::Relaxed);
-        self.keys_max.store(policy.keys_max, Ordering::Relaxed);
-        self.evict.store(policy.evict, Ordering::Relaxed);
-        self.reports_unsure
-            .store(policy.reports_unsure, Ordering::Relaxed);
-    }
-}
+use crate::store::{Counters, Hashed, Key, Secret, Shard, WindowMode};
+use crate::time::Millis;
 
 /// How far a namespace's memory reaches. Beside the policy, which every request reads: both change
 /// seldom, since of keys that are evicted only one with a later deadline than all before changes it.
@@ -509,9 +383,7 @@ impl Namespace {
         let Some(mut shard) = lock.try_lock().or_else(|| waits.then(|| lock.lock())) else {
             return false;
         };
-        let mut room = NamespaceRoom::new(self, index, policy);
-        room.keys_before = shard.len() as isize;
-        room.bytes_before = shard.bytes() as isize;
+        let mut room = NamespaceRoom::for_many(self, index, policy, &shard);
         self.change(&mut shard, |shard| {
             let mut writing = Writing::new(shard, promise, self.logged_as());
             change(&mut writing, &mut room);
@@ -620,123 +492,4 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         self.budget.change(-(self.bytes() as isize));
     }
-}
-
-/// A namespace's answer to a shard that wants to grow.
-#[derive(Debug)]
-pub(super) struct NamespaceRoom<'a> {
-    namespace: &'a Namespace,
-    /// The number of the shard that asks, which is locked.
-    shard: usize,
-    keys_max: u64,
-    evict: bool,
-    /// The log takes no change.
-    refuses: bool,
-    /// What changes under this lock have added to keys and bytes and not yet published.
-    keys: isize,
-    bytes: isize,
-    /// The shard's keys and bytes when it was locked.
-    keys_before: isize,
-    bytes_before: isize,
-}
-
-impl<'a> NamespaceRoom<'a> {
-    fn new(namespace: &'a Namespace, shard: usize, policy: &Policy) -> Self {
-        Self {
-            namespace,
-            shard,
-            keys_max: policy.keys_max,
-            evict: policy.evict,
-            refuses: false,
-            keys: 0,
-            bytes: 0,
-            keys_before: 0,
-            bytes_before: 0,
-        }
-    }
-
-    /// Whether the next change has its place in the log; if not, there is no room for it.
-    #[inline]
-    pub(super) fn refuse_unless(&mut self, is_promised: bool) {
-        self.refuses = !is_promised;
-    }
-
-    /// Takes a question's effect into account, where several are asked under one lock.
-    #[inline]
-    pub(super) fn count(&mut self, shard: &Shard, verdict: Verdict) {
-        if verdict != Verdict::Dup {
-            self.keys = shard.len() as isize - self.keys_before;
-            self.bytes = shard.bytes() as isize - self.bytes_before;
-        }
-    }
-
-    /// Another shard, unless it is busy: waiting for it while holding one could wait for ever.
-    fn try_lock_other(&self, further: usize) -> Option<MutexGuard<'_, Shard>> {
-        let shards = &self.namespace.shards;
-        shards[(self.shard + further) % shards.len()].try_lock()
-    }
-}
-
-impl Room for NamespaceRoom<'_> {
-    fn admits(&self, keys: isize, bytes: isize) -> bool {
-        let keys_fit = self.keys_max == 0
-            || keys <= 0
-            || self
-                .namespace
-                .keys()
-                .saturating_add_signed((keys + self.keys) as i64)
-                <= self.keys_max;
-        let is_open = keys <= 0 || !self.namespace.is_closed();
-        let memory_fits = self.namespace.budget.admits(bytes + self.bytes);
-        is_open && keys_fit && memory_fits && !self.refuses
-    }
-
-    fn evicts(&self) -> bool {
-        self.evict && !self.refuses
-    }
-
-    fn reclaim_elsewhere(&self, now: Millis) {
-        const STEPS: usize = 32;
-        // Memory is the sweeper's business; a namespace's own bound is missed by whoever asks next.
-        if self.keys_max == 0 || self.namespace.keys() < self.keys_max {
-            return;
-        }
-        for further in 1..self.namespace.shards.len() {
-            if let Some(mut other) = self.try_lock_other(further) {
-                self.namespace
-                    .change(&mut other, |shard| shard.expire(now, STEPS));
-            }
-        }
-    }
-
-    fn evict_elsewhere(&self, now: Millis) -> bool {
-        (1..self.namespace.shards.len()).any(|further| {
-            self.try_lock_other(further).is_some_and(|mut other| {
-                let evicted = self
-                    .namespace
-                    .change(&mut other, |shard| shard.evict_soonest(now));
-                if let Some(deadline) = evicted.filter(|&deadline| now <= deadline) {
-                    self.namespace.note_evicted(deadline);
-                }
-                evicted.is_some()
-            })
-        })
-    }
-
-    fn evicted(&self, deadline: Millis) {
-        self.namespace.note_evicted(deadline);
-    }
-
-    #[inline]
-    fn may_have_lost(&self, ttl_ms: u64, now: Millis) -> bool {
-        self.namespace.reach.may_have_lost(ttl_ms, now)
-    }
-}
-
-/// The refusal of a change for which there is no room in memory.
-pub(crate) fn full() -> Error {
-    Error::new(
-        Code::Full,
-        "no room: the memory or key limit is reached; nothing was stored",
-    )
 }

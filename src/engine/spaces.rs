@@ -106,22 +106,25 @@ impl Here<'_> {
         let engine = self.engine;
         // Or a change might go to a namespace that another is just taking the place of.
         let _one_at_a_time = engine.making.lock();
-        let set = match (engine.find(name), change.keeps_digests) {
+        let (set, is_as_asked) = match (engine.find(name), change.keeps_digests) {
             (None, keeps_digests) => {
                 // What cannot hold is refused before a namespace is made for it.
                 let policy = Policy::default_of(&engine.limits).with(change)?;
                 if !engine.create_namespaces {
                     return Err(engine.no_such(name));
                 }
-                engine.add(name, &policy, keeps_digests.unwrap_or(false))?
+                let added = engine.add(name, &policy, keeps_digests.unwrap_or(false))?;
+                (added, true)
             }
             (Some(found), Some(keeps_digests)) if keeps_digests != found.keeps_digests() => {
                 let policy = found.policy().with(change)?;
-                engine.change_form(&found, &policy, keeps_digests)?
+                (engine.change_form(&found, &policy, keeps_digests)?, true)
             }
-            (Some(found), _) => found,
+            (Some(found), _) => (found, false),
         };
-        self.unless_refused(set.change_policy(change, covered)?)?;
+        if !is_as_asked || covered {
+            self.unless_refused(set.change_policy(change, covered)?)?;
+        }
         Ok(Reply::OK)
     }
 

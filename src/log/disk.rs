@@ -84,25 +84,23 @@ impl Disk {
             let path = path.to_owned();
             move |source| DirectoryError::Io { what, path, source }
         };
-        fs::create_dir_all(path).map_err(io("cannot make the data directory", path))?;
+        make_directory(path).map_err(io("cannot make the data directory", path))?;
         let lock_path = path.join(LOCK_NAME);
-        if !lock_path.exists() {
+        let is_new = !lock_path.exists();
+        if is_new {
             refuse_other(path)?;
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(&lock_path)
-                .map_err(io("cannot write to the data directory", path))?;
-            writeln!(file, "{WORDS}{FORMAT}")
-                .and_then(|()| file.sync_all())
-                .map_err(io("cannot write", &lock_path))?;
         }
-        let lock = OpenOptions::new()
+        let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
+            .create(true)
+            .truncate(false)
             .open(&lock_path)
-            .map_err(io("cannot open", &lock_path))?;
-        check_words(path, &lock_path)?;
+            .map_err(if is_new {
+                io("cannot write to the data directory", path)
+            } else {
+                io("cannot open", &lock_path)
+            })?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -112,6 +110,14 @@ impl Disk {
             }
             Err(errno) => return Err(io("cannot lock", &lock_path)(errno.into())),
         }
+        // Just made, or by a start that came no further.
+        let is_empty = lock.metadata().is_ok_and(|lock| lock.len() == 0);
+        if is_empty && first_name(path).is_none() {
+            writeln!(lock, "{WORDS}{FORMAT}")
+                .and_then(|()| lock.sync_all())
+                .map_err(io("cannot write", &lock_path))?;
+        }
+        check_words(path, &lock_path)?;
         // A directory that takes no new file would fail later.
         let probe = path.join("probe.tmp");
         fs::write(&probe, b"")
@@ -145,13 +151,29 @@ impl Disk {
     }
 }
 
+/// Makes a directory with those above it, durably.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(path)?;
+    for made in missing {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+        // Who may write to a directory need not be allowed to read it.
+        if let Ok(above) = fs::File::open(above.unwrap_or(Path::new("."))) {
+            above.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+/// Something that is in a directory beside what tells a data directory.
 fn first_name(path: &Path) -> Option<String> {
     let names = fs::read_dir(path)
         .ok()?
         .flatten()
         .map(|entry| entry.file_name());
     let mut names = names.map(|name| name.to_string_lossy().into_owned());
-    names.find(|name| name != LOST_AND_FOUND)
+    names.find(|name| name != LOST_AND_FOUND && name != LOCK_NAME)
 }
 
 fn refuse_other(path: &Path) -> Result<(), DirectoryError> {
@@ -318,6 +340,16 @@ mod tests {
         ));
         drop(disk);
         Disk::take(&path).unwrap();
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_whose_making_was_cut_off_is_made_whole() {
+        let path = scratch("cut-off");
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join(LOCK_NAME), "").unwrap();
+        Disk::take(&path).unwrap();
+        Disk::look(&path).unwrap();
         fs::remove_dir_all(path).unwrap();
     }
 

@@ -25,11 +25,12 @@ impl Log {
     /// Takes so many of the bytes that are promised to nobody; false, and none, if there are not as many.
     #[inline]
     pub(super) fn take_free(&self, bytes: i64) -> bool {
-        let is_free = self.free.fetch_sub(bytes, Ordering::Relaxed) >= bytes;
-        if !is_free {
-            self.free.fetch_add(bytes, Ordering::Relaxed);
-        }
-        is_free
+        // Never below what there is, even for a moment: who asks for little then would be refused.
+        self.free
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| {
+                (free >= bytes).then(|| free - bytes)
+            })
+            .is_ok()
     }
 
     /// Takes back a promise of so many bytes.

@@ -409,6 +409,40 @@ fn a_server_on_a_full_disk_starts_again() {
     assert_eq!(client.ask(&format!("SEEN {} 1h", refused[0])), "NEW");
 }
 
+/// `ulimit -f`, and the signal that comes with it.
+#[test]
+fn a_limit_on_the_size_of_files_is_no_end() {
+    let scratch = Scratch::new("file-size");
+    let limited = |segment: &str| {
+        let serve = serve(&["--log-segment", segment]);
+        let mut command = Command::new("sh");
+        // In blocks of 512 bytes.
+        command.args(["-c", "ulimit -f 1024; exec \"$@\"", "sh"]);
+        command.arg(serve.get_program()).args(serve.get_args());
+        command.arg("--data-dir").arg(scratch.path().join(segment));
+        Process::spawn(command)
+    };
+    for segment in ["64KiB", "64MiB"] {
+        let server = limited(segment);
+        server.wait_until_loaded();
+        let mut client = server.connect();
+        let keys: Vec<_> = (0..30_000)
+            .map(|n| format!("a-key-of-some-length-{n}"))
+            .collect();
+        for keys in keys.chunks(1_000) {
+            let told = client.ask(&format!("MSEEN 1h {}", keys.join(" ")));
+            assert_eq!(told, "N".repeat(keys.len()));
+        }
+        server.kill();
+        let server = limited(segment);
+        server.wait_until_loaded();
+        assert_eq!(
+            letters(&mut server.connect(), &keys),
+            "D".repeat(keys.len())
+        );
+    }
+}
+
 /// Its keys' form cannot be changed while that cannot be logged; the namespace goes on as it was.
 #[test]
 fn a_form_that_cannot_be_logged_is_not_changed() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{self, Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
@@ -57,7 +57,11 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let stop = {
         let _context = runtime.enter();
-        StopSignals::install().context("cannot wait for signals")?
+        // A limit on the size of files is a full disk, not an end.
+        let outgrown = SignalKind::from_raw(process::Signal::XFSZ.as_raw());
+        signal(outgrown)
+            .and_then(|_handled_from_here_on| StopSignals::install())
+            .context("cannot wait for signals")?
     };
     let server = Server::bind(settings.server().context("cannot get random bytes")?)?;
     raise_open_files(settings.limits.connections_max as u64);

@@ -92,6 +92,18 @@ fn an_address_that_strangers_reach_needs_insecure() {
 }
 
 #[test]
+fn ping_does_not_wait_for_ever() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let ping = onced(&["ping", "--server", &address, "--timeout", "200ms"]);
+    assert_eq!(ping.status.code(), Some(2));
+    assert_eq!(
+        text(&ping.stderr),
+        format!("onced: the server at {address} did not answer in time\n")
+    );
+}
+
+#[test]
 fn ping_stats_and_repl_talk_to_a_server() {
     let server = TestServer::start();
     let pong = onced(&["ping", "--server", &server.address]);

@@ -53,6 +53,14 @@ impl Remote {
         })
     }
 
+    /// Waits no longer than this for what a reply is made of.
+    pub(crate) fn wait_at_most(&mut self, timeout: Duration) -> anyhow::Result<()> {
+        self.replies
+            .get_ref()
+            .set_read_timeout(timeout)
+            .with_context(|| format!("cannot use the connection to {}", self.address))
+    }
+
     /// Sends one request line, given without its line end, and reads its reply.
     pub(crate) fn request(&mut self, line: &[u8]) -> anyhow::Result<ReplyText> {
         self.send(line)?;
@@ -129,6 +137,9 @@ pub(super) fn unreachable_server(address: &Address, err: &io::Error) -> anyhow::
 }
 
 pub(super) fn lost(address: &Address, err: &io::Error) -> anyhow::Error {
+    if err.kind() == io::ErrorKind::WouldBlock {
+        return anyhow!("the server at {address} did not answer in time");
+    }
     anyhow!("lost the server at {address}: {err}")
 }
 
@@ -144,6 +155,13 @@ impl Stream {
         match address {
             Address::Tcp(host_port) => connect_tcp(host_port).map(Self::Tcp),
             Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+        }
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
+            Self::Unix(stream) => stream.set_read_timeout(Some(timeout)),
         }
     }
 

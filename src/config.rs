@@ -69,6 +69,10 @@ pub struct RawSettings {
     #[arg(long, env = "ONCED_RECOVER", num_args = 0..=1, default_missing_value = "true", help_heading = "Log")]
     pub recover: Option<bool>,
 
+    /// The data directory is a copy that was made earlier, such as a backup: answer as unsure what was perhaps seen since [default: false]
+    #[arg(long, env = "ONCED_RESTORED", num_args = 0..=1, default_missing_value = "true", help_heading = "Log")]
+    pub restored: Option<bool>,
+
     /// Bytes of a segment of the log [default: 64MiB]
     #[arg(
         long,
@@ -240,6 +244,10 @@ pub enum ConfigError {
 }
 
 /// Settings that hold.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, with a name"
+)]
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the server listens.
@@ -256,6 +264,8 @@ pub struct Settings {
     pub fsync: Fsync,
     /// Whether what is damaged in the log is left out.
     pub recovers: bool,
+    /// Whether the log is a copy that was made some time ago.
+    pub is_copy: bool,
     /// Bytes of a segment of the log.
     pub log_segment_bytes: u64,
     /// What is logged.
@@ -291,6 +301,7 @@ impl RawSettings {
             data_dir: self.data_dir.or(below.data_dir),
             fsync: self.fsync.or(below.fsync),
             recover: self.recover.or(below.recover),
+            restored: self.restored.or(below.restored),
             log_segment: self.log_segment.or(below.log_segment),
             max_memory: self.max_memory.or(below.max_memory),
             max_connections: self.max_connections.or(below.max_connections),
@@ -352,6 +363,7 @@ impl RawSettings {
             data_dir: self.data_dir.clone(),
             fsync: self.fsync()?,
             recovers: self.recover.unwrap_or(false),
+            is_copy: self.restored.unwrap_or(false),
             log_segment_bytes: self.log_segment()?,
             log,
             create_namespaces: self.create_namespaces.unwrap_or(true),
@@ -558,6 +570,7 @@ impl Settings {
             ("create-namespaces", self.create_namespaces.to_string()),
             ("fsync", text(fsync.to_owned())),
             ("recover", self.recovers.to_string()),
+            ("restored", self.is_copy.to_string()),
             ("log-segment", text(size_word(self.log_segment_bytes))),
         ];
         rows.extend(data_dir.map(|path| ("data-dir", text(path))));
@@ -620,6 +633,7 @@ impl Settings {
             path: path.clone(),
             fsync: self.fsync,
             recovers: self.recovers,
+            is_copy: self.is_copy,
             segment_bytes: self.log_segment_bytes,
             random,
         });

@@ -801,6 +801,36 @@ fn a_copy_of_a_running_servers_directory_is_a_backup() {
     }
 }
 
+/// A copy that is restored says by itself that nothing is missing; `--restored` says what was.
+#[test]
+fn a_restored_copy_is_unsure_of_what_came_after_it() {
+    let data = Scratch::new("restored");
+    let (live, backup) = (data.join("live"), data.join("backup"));
+    let server = Process::start(&live, &[]);
+    let mut client = server.connect();
+    assert_eq!(client.ask("NS SET default UNSURE REPORT COVERED"), "OK");
+    assert_eq!(client.ask("SEEN before-the-copy 1h"), "NEW");
+    copy(&live, &backup);
+    assert_eq!(client.ask("SEEN after-the-copy 1h"), "NEW");
+    server.kill();
+
+    let restored_at = unix_ms();
+    let server = Process::start(&backup, &["--restored"]);
+    let mut client = server.connect();
+    assert_eq!(client.ask("SEEN before-the-copy 1h"), "DUP");
+    assert_eq!(client.ask("SEEN after-the-copy 1h"), "UNSURE");
+    let unsure_before = covered_since(&server, "default");
+    assert!((restored_at..=unix_ms() + 50).contains(&unsure_before));
+    assert_eq!(client.ask("NS SET made-later"), "OK");
+    assert_eq!(covered_since(&server, "made-later"), unsure_before);
+    server.kill();
+
+    // It stays so without being said again.
+    let server = Process::start(&backup, &[]);
+    assert_eq!(covered_since(&server, "default"), unsure_before);
+    assert_eq!(server.connect().ask("SEEN another 1h"), "UNSURE");
+}
+
 // --- (f) torn tails -----------------------------------------------------------------------------
 
 /// The newest segment in which something was written, and where that ends.

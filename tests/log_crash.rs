@@ -94,6 +94,7 @@ fn a_segment_that_lost_its_end_is_the_last_that_is_read() {
                 now: START,
                 boot: [2; 16],
                 recovers: false,
+                is_copy: false,
             };
             let restored = restore::read(&disk.crash(seed), present).unwrap();
             let found: Vec<_> = restored
@@ -181,6 +182,7 @@ fn closed() -> Whole {
         now: START,
         boot: [1; 16],
         recovers: false,
+        is_copy: false,
     };
     Whole::new(disk.kill(), present)
 }

@@ -57,6 +57,7 @@ impl Run {
             now,
             boot,
             recovers: false,
+            is_copy: false,
         };
         let reader = Reader::open(Arc::clone(&storage), present).unwrap();
         let engine = Engine::new(EngineConfig {
@@ -64,10 +65,7 @@ impl Run {
             shards: 4,
             ..EngineConfig::default()
         });
-        let restored = engine
-            .restore(reader, 2, (now, &boot), |_| true)
-            .unwrap()
-            .unwrap();
+        let restored = engine.restore(reader, 2, |_| true).unwrap().unwrap();
         mend(&*storage, &restored.findings).unwrap();
         let config = LogConfig {
             fsync,

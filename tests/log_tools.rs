@@ -233,6 +233,7 @@ fn findings(scratch: &Scratch, recovers: bool) -> Result<(Findings, usize), LogE
         now: now(),
         boot: boot(),
         recovers,
+        is_copy: false,
     };
     let disk = Arc::new(Disk::look(&scratch.0).unwrap());
     let mut reader = Reader::open(disk, present)?;

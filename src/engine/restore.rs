@@ -14,7 +14,7 @@ use super::namespace::{Namespace, Policy};
 use super::{DEFAULT_NAMESPACE, Engine};
 use crate::log::control::{Control, Space};
 use crate::log::mend::bytes_kept;
-use crate::log::reader::{Findings, LogError, Piece, Reader};
+use crate::log::reader::{Findings, LogError, Piece, Present, Reader};
 use crate::log::record::{self, Record};
 use crate::log::writer::{Log, Start};
 use crate::log::{frame, segment};
@@ -93,12 +93,12 @@ impl Engine {
         &self,
         mut reader: Reader,
         threads: usize,
-        (now, boot): (Millis, &[u8; 16]),
         told: impl Fn(&Progress) -> bool,
     ) -> Result<Option<Restored>, LogError> {
+        let present = reader.present();
         let mut restoring = Restoring {
             engine: self,
-            now,
+            now: present.now,
             spaces: HashMap::new(),
             rows: BTreeMap::new(),
             next_space: FIRST_SPACE,
@@ -135,7 +135,7 @@ impl Engine {
                 .copied()
                 .unwrap_or_default();
         }
-        Ok(Some(restoring.finish(findings, boot)))
+        Ok(Some(restoring.finish(findings, &present)))
     }
 
     /// Logs all changes from here on. Called once, before anything is changed.
@@ -447,11 +447,12 @@ impl Restoring<'_> {
 
     /// What is to be done once all is applied: namespaces that are gone go, those of the configuration
     /// are as it says, and where something may be missing that is said.
-    fn finish(self, findings: Findings, boot: &[u8; 16]) -> Restored {
+    fn finish(self, findings: Findings, present: &Present) -> Restored {
         let engine = self.engine;
         let now = self.now;
         let is_first = findings.segments.is_empty();
-        let is_uncertain = findings.may_lack_unsynced(boot)
+        let is_uncertain = findings.may_lack_unsynced(&present.boot)
+            || present.is_copy
             || !findings.losses.is_empty()
             || !findings.missing.is_empty();
         if let Some(covered_since) = self.covered_since {

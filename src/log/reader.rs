@@ -94,6 +94,8 @@ pub struct Present {
     pub boot: [u8; 16],
     /// Whether damage is left out instead of ending the reading.
     pub recovers: bool,
+    /// Whether the log is a copy that was made some time ago, and what followed is missing.
+    pub is_copy: bool,
 }
 
 /// Whole frames in a row, of one segment.
@@ -361,6 +363,11 @@ impl Reader {
     fn read_rest(&self, name: &str, offset: u64) -> Result<Vec<u8>, LogError> {
         let file = self.open_file(name)?;
         read_rest(&*file, offset).map_err(LogError::io(format!("cannot read {name}")))
+    }
+
+    /// What was known when it was opened.
+    pub fn present(&self) -> Present {
+        self.present
     }
 
     /// Bytes of all segments together.

@@ -32,6 +32,8 @@ pub struct DataConfig {
     pub fsync: Fsync,
     /// Whether what is damaged is left out.
     pub recovers: bool,
+    /// Whether the log is a copy that was made some time ago.
+    pub is_copy: bool,
     /// Bytes of a segment.
     pub segment_bytes: u64,
     /// The log's identity if it is a new one, and this run of the machine where the system does not say.
@@ -95,6 +97,7 @@ impl Unread {
             now: shared.clock.read().now,
             boot,
             recovers: config.recovers,
+            is_copy: config.is_copy,
         };
         let reader =
             Reader::open(Arc::clone(&storage), present).map_err(|source| KeeperError::Log {
@@ -130,7 +133,7 @@ impl Unread {
         let bytes_total = reader.bytes_total();
         let restored = shared
             .engine
-            .restore(reader, threads, (now, &boot), |progress| {
+            .restore(reader, threads, |progress| {
                 if last_told.get().elapsed() >= Duration::from_secs(1) {
                     last_told.set(Instant::now());
                     let percent = progress.bytes * 100 / progress.bytes_total.max(1);

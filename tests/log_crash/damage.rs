@@ -76,6 +76,7 @@ impl Whole {
         }
         let recovering = Present {
             recovers: true,
+            is_copy: false,
             ..self.present
         };
         let restored = restore::read(&disk, recovering).unwrap_or_else(|error| {

@@ -248,6 +248,7 @@ impl Run {
             now: self.now,
             boot: self.config.boot,
             recovers: false,
+            is_copy: false,
         };
         let restored = restore::read(&self.disk, present);
         restored.unwrap_or_else(|error| panic!("{error}, on {:?}", self.disk))

@@ -51,6 +51,7 @@ pub(super) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
         now,
         boot,
         recovers: false,
+        is_copy: false,
     };
     let engine = Engine::new(EngineConfig {
         secret: Secret::new(random),
@@ -61,7 +62,7 @@ pub(super) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
     let reader = Reader::open(Arc::clone(&storage), present)?;
     let before = reader.bytes_total();
     let restored = engine
-        .restore(reader, threads, (now, &boot), |_| true)?
+        .restore(reader, threads, |_| true)?
         .expect("it was not told to stop");
     mend(&*storage, &restored.findings).context("cannot write to the log")?;
     let limits = Limits::DEFAULT;

@@ -75,6 +75,7 @@ fn present() -> Present {
         // Where the system does not tell its runs apart, each is another one.
         boot: disk::boot_id([0; 16]),
         recovers: true,
+        is_copy: false,
     }
 }
 

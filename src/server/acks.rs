@@ -22,7 +22,7 @@ const EXECUTIONS_PER_WRITE: u32 = 64;
 thread_local! {
     /// This worker's connections that wait, each until so much is durable or acknowledged.
     static WAITING: RefCell<Vec<Wait>> = const { RefCell::new(Vec::new()) };
-    /// Executions of this worker since it last had the log written.
+    /// Executions of this worker since it last had the log written; not 0 where anybody waits since then.
     static UNWRITTEN: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -84,6 +84,8 @@ impl Signal {
         if rest.is_settled(log) {
             return true;
         }
+        // Nobody tells of what another worker has written, but this one sees it at its turn's end.
+        UNWRITTEN.set(UNWRITTEN.get().max(1));
         WAITING.with_borrow_mut(|waiting| {
             waiting.push(Wait {
                 rest,
@@ -132,6 +134,11 @@ fn wake_settled(log: &Log) -> bool {
     })
 }
 
+/// Whether any of this worker's connections waits for a sync whatever the policy.
+fn is_sync_awaited() -> bool {
+    WAITING.with_borrow(|waiting| waiting.iter().any(|wait| wait.rest.is_synced))
+}
+
 /// Wakes this worker's connections as the log gets on; never ends.
 pub(super) async fn wake(shared: &Shared, worker: usize) {
     let signal = &shared.signals[worker];
@@ -146,7 +153,10 @@ pub(super) async fn wake(shared: &Shared, worker: usize) {
             signal.is_awaited.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             // What was acknowledged in between was told to nobody.
-            wake_settled(log);
+            if wake_settled(log) && is_sync_awaited() {
+                // The last one may have found no space to write to what they wait for.
+                log.want_sync();
+            }
         }
     }
 }
@@ -209,21 +219,34 @@ mod tests {
     #[test]
     fn a_turn_is_written_at_its_end() {
         let (shared, rest) = worker("end");
-        let woken = wait(&shared, rest);
+        let log = shared.engine.log().unwrap();
         end_turn(&shared, 0);
-        assert_eq!(woken.0.load(Ordering::Relaxed), 0, "nobody asked for it");
+        assert_eq!(log.acknowledged(), 0, "nobody asked for it");
         write_soon(&shared, 0);
-        assert_eq!(shared.engine.log().unwrap().acknowledged(), 0);
+        let woken = wait(&shared, rest);
+        assert_eq!(log.acknowledged(), 0);
         end_turn(&shared, 0);
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        assert!(rest.is_good(shared.engine.log().unwrap()));
+        assert!(rest.is_good(log));
+    }
+
+    /// One that waits until others' changes are written may have none of its own.
+    #[test]
+    fn what_another_worker_has_written_is_seen_at_the_end_of_a_turn() {
+        let (shared, rest) = worker("other");
+        let woken = wait(&shared, rest);
+        shared.engine.log().unwrap().write(Millis(0));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+        end_turn(&shared, 0);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn a_turn_that_does_not_end_is_written_all_the_same() {
         let (shared, rest) = worker("endless");
         let woken = wait(&shared, rest);
-        for _ in 1..EXECUTIONS_PER_WRITE {
+        // Who waits has executed something.
+        for _ in 2..EXECUTIONS_PER_WRITE {
             write_soon(&shared, 0);
         }
         assert_eq!(woken.0.load(Ordering::Relaxed), 0);

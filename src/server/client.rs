@@ -74,6 +74,8 @@ pub(super) struct Client {
     replies: ReplyMode,
     /// A reply is to wait until all is on the disk.
     pub(super) wants_sync: bool,
+    /// Replies that were appended, or will be by the batch, and not let go yet.
+    held_replies: usize,
     pub(super) tally: Tally,
 }
 
@@ -89,6 +91,7 @@ impl Client {
             transaction: None,
             replies: ReplyMode::On,
             wants_sync: false,
+            held_replies: 0,
             tally: Tally::default(),
         }
     }
@@ -108,7 +111,7 @@ impl Client {
     }
 
     /// Appends a refusal's bytes.
-    pub(super) fn refuse(&self, error: Error, out: &mut Vec<u8>) {
+    fn refuse(&self, error: Error, out: &mut Vec<u8>) {
         self.dialect.encode(&Reply::Error(error), out);
     }
 
@@ -116,6 +119,7 @@ impl Client {
     /// missing then, so none of it will be executed.
     pub(super) fn refuse_bytes(&mut self, error: Error, out: &mut Vec<u8>) {
         self.break_transaction();
+        self.held_replies += 1;
         self.refuse(error, out);
     }
 
@@ -146,6 +150,7 @@ impl Client {
                 self.session.namespace(),
             )
         {
+            self.held_replies += 1;
             if exchange.batch.is_full() {
                 self.ask(exchange.input, exchange.batch, exchange.now, exchange.out);
             }
@@ -156,14 +161,14 @@ impl Client {
         })
     }
 
-    /// Whether the next reply is sent.
-    pub(super) fn is_replying(&self) -> bool {
-        self.replies == ReplyMode::On
+    /// The replies so far may be sent.
+    pub(super) fn let_go(&mut self) {
+        self.held_replies = 0;
     }
 
-    /// Appends the refusals of requests whose answers rest on what may not be on the disk.
-    pub(super) fn take_back(&self, replies: usize, out: &mut Vec<u8>) {
-        for _ in 0..replies {
+    /// Appends refusals in the place of replies that rest on what may not be on the disk.
+    pub(super) fn take_back(&self, out: &mut Vec<u8>) {
+        for _ in 0..self.held_replies {
             self.refuse(read_only(), out);
         }
     }
@@ -222,6 +227,7 @@ impl Client {
         } else if self.replies != ReplyMode::On {
             out.truncate(begins);
         }
+        self.held_replies += usize::from(out.len() > begins);
         after
     }
 

@@ -97,8 +97,6 @@ struct Connection<S> {
     released: usize,
     /// What the rest waits for.
     rest: Rest,
-    /// Replies in the rest.
-    held_replies: usize,
     left: Left,
     phase: Phase,
     draining: bool,
@@ -135,7 +133,6 @@ pub(super) async fn serve<S>(
         sent: 0,
         released: 0,
         rest: Rest::default(),
-        held_replies: 0,
         left: Left::Nothing,
         phase: Phase::Open,
         draining: false,
@@ -276,12 +273,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             if !rest.is_good(log) {
                 self.output.truncate(self.released);
-                self.client.take_back(self.held_replies, &mut self.output);
+                self.client.take_back(&mut self.output);
             }
         }
         self.released = self.output.len();
         self.rest = Rest::default();
-        self.held_replies = 0;
+        self.client.let_go();
         Poll::Ready(())
     }
 
@@ -404,7 +401,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         now: reading.now,
                         out: &mut self.output,
                     };
-                    self.held_replies += usize::from(self.client.is_replying());
                     let after = self.client.answer(request, &args, &mut exchange);
                     if after == After::Close
                         || after == After::Refused && self.decoder.refuse(request)
@@ -429,7 +425,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.progressed = true;
                     shared.engine.metrics().malformed.add(1);
                     let now = reading.now;
-                    self.held_replies += 1;
                     self.client.ask(input, batch, now, &mut self.output);
                     self.client.refuse_bytes(error, &mut self.output);
                     if close {
@@ -463,7 +458,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// since nobody can tell what it would have been.
     fn finish_input(&mut self) {
         if !self.input.is_empty() && self.phase == Phase::HalfClosed {
-            self.client.refuse(
+            self.client.refuse_bytes(
                 Error::new(
                     Code::Syntax,
                     "the last request was not finished and was not executed",
@@ -476,7 +471,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn close_with(&mut self, error: Error) {
-        self.client.refuse(error, &mut self.output);
+        self.client.refuse_bytes(error, &mut self.output);
         self.input = Vec::new();
         self.phase = Phase::Closing;
     }

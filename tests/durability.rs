@@ -831,6 +831,75 @@ fn a_restored_copy_is_unsure_of_what_came_after_it() {
     assert_eq!(server.connect().ask("SEEN another 1h"), "UNSURE");
 }
 
+// --- large changes ------------------------------------------------------------------------------
+
+/// Extends the window of a key with a large value so often in one go that the records of it take `times`
+/// times 256 KiB, beside small keys; then a crash.
+fn slides(arguments: &[&str], times: usize) {
+    const SMALL: usize = 60;
+    let data = Scratch::new("slides");
+    let server = Process::start(data.path(), arguments);
+    let (mut lines, mut redis) = (server.connect(), server.connect());
+    let value = "v".repeat(256 << 10);
+    assert_eq!(
+        redis.call(&["SET", "large", &value, "PX", "3600000"]),
+        "+OK"
+    );
+    let mut requests: String = (0..SMALL).map(|n| format!("SEEN small-{n} 1h\n")).collect();
+    requests.extend((0..times).map(|n| format!("SEEN large {}s SLIDE\n", 4_000 + n)));
+    lines.send(requests);
+    for _ in 0..SMALL {
+        assert_eq!(lines.line(), "NEW");
+    }
+    for _ in 0..times {
+        assert_eq!(lines.line(), "DUP");
+    }
+    let expires = redis.call(&["PEXPIRETIME", "large"]);
+    server.kill();
+    let server = Process::start(data.path(), arguments);
+    let (mut lines, mut redis) = (server.connect(), server.connect());
+    for n in 0..SMALL {
+        assert_eq!(lines.ask(&format!("SEEN small-{n} 1h")), "DUP");
+    }
+    assert_eq!(redis.call(&["PEXPIRETIME", "large"]), expires);
+    assert_eq!(
+        redis.call(&["STRLEN", "large"]),
+        format!(":{}", value.len())
+    );
+}
+
+#[test]
+fn changes_that_are_large_together_are_logged() {
+    slides(&["--fsync", "always"], 100);
+    slides(&["--log-segment", "4MiB"], 20);
+}
+
+#[test]
+fn a_batch_that_is_larger_than_a_segment_is_logged() {
+    let data = Scratch::new("large-batch");
+    let arguments = ["--log-segment", "64KiB"];
+    let server = Process::start(data.path(), &arguments);
+    let mut client = server.connect();
+    let keys: Vec<_> = (0..100)
+        .map(|n| format!("{n}-{}", "k".repeat(8_000)))
+        .collect();
+    let words = keys.join(" ");
+    assert_eq!(client.ask(&format!("MSEEN 1h {words}")), "N".repeat(100));
+    assert_eq!(client.ask(&format!("MSEEN 1h {words}")), "D".repeat(100));
+    let rows = client.ask_all("STATS");
+    let segments = rows
+        .iter()
+        .find_map(|row| row.strip_prefix("log_segments "));
+    let segments: u32 = segments.unwrap().parse().unwrap();
+    assert!((12..60).contains(&segments), "{segments} for 800 kB");
+    server.kill();
+    let server = Process::start(data.path(), &arguments);
+    assert_eq!(
+        server.connect().ask(&format!("MSEEN 1h {words}")),
+        "D".repeat(100)
+    );
+}
+
 // --- (f) torn tails -----------------------------------------------------------------------------
 
 /// The newest segment in which something was written, and where that ends.

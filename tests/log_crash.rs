@@ -241,3 +241,31 @@ fn frames_that_were_promised_fit_however_small_the_next_segment_is() {
     log.write(START);
     log.close(START).unwrap();
 }
+
+/// A frame that no segment has room for is written all the same, and none is begun in vain.
+#[test]
+fn a_frame_that_is_larger_than_a_segment_is_written() {
+    let disk = SimulatedDisk::new(1);
+    let config = LogConfig {
+        fsync: Fsync::EverySec,
+        segment_bytes: 64 << 10,
+        frame_bytes_max: 32 << 10,
+        boot: [1; 16],
+    };
+    let start = Start {
+        next_segment: 1,
+        ..Start::default()
+    };
+    let log = Log::start(Arc::new(disk.clone()), config, start, START).unwrap();
+    let mut frame = vec![0; 100 << 10];
+    frame::finish(&mut frame, 0, 1);
+    assert!(!log.promise(frame.len()));
+    assert_eq!(log.segments(), 1, "none is begun for what cannot be had");
+    for _ in 0..3 {
+        log.append(&frame, START);
+        log.write(START);
+        assert_eq!(log.acknowledged(), log.appended());
+    }
+    assert!(log.segments() <= 4, "{}", log.segments());
+    log.close(START).unwrap();
+}

@@ -222,7 +222,7 @@ fn a_segment_that_cannot_be_made_ends_the_changes() {
 /// Some file systems cannot set space aside: then a write may lack it, and is tried again.
 #[test]
 fn a_write_without_space_is_tried_again() {
-    for fsync in ["everysec", "always"] {
+    for fsync in ["everysec", "always", "never"] {
         let data = Scratch::new("stuck");
         let fault = "pwrite64:error=ENOSPC:when=25..35";
         let arguments = ["--fsync", fsync, "--log-segment", "64KiB"];
@@ -231,7 +231,12 @@ fn a_write_without_space_is_tried_again() {
         };
         let mut client = server.connect();
         let mut told = Vec::new();
+        // Waits for a sync of what there may be no space to write for now.
+        let mut syncing = server.connect();
         for n in 0..200 {
+            if n % 20 == 5 {
+                syncing.send("SYNC\n");
+            }
             match client.ask(&format!("SEEN key-{n} 1h")) {
                 new if new == "NEW" => told.push(n),
                 full => assert!(full.starts_with("ERR FULL"), "{full}"),
@@ -239,6 +244,9 @@ fn a_write_without_space_is_tried_again() {
         }
         eventually("it goes on", || client.ask("SEEN again 1h") == "DUP");
         assert!(told.len() > 20, "{told:?}");
+        for _ in 0..10 {
+            assert_eq!(syncing.line(), "OK");
+        }
         server.kill();
         let server = Process::start(data.path(), &[]);
         let mut client = server.connect();
@@ -251,6 +259,64 @@ fn a_write_without_space_is_tried_again() {
             );
         }
     }
+}
+
+/// What processes share may run out for a while, which says nothing of the disk.
+#[test]
+fn a_segment_that_cannot_be_made_for_a_while_is_made_later() {
+    let data = Scratch::new("for-a-while");
+    let fault = "fallocate:error=EMFILE:when=3..9";
+    let Some(server) = faulty(data.path(), fault, &["--log-segment", "64KiB"]) else {
+        return;
+    };
+    let mut client = server.connect();
+    let keys: Vec<_> = (0..5_000).map(|n| format!("key-{n}")).collect();
+    let mut told = Vec::new();
+    for key in keys {
+        match client.ask(&format!("SEEN {key} 1h")) {
+            new if new == "NEW" => told.push(key),
+            full => assert!(full.starts_with("ERR FULL"), "{full}"),
+        }
+    }
+    wait_for_space(&mut client);
+    assert_eq!(client.ask("SEEN afterwards 1h"), "NEW");
+    assert_eq!(letters(&mut client, &told), "D".repeat(told.len()));
+    let said = server.kill();
+    assert!(said.contains("Too many open files"), "{said}");
+}
+
+/// Where the replies of a batch are taken back, there are as many refusals as there would have been
+/// replies: one too many, and every later answer would belong to another question.
+#[test]
+fn as_many_replies_are_taken_back_as_were_due() {
+    let data = Scratch::new("due");
+    let fault = "fdatasync:error=EIO:when=9+";
+    let arguments = ["--fsync", "always", "--log-segment", "64KiB"];
+    let Some(server) = faulty(data.path(), fault, &arguments) else {
+        return;
+    };
+    let mut client = server.connect();
+    let mut n = 0;
+    eventually("the log fails", || {
+        n += 1;
+        let (a, b, c) = (format!("a-{n}"), format!("b-{n}"), format!("c-{n}"));
+        let mut requests = Vec::new();
+        for words in [
+            &["CLIENT", "REPLY", "SKIP"][..],
+            &["SET", &a, "v"],
+            &["SET", &b, "v"],
+            &["CLIENT", "REPLY", "OFF"],
+            &["SET", &c, "v"],
+            &["CLIENT", "REPLY", "ON"],
+        ] {
+            requests.extend(common::resp_request(words));
+        }
+        client.send(requests);
+        // Those of b and of ON.
+        let replies = [client.resp(), client.resp()];
+        assert_eq!(client.call(&["PING"]), "+PONG", "{replies:?}");
+        is_read_only(&replies[0])
+    });
 }
 
 // --- a disk that is full ------------------------------------------------------------------------
@@ -407,6 +473,31 @@ fn a_server_on_a_full_disk_starts_again() {
     assert_eq!(letters(&mut client, &told), "D".repeat(told.len()));
     assert_eq!(letters(&mut client, &refused), "N".repeat(refused.len()));
     assert_eq!(client.ask(&format!("SEEN {} 1h", refused[0])), "NEW");
+}
+
+/// A window that is extended is logged with the key's value: there may be space for a key and not for that.
+#[test]
+fn a_window_whose_value_does_not_fit_is_not_extended() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let filler = disk.path().join("filler");
+    fs::write(&filler, vec![1; 300 << 10]).unwrap();
+    let server = Process::start(&disk.data(), &["--log-segment", "64KiB"]);
+    let (mut lines, mut redis) = (server.connect(), server.connect());
+    let large = "v".repeat(5_000);
+    let store = |redis: &mut Client, key: &str| redis.call(&["SET", key, &large, "PX", "3600000"]);
+    assert_eq!(store(&mut redis, "large"), "+OK");
+    let mut n = 0;
+    eventually("no large value fits", || {
+        n += 1;
+        store(&mut redis, &format!("large-{n}")) != "+OK"
+    });
+    assert_eq!(lines.ask("SEEN small 1h"), "NEW", "there is space for that");
+    let expires = redis.call(&["PEXPIRETIME", "large"]);
+    let reply = lines.ask("SEEN large 3h SLIDE");
+    assert!(reply.starts_with("ERR FULL"), "{reply}");
+    assert_eq!(redis.call(&["PEXPIRETIME", "large"]), expires);
 }
 
 /// `ulimit -f`, and the signal that comes with it.

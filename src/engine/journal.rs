@@ -11,7 +11,7 @@ use super::namespace::NamespaceRoom;
 use crate::log::frame;
 use crate::log::record::{self, Content};
 use crate::log::writer::{Health, Log};
-use crate::store::{Ask, Change, Key, Shard, Verdict};
+use crate::store::{Ask, Change, Key, Shard, Verdict, WindowMode};
 use crate::time::Millis;
 
 thread_local! {
@@ -130,7 +130,12 @@ impl<'a, 'e> Writing<'a, 'e> {
         if self.promise.log.is_none() {
             return self.shard.seen(key, ask, room, now).0;
         }
-        let most = record::bytes_max(key.bytes().len(), ask.value.map_or(0, <[u8]>::len));
+        let mut value_bytes = ask.value.map_or(0, <[u8]>::len);
+        if ask.mode == WindowMode::Slide {
+            // A window that is extended is logged with all that the key holds.
+            value_bytes = value_bytes.max(self.stored_bytes(key, now));
+        }
+        let most = record::bytes_max(key.bytes().len(), value_bytes);
         let is_drawn = self.draw(most);
         room.refuse_unless(is_drawn);
         let (verdict, change) = self.shard.seen(key, ask, room, now);
@@ -199,10 +204,7 @@ impl<'a, 'e> Writing<'a, 'e> {
             return Ok(false);
         };
         let before = entry.deadline;
-        let most = record::bytes_max(
-            key.bytes().len(),
-            entry.value().map_or(0, bytes::Bytes::len),
-        );
+        let most = record::bytes_max(key.bytes().len(), self.stored_bytes(key, now));
         let removal = record::bytes_max(key.bytes().len(), 0);
         if !self.draw(most + removal) {
             return Err(Refused);
@@ -232,17 +234,29 @@ impl<'a, 'e> Writing<'a, 'e> {
         Ok(true)
     }
 
-    /// Makes sure of space for so many bytes of records; true where there is no log.
+    /// Bytes of the value that is stored with a key.
+    fn stored_bytes(&self, key: &Key<'_>, now: Millis) -> usize {
+        let entry = self.shard.get(key, now);
+        entry.map_or(0, |entry| entry.value().map_or(0, bytes::Bytes::len))
+    }
+
+    /// Makes sure of space for so many bytes of records, in one frame; true where there is no log.
     #[inline]
     fn draw(&mut self, bytes: usize) -> bool {
-        if self.promise.log.is_none() {
+        let Some(log) = self.promise.log else {
             return true;
+        };
+        let most = log.frame_bytes_max();
+        if !self.frame.is_empty() && self.frame.len() + bytes > most {
+            self.append();
         }
         if self.frame.is_empty() {
-            if !self.promise.draw(frame::HEADER_BYTES) {
+            if frame::HEADER_BYTES + bytes > most || !self.promise.draw(frame::HEADER_BYTES) {
                 return false;
             }
-            self.frame = FRAME.take();
+            if self.frame.capacity() == 0 {
+                self.frame = FRAME.take();
+            }
             frame::begin(&mut self.frame);
         }
         self.promise.draw(bytes)
@@ -269,7 +283,6 @@ impl<'a, 'e> Writing<'a, 'e> {
         let before = self.frame.len();
         record::push_put(&mut self.frame, key, deadline, &content);
         let bytes = self.frame.len() - before;
-        // Drawn a moment ago; a fingerprint may come on top.
         let is_drawn = self.promise.draw(bytes);
         debug_assert!(is_drawn, "what was drawn for the change was just put back");
         self.last = self.last.max(deadline);
@@ -291,12 +304,20 @@ impl<'a, 'e> Writing<'a, 'e> {
         self.last = self.last.max(until);
     }
 
-    /// Appends the frame, if there is something in it. The shard is still locked.
+    /// Appends what is left to be. The shard is still locked.
     #[inline]
     pub(super) fn finish(mut self) {
-        if self.frame.is_empty() {
+        if self.frame.capacity() == 0 {
             return;
         }
+        if !self.frame.is_empty() {
+            self.append();
+        }
+        FRAME.set(self.frame);
+    }
+
+    /// Appends the frame, if there is something in it.
+    fn append(&mut self) {
         if self.frame.len() > frame::HEADER_BYTES {
             frame::finish(&mut self.frame, 0, self.space);
             if let Some(log) = self.promise.log {
@@ -306,6 +327,6 @@ impl<'a, 'e> Writing<'a, 'e> {
             self.promise.bytes += frame::HEADER_BYTES;
         }
         self.frame.clear();
-        FRAME.set(self.frame);
+        self.last = Millis(0);
     }
 }

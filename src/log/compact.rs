@@ -17,8 +17,8 @@ use super::control::Control;
 use super::frame;
 use super::record::{self, Record};
 use super::segment;
-use super::storage::{File, is_lack_of_space, read_full_at, write_all_at};
-use super::writer::{Log, Sealed};
+use super::storage::{File, is_lack_of_space, read_full_at, sync_whole, write_all_at};
+use super::writer::{Health, Log, Sealed};
 use crate::time::Millis;
 
 /// Bytes that one step looks through, at least; a frame is not divided.
@@ -58,6 +58,9 @@ struct Copying {
     /// What counts, and is not written yet.
     out: Vec<u8>,
     written: u64,
+    /// Once all was looked through and the copy is durable: what has to be durable too before it takes the
+    /// segment's place.
+    rests_on: Option<u64>,
 }
 
 impl Compactor {
@@ -111,9 +114,10 @@ impl Compactor {
             if copying.look_through(&mut self.alive, now, survives)? {
                 return Ok(true);
             }
-            if let Some(copied) = self.copying.take() {
-                copied.take_place(log)?;
+            if !copying.take_place(log)? {
+                return Ok(true);
             }
+            self.copying = None;
             if self.round.is_empty() {
                 self.left = log.bytes();
                 return Ok(false);
@@ -167,6 +171,7 @@ impl Copying {
             read_to: segment::HEADER_BYTES as u64,
             out: Vec::new(),
             written: segment::HEADER_BYTES as u64,
+            rests_on: None,
         })
     }
 
@@ -181,6 +186,9 @@ impl Copying {
         now: Millis,
         survives: &mut impl FnMut(u32, &[Record<'_>], &mut Vec<bool>),
     ) -> io::Result<bool> {
+        if self.rests_on.is_some() {
+            return Ok(false);
+        }
         let mut looked = 0;
         while looked < STEP_BYTES {
             let Some((header, payload)) = frame::read(&self.buffer[self.looked_at..]) else {
@@ -241,25 +249,37 @@ impl Copying {
         Ok(())
     }
 
-    /// Puts the copy into the segment's place, if it is much smaller.
-    fn take_place(self, log: &Log) -> io::Result<()> {
+    /// Puts the copy into the segment's place, if it is much smaller; false if it has to be tried again,
+    /// after others had their turn.
+    fn take_place(&mut self, log: &Log) -> io::Result<bool> {
         let temporary = self.temporary();
-        if self.written * 100 > self.sealed.bytes * WORTH_PERCENT {
-            return log.storage().remove(&temporary);
+        let number = self.sealed.number;
+        let is_there = log.sealed().iter().any(|sealed| sealed.number == number);
+        if !is_there || self.written * 100 > self.sealed.bytes * WORTH_PERCENT {
+            log.storage().remove(&temporary)?;
+            return Ok(true);
         }
-        self.copy.sync()?;
         // What stands in for what was left out must last before that is gone.
-        if !log.wait_synced(log.appended()) {
-            return log.storage().remove(&temporary);
+        let rests_on = if let Some(position) = self.rests_on {
+            position
+        } else {
+            sync_whole(&*self.copy)?;
+            *self.rests_on.insert(log.appended())
+        };
+        if !log.wait_synced(rests_on) {
+            let has_failed = log.health() == Health::Failed;
+            if has_failed {
+                log.storage().remove(&temporary)?;
+            }
+            return Ok(has_failed);
         }
-        log.storage()
-            .rename(&temporary, &segment::name(self.sealed.number))?;
+        log.storage().rename(&temporary, &segment::name(number))?;
         log.storage().sync_names()?;
         log.reseal(Sealed {
             bytes: self.written,
             ..self.sealed
         });
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use thiserror::Error;
 
 use super::storage::{File, Storage, write_all_at};
@@ -73,6 +73,8 @@ pub enum DirectoryError {
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
+    /// The directory itself, open so that its names can be made durable whatever else is open.
+    directory: fs::File,
     /// Held as long as this is; `None` for who only reads.
     lock: Option<fs::File>,
 }
@@ -123,8 +125,10 @@ impl Disk {
         fs::write(&probe, b"")
             .and_then(|()| fs::remove_file(&probe))
             .map_err(io("cannot write to the data directory", path))?;
+        let directory = fs::File::open(path).map_err(io("cannot read the data directory", path))?;
         Ok(Self {
             path: path.to_owned(),
+            directory,
             lock: Some(lock),
         })
     }
@@ -132,20 +136,23 @@ impl Disk {
     /// Looks at a data directory without a claim to it; for reading only.
     pub fn look(path: &Path) -> Result<Self, DirectoryError> {
         let lock_path = path.join(LOCK_NAME);
+        let unreadable = |source| DirectoryError::Io {
+            what: "cannot read the data directory",
+            path: path.to_owned(),
+            source,
+        };
         if !lock_path.exists() {
-            fs::read_dir(path).map_err(|source| DirectoryError::Io {
-                what: "cannot read the data directory",
-                path: path.to_owned(),
-                source,
-            })?;
+            fs::read_dir(path).map_err(unreadable)?;
             return Err(DirectoryError::Other {
                 path: path.to_owned(),
                 found: first_name(path).unwrap_or_else(|| "nothing".to_owned()),
             });
         }
         check_words(path, &lock_path)?;
+        let directory = fs::File::open(path).map_err(unreadable)?;
         Ok(Self {
             path: path.to_owned(),
+            directory,
             lock: None,
         })
     }
@@ -251,7 +258,7 @@ impl Storage for Disk {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        fs::File::open(&self.path)?.sync_all()
+        self.directory.sync_all()
     }
 }
 
@@ -269,7 +276,7 @@ impl File for RealFile {
 
     fn reserve(&self, len: u64, zeroed: bool) -> io::Result<()> {
         let before = self.size()?;
-        let reserved = fallocate(&self.0, FallocateFlags::empty(), 0, len);
+        let reserved = retry_on_intr(|| fallocate(&self.0, FallocateFlags::empty(), 0, len));
         let is_unknown = matches!(reserved, Err(Errno::OPNOTSUPP | Errno::NOSYS));
         if !is_unknown {
             reserved?;

@@ -67,6 +67,9 @@ fn header_crc(bytes: &[u8]) -> u16 {
     crc32c::crc32c(bytes) as u16
 }
 
+/// Bytes of the longest frame.
+pub const BYTES_MAX: usize = HEADER_BYTES + PAYLOAD_BYTES_MAX;
+
 /// Begins a frame at the end of `out`; what is appended to `out` from here on is its payload. Returns
 /// where it begins, for [`finish`].
 pub fn begin(out: &mut Vec<u8>) -> usize {

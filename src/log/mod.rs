@@ -41,7 +41,8 @@
 //!   is appended to a segment of an earlier run.
 //! - What failed once is not tried again: after a failed sync nobody knows what the system has thrown
 //!   away, so the log takes no more until the next start. (A. Rebello et al., "Can Applications Recover
-//!   from fsync Failures?", USENIX ATC 2020.) A lack of space is the one failure that passes.
+//!   from fsync Failures?", USENIX ATC 2020.) Only a lack passes: of space, or of what
+//!   processes share, such as descriptors.
 //! - Bytes that were read are believed only under a checksum, and take no more memory than they are.
 //!
 //! # What it does not do

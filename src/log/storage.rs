@@ -7,6 +7,8 @@ use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 /// A directory that holds a log.
 pub trait Storage: Send + Sync + Debug {
     /// The names of all that is in it, in any order.
@@ -52,7 +54,17 @@ pub trait File: Send + Sync + Debug {
     fn size(&self) -> io::Result<u64>;
 }
 
-/// Whether there was no space: the one failure that passes by itself.
+/// Whether a failure says nothing of the disk and may pass by itself: there was no space, or too little
+/// of what the machine's processes share.
+pub fn may_pass(error: &io::Error) -> bool {
+    is_lack_of_space(error)
+        || matches!(
+            Errno::from_io_error(error),
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN | Errno::INTR)
+        )
+}
+
+/// Whether there was no space.
 pub fn is_lack_of_space(error: &io::Error) -> bool {
     matches!(
         error.kind(),

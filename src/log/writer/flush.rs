@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::{FAILED, Fsync, GOOD, Log, STUCK, Writer};
 use crate::limits::LOG_SYNC_LATE_MS;
 use crate::log::control::Control;
-use crate::log::storage::{is_lack_of_space, sync_whole, write_all_at};
+use crate::log::storage::{may_pass, sync_whole, write_all_at};
 use crate::log::{frame, record, segment};
 use crate::time::Millis;
 
@@ -42,6 +42,15 @@ impl Log {
     }
 
     pub(super) fn write_locked(&self, writer: &mut Writer) {
+        if self.write_pending(writer) {
+            // Whoever waited for space may wait on any thread.
+            self.tell();
+        }
+    }
+
+    /// Writes what was appended, as far as there is space; returns whether there was none before.
+    fn write_pending(&self, writer: &mut Writer) -> bool {
+        let mut was_stuck = false;
         loop {
             if writer.chunk_at == writer.chunk.len() {
                 writer.chunk.clear();
@@ -51,23 +60,22 @@ impl Log {
                 writer.chunk_last = std::mem::take(&mut pending.last);
             }
             if writer.chunk.is_empty() || self.has_failed() {
-                return;
+                return was_stuck;
             }
             match self.write_some(writer) {
-                Ok(()) => {
-                    let _now_it_is_good = self.change_state(STUCK, GOOD);
-                }
-                Err(error) if is_lack_of_space(&error) => {
+                Ok(()) => was_stuck |= self.change_state(STUCK, GOOD),
+                Err(error) if may_pass(&error) => {
                     if self.change_state(GOOD, STUCK) {
                         tracing::warn!(
+                            %error,
                             "no space for the log: changes are refused until there is some"
                         );
                     }
-                    return;
+                    return was_stuck;
                 }
                 Err(error) => {
                     self.fail(writer, &[], &format!("cannot write to the log: {error}"));
-                    return;
+                    return was_stuck;
                 }
             }
         }
@@ -80,7 +88,13 @@ impl Log {
         let chunk = &writer.chunk[writer.chunk_at..];
         let fits = whole_frames(chunk, left);
         if fits == 0 {
-            return self.rotate(writer);
+            // What does not fit an empty segment would not fit the next one either.
+            return match frame::Header::of(chunk) {
+                Some(header) if writer.active.is_empty() => {
+                    writer.active.stretch(header.frame_bytes())
+                }
+                _ => self.rotate(writer),
+            };
         }
         // It takes space like any frame, and stays away where all is promised.
         if marker.len() + fits <= left && !marker.is_empty() && self.take_free(marker.len() as i64)

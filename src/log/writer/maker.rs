@@ -47,6 +47,8 @@ pub(super) struct Prepared {
 pub(super) struct Active {
     pub(super) file: Arc<dyn File>,
     pub(super) number: u64,
+    /// Where the first frame is.
+    pub(super) begins: u64,
     /// Where the next frame goes.
     pub(super) at: u64,
     pub(super) reserved: u64,
@@ -74,6 +76,18 @@ impl Active {
     /// Bytes for frames: what says that the segment ends has its place behind them.
     pub(super) fn left(&self) -> u64 {
         self.reserved.saturating_sub(self.at + SEAL_BYTES)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.at == self.begins
+    }
+
+    /// Makes it long enough for so many bytes of frames more.
+    pub(super) fn stretch(&mut self, bytes: usize) -> io::Result<()> {
+        let reserved = self.at + bytes as u64 + SEAL_BYTES;
+        self.file.reserve(reserved, false)?;
+        self.reserved = reserved;
+        Ok(())
     }
 }
 
@@ -147,7 +161,8 @@ impl Maker {
         opened.push_frame(&mut begin);
         let at = segment::HEADER_BYTES as u64;
         write_all_at(&*prepared.file, &begin, at)?;
-        let at = at + begin.len() as u64;
+        let begins = at + begin.len() as u64;
+        let at = begins;
         let mut reserved = prepared.reserved;
         // With thousands of segments or namespaces, so long that little or nothing else would fit: a
         // segment in which no frame fits is followed by another one like it, for ever.
@@ -160,6 +175,7 @@ impl Maker {
         Ok(Active {
             file: Arc::clone(&prepared.file),
             number,
+            begins,
             at,
             // What does not fit what was set aside has made the file longer.
             reserved: reserved.max(at + SEAL_BYTES),
@@ -181,6 +197,11 @@ impl Maker {
             }
         }
         Ok(())
+    }
+
+    /// The margin of a segment of full size.
+    pub(super) fn margin_max(&self) -> i64 {
+        self.room(self.config.segment_bytes, 0).0
     }
 
     /// A segment's margin, and what of so many bytes may be promised.

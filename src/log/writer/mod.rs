@@ -42,7 +42,7 @@ use self::roll::Next;
 use super::control::{Control, Space};
 use super::segment::Position;
 use super::storage::{File, Storage, sync_whole};
-use crate::limits::LOG_PENDING_BYTES_MAX;
+use crate::limits::{LOG_PENDING_BYTES_MAX, LOG_RETRY_MS};
 use crate::time::Millis;
 
 const GOOD: u8 = 0;
@@ -417,18 +417,18 @@ impl Log {
         self.progress.1.notify_all();
     }
 
-    /// Waits until all up to `position` is durable; false if it will not be.
+    /// Whether all up to `position` is durable, for which it waits a while.
     #[must_use]
     pub fn wait_synced(&self, position: u64) -> bool {
-        self.want_sync();
-        let mut waiting = self.progress.0.lock();
-        while self.synced() < position {
-            if self.has_failed() {
-                return false;
+        if self.synced() < position && !self.has_failed() {
+            self.want_sync();
+            let mut waiting = self.progress.0.lock();
+            if self.synced() < position && !self.has_failed() {
+                let a_while = std::time::Duration::from_millis(LOG_RETRY_MS);
+                self.progress.1.wait_for(&mut waiting, a_while);
             }
-            self.progress.1.wait(&mut waiting);
         }
-        true
+        self.synced() >= position
     }
 
     /// Wakes the thread that syncs.

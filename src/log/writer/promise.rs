@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::maker::Zeros;
 use super::{GOOD, Health, Log};
+use crate::log::frame;
 use crate::time::Millis;
 
 impl Log {
@@ -12,6 +13,13 @@ impl Log {
     #[inline]
     pub fn promise(&self, bytes: usize) -> bool {
         self.promise_free(bytes as i64) || self.promise_more(bytes as i64)
+    }
+
+    /// Bytes of the largest frame that may be promised now: one that every segment to come has room for.
+    #[inline]
+    pub fn frame_bytes_max(&self) -> usize {
+        let most = self.promise_max.load(Ordering::Relaxed);
+        usize::try_from(most).map_or(0, |most| most.min(frame::BYTES_MAX))
     }
 
     /// Promises what is free.
@@ -42,7 +50,8 @@ impl Log {
     /// Reserves another segment, if there is space for it, and promises that.
     #[cold]
     fn promise_more(&self, bytes: i64) -> bool {
-        if self.health() != Health::Good {
+        // What no segment of full size has room for is not to be had by another one.
+        if self.health() != Health::Good || bytes > self.maker.margin_max() {
             return false;
         }
         for _ in 0..2 {

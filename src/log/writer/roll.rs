@@ -7,7 +7,7 @@ use super::maker::{Prepared, Zeros, opened};
 use super::{Fsync, Log, Sealed, Writer};
 use crate::log::control::seal;
 use crate::log::segment;
-use crate::log::storage::{is_lack_of_space, write_all_at};
+use crate::log::storage::{may_pass, write_all_at};
 use crate::time::Millis;
 
 /// The segment after the active one, and its number, or what that will be.
@@ -25,7 +25,7 @@ impl Log {
             return Ok(());
         }
         if let Err(error) = self.make_ahead(now)
-            && !is_lack_of_space(&error)
+            && !may_pass(&error)
         {
             let reason = format!("cannot make a segment of the log: {error}");
             self.fail(&mut self.writer.lock(), &[], &reason);
@@ -74,8 +74,8 @@ impl Log {
                 Ok(())
             }
             Err(error) => {
-                if is_lack_of_space(&error) && !self.is_full.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("no space for another segment of the log");
+                if may_pass(&error) && !self.is_full.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "no space for another segment of the log");
                 }
                 Err(error)
             }
@@ -105,7 +105,14 @@ impl Log {
         let is_all_written = writer.chunk_at == writer.chunk.len() && !self.has_failed();
         let is_short = (writer.active.left() as i64) < bytes;
         if is_all_written && is_short && self.next.lock().prepared.is_some() {
-            self.rotate(&mut writer)?;
+            let begun = self.rotate(&mut writer);
+            if let Err(error) = &begun
+                && !may_pass(error)
+            {
+                let reason = format!("cannot begin a segment of the log: {error}");
+                self.fail(&mut writer, &[], &reason);
+            }
+            return begun;
         }
         Ok(())
     }
@@ -183,10 +190,16 @@ impl Log {
             writer.sealed = kept;
             lapsed
         };
+        let mut result = Ok(());
         for sealed in lapsed {
-            self.maker.storage.remove(&segment::name(sealed.number))?;
+            let removed = self.maker.storage.remove(&segment::name(sealed.number));
+            if removed.is_err() {
+                // It is still there, and tried again.
+                self.writer.lock().sealed.push(sealed);
+            }
+            result = result.and(removed);
         }
-        Ok(())
+        result
     }
 
     /// Complete segments, in order.

@@ -181,7 +181,7 @@ fn command(draw: &mut Draw) -> (usize, String) {
     let key = key(draw.below(KEYS));
     let ms = 1 + draw.below(60_000);
     let word = draw.below(1_000);
-    let request = match draw.below(40) {
+    let request = match draw.below(42) {
         0 => "FLUSHDB".to_owned(),
         1 => format!("NS SET {} TTL {ms}ms MAXKEYS 100000", SPACES[space]),
         2 => format!("NS SET {} MODE SLIDE UNSURE REPORT", SPACES[space]),
@@ -200,6 +200,12 @@ fn command(draw: &mut Draw) -> (usize, String) {
         35 => format!("GETDEL {key}"),
         36 => format!("GETEX {key} PX {ms}"),
         37 => format!("BF.ADD {} {key}", SPACES[space]),
+        // Together, these are more than a frame may be.
+        40 => format!("SET {key} {} PX {ms}", "large".repeat(600)),
+        41 => format!(
+            "MSEEN {ms}ms {}",
+            (0..KEYS).map(self::key).collect::<Vec<_>>().join(" ")
+        ),
         _ => format!("DELIFEQ {key} value-{word}"),
     };
     (space, request)

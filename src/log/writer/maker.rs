@@ -125,8 +125,7 @@ impl Maker {
         zeros: Zeros,
         now: Millis,
     ) -> io::Result<Prepared> {
-        // Many namespaces make small segments longer, or nothing could be promised of them.
-        let mut bytes = self.config.segment_bytes.max(4 * begin_bytes(spaces));
+        let mut bytes = self.full_bytes(spaces);
         while let Err(error) = self.reserve(&*file, bytes, zeros) {
             if !is_lack_of_space(&error) || bytes <= LOG_SEGMENT_BYTES_MIN {
                 return Err(error);
@@ -199,9 +198,15 @@ impl Maker {
         Ok(())
     }
 
-    /// The margin of a segment of full size.
-    pub(super) fn margin_max(&self) -> i64 {
-        self.room(self.config.segment_bytes, 0).0
+    /// Bytes of a segment for which there is space.
+    fn full_bytes(&self, spaces: usize) -> u64 {
+        // Many namespaces make small segments longer, or nothing could be promised of them.
+        self.config.segment_bytes.max(4 * begin_bytes(spaces))
+    }
+
+    /// The margin of a segment for which there is space.
+    pub(super) fn margin_max(&self, spaces: usize) -> i64 {
+        self.room(self.full_bytes(spaces), spaces).0
     }
 
     /// A segment's margin, and what of so many bytes may be promised.

@@ -51,7 +51,8 @@ impl Log {
     #[cold]
     fn promise_more(&self, bytes: i64) -> bool {
         // What no segment of full size has room for is not to be had by another one.
-        if self.health() != Health::Good || bytes > self.maker.margin_max() {
+        let spaces = self.pending.lock().spaces.len();
+        if self.health() != Health::Good || bytes > self.maker.margin_max(spaces) {
             return false;
         }
         for _ in 0..2 {

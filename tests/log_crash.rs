@@ -242,6 +242,35 @@ fn frames_that_were_promised_fit_however_small_the_next_segment_is() {
     log.close(START).unwrap();
 }
 
+/// The active segment is too small for it and there is no space to make it longer, but the next one was
+/// made when there was more.
+#[test]
+fn a_frame_that_only_the_next_segment_has_room_for_is_written_there() {
+    let disk = SimulatedDisk::new(1);
+    let config = LogConfig {
+        fsync: Fsync::EverySec,
+        segment_bytes: 1 << 20,
+        frame_bytes_max: 200 << 10,
+        boot: [1; 16],
+    };
+    let start = Start {
+        next_segment: 1,
+        ..Start::default()
+    };
+    disk.set_capacity(100 << 10);
+    let log = Log::start(Arc::new(disk.clone()), config, start, START).unwrap();
+    disk.set_capacity(disk.space_taken() + (1 << 20) + (12 << 10));
+    log.tend(START).unwrap();
+    let mut frame = vec![0; 100 << 10];
+    frame::finish(&mut frame, 0, 1);
+    assert!(log.promise(frame.len()));
+    log.append(&frame, START);
+    log.write(START);
+    assert_eq!(log.acknowledged(), log.appended());
+    assert_eq!(log.segments(), 2);
+    log.close(START).unwrap();
+}
+
 /// A frame that no segment has room for is written all the same, and none is begun in vain.
 #[test]
 fn a_frame_that_is_larger_than_a_segment_is_written() {

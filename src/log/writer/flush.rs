@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::maker::Active;
 use super::{FAILED, Fsync, GOOD, Log, STUCK, Writer};
 use crate::limits::LOG_SYNC_LATE_MS;
 use crate::log::control::Control;
@@ -88,12 +89,12 @@ impl Log {
         let chunk = &writer.chunk[writer.chunk_at..];
         let fits = whole_frames(chunk, left);
         if fits == 0 {
-            // What does not fit an empty segment would not fit the next one either.
-            return match frame::Header::of(chunk) {
-                Some(header) if writer.active.is_empty() => {
-                    writer.active.stretch(header.frame_bytes())
-                }
-                _ => self.rotate(writer),
+            let bytes = frame::Header::of(chunk).map_or(0, |header| header.frame_bytes());
+            // Empty segments in a row would not end; the next one, where it has room, is set aside already.
+            return if writer.active.is_empty() && !self.next_has_room(bytes) {
+                self.stretch(&mut writer.active, bytes)
+            } else {
+                self.rotate(writer)
             };
         }
         // It takes space like any frame, and stays away where all is promised.
@@ -111,6 +112,15 @@ impl Log {
         writer.active.last = writer.active.last.max(writer.chunk_last);
         writer.chunk_at += fits;
         self.written.fetch_add(fits as u64, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the active segment long enough for a frame that was promised of it and does not fit.
+    fn stretch(&self, active: &mut Active, bytes: usize) -> io::Result<()> {
+        let before = active.left();
+        active.stretch(bytes)?;
+        let more = active.left() - before;
+        self.free.fetch_add(more as i64, Ordering::Relaxed);
         Ok(())
     }
 

@@ -42,6 +42,14 @@ pub(super) struct Prepared {
     pub(super) counted: i64,
 }
 
+impl Prepared {
+    /// Bytes for frames once it is begun with so many namespaces.
+    pub(super) fn left(&self, spaces: usize) -> u64 {
+        self.reserved
+            .saturating_sub(begin_bytes(spaces) + SEAL_BYTES)
+    }
+}
+
 /// The segment that is written.
 #[derive(Debug)]
 pub(super) struct Active {

@@ -117,6 +117,14 @@ impl Log {
         Ok(())
     }
 
+    /// Whether there is a next segment, with room for a frame of so many bytes.
+    pub(super) fn next_has_room(&self, bytes: usize) -> bool {
+        let spaces = self.pending.lock().spaces.len();
+        let next = self.next.lock();
+        let prepared = next.prepared.as_ref();
+        prepared.is_some_and(|prepared| prepared.left(spaces) >= bytes as u64)
+    }
+
     /// Seals the active segment and begins the next.
     pub(super) fn rotate(&self, writer: &mut Writer) -> io::Result<()> {
         let prepared = {

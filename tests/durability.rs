@@ -874,6 +874,26 @@ fn changes_that_are_large_together_are_logged() {
     slides(&["--log-segment", "4MiB"], 20);
 }
 
+/// It cannot be logged with its later deadline any more, and is a duplicate all the same.
+#[test]
+fn a_value_that_segments_have_become_too_small_for_is_known() {
+    let data = Scratch::new("smaller-segments");
+    let server = Process::start(data.path(), &["--log-segment", "8MiB"]);
+    let value = "v".repeat(100 << 10);
+    let stored = server
+        .connect()
+        .call(&["SET", "large", &value, "PX", "3600000"]);
+    assert_eq!(stored, "+OK");
+    server.kill();
+    let server = Process::start(data.path(), &["--log-segment", "64KiB"]);
+    let (mut lines, mut redis) = (server.connect(), server.connect());
+    let expires = redis.call(&["PEXPIRETIME", "large"]);
+    assert_eq!(lines.ask("SEEN large 3h SLIDE"), "DUP");
+    assert_eq!(redis.call(&["PEXPIRETIME", "large"]), expires);
+    assert!(lines.ask("TOUCH large 3h").starts_with("ERR FULL"));
+    assert_eq!(lines.ask("SEEN small 3h SLIDE"), "NEW");
+}
+
 #[test]
 fn a_batch_that_is_larger_than_a_segment_is_logged() {
     let data = Scratch::new("large-batch");

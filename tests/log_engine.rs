@@ -288,6 +288,26 @@ fn end(run: &mut Run, draw: &mut Draw, now: Millis, compacted: &mut bool) -> Str
     before
 }
 
+/// Between two records a crash would leave one that knows of nothing before it.
+#[test]
+fn a_namespace_that_is_made_as_covered_is_so_from_its_first_record() {
+    let run = Run::start(
+        SimulatedDisk::new(1),
+        Fsync::Always,
+        1,
+        Millis(1_790_000_000_000),
+    );
+    let bytes_of = |request: &str| {
+        let before = run.log.appended();
+        run.execute(request, Millis(1_790_000_000_000));
+        run.log.appended() - before
+    };
+    let one = bytes_of("NS SET space-1 TTL 1h");
+    assert!(one > 0);
+    assert_eq!(bytes_of("NS SET space-2 TTL 1h COVERED"), one);
+    assert_eq!(bytes_of("NS SET space-2 KEYS DIGEST COVERED"), one);
+}
+
 fn first_difference(before: &str, after: &str) -> String {
     let pairs = before.lines().zip(after.lines());
     let different = pairs.filter(|(before, after)| before != after);

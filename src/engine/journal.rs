@@ -57,11 +57,6 @@ impl<'e> Promise<'e> {
         Self::of(log, largest_frame(value.map_or(0, <[u8]>::len), key.len()))
     }
 
-    /// Whether there will be none any more.
-    fn has_failed(&self) -> bool {
-        self.log.is_some_and(|log| log.health() == Health::Failed)
-    }
-
     /// Takes some of it; more is asked for if there is not enough.
     #[inline]
     fn draw(&mut self, bytes: usize) -> bool {
@@ -154,9 +149,9 @@ impl<'a, 'e> Writing<'a, 'e> {
             }
             Some(Change::Remove { .. }) | None => self.promise.bytes += most,
         }
-        // A key that is known is a duplicate also where its window cannot be extended any more.
         let is_known = || self.shard.get(key, now).is_some();
-        if !is_drawn && verdict == Verdict::Full && self.promise.has_failed() && is_known() {
+        if !is_drawn && verdict == Verdict::Full && self.will_not_be_drawn(most) && is_known() {
+            // It is a duplicate also where its window cannot be extended any more.
             return Verdict::Dup;
         }
         verdict
@@ -260,6 +255,14 @@ impl<'a, 'e> Writing<'a, 'e> {
             frame::begin(&mut self.frame);
         }
         self.promise.draw(bytes)
+    }
+
+    /// Whether there is no use in trying again what could not be drawn, before the next start at least.
+    fn will_not_be_drawn(&self, bytes: usize) -> bool {
+        let is_given_up = |log: &Log| {
+            log.health() == Health::Failed || log.is_too_large(frame::HEADER_BYTES + bytes)
+        };
+        self.promise.log.is_some_and(is_given_up)
     }
 
     /// Logs that a key is there; so much was drawn for it.

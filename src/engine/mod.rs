@@ -189,7 +189,7 @@ impl Engine {
             let namespace = match engine.find(name) {
                 Some(found) => found,
                 None => engine
-                    .add(name, &policy, keeps_digests(change))
+                    .add(name, &policy, keeps_digests(change), false)
                     .expect("config checks how many namespaces there are"),
             };
             let _there_is_no_log_yet = namespace
@@ -336,15 +336,17 @@ impl Engine {
         if let Some(found) = self.find(name) {
             return Ok(found);
         }
-        self.add(name, &Policy::default_of(&self.limits), false)
+        self.add(name, &Policy::default_of(&self.limits), false, false)
     }
 
-    /// Makes a namespace that is not there; for who holds `making`.
+    /// Makes a namespace that is not there, `covered` if it is not to be unsure of what was before; for who
+    /// holds `making`.
     fn add(
         &self,
         name: &str,
         policy: &Policy,
         keeps_digests: bool,
+        covered: bool,
     ) -> Result<Arc<Namespace>, Error> {
         if self.namespaces.len() >= self.limits.namespaces_max {
             let max = self.limits.namespaces_max;
@@ -353,7 +355,11 @@ impl Engine {
                 format!("there are {max} namespaces, the most there may be"),
             ));
         }
-        self.put(self.new_namespace(name, policy, keeps_digests))
+        let made = self.new_namespace(name, policy, keeps_digests);
+        if covered {
+            made.declare_covered();
+        }
+        self.put(made)
     }
 
     fn new_namespace(&self, name: &str, policy: &Policy, keeps_digests: bool) -> Namespace {
@@ -382,6 +388,7 @@ impl Engine {
         old: &Namespace,
         policy: &Policy,
         keeps_digests: bool,
+        covered: bool,
     ) -> Result<Arc<Namespace>, Error> {
         let name = old.name();
         if name == DEFAULT_NAMESPACE {
@@ -395,7 +402,11 @@ impl Engine {
             )));
         }
         let made = self.new_namespace(name, policy, keeps_digests);
-        made.reach_as(old);
+        if covered {
+            made.declare_covered();
+        } else {
+            made.reach_as(old);
+        }
         // Where the log has no space for it, the old one goes on.
         let made = self.put(made).inspect_err(|_| old.reopen())?;
         old.mark_dropped();

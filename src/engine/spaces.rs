@@ -106,25 +106,24 @@ impl Here<'_> {
         let engine = self.engine;
         // Or a change might go to a namespace that another is just taking the place of.
         let _one_at_a_time = engine.making.lock();
-        let (set, is_as_asked) = match (engine.find(name), change.keeps_digests) {
+        let set = match (engine.find(name), change.keeps_digests) {
             (None, keeps_digests) => {
                 // What cannot hold is refused before a namespace is made for it.
                 let policy = Policy::default_of(&engine.limits).with(change)?;
                 if !engine.create_namespaces {
                     return Err(engine.no_such(name));
                 }
-                let added = engine.add(name, &policy, keeps_digests.unwrap_or(false))?;
-                (added, true)
+                engine.add(name, &policy, keeps_digests.unwrap_or(false), covered)?;
+                return Ok(Reply::OK);
             }
             (Some(found), Some(keeps_digests)) if keeps_digests != found.keeps_digests() => {
                 let policy = found.policy().with(change)?;
-                (engine.change_form(&found, &policy, keeps_digests)?, true)
+                engine.change_form(&found, &policy, keeps_digests, covered)?;
+                return Ok(Reply::OK);
             }
-            (Some(found), _) => (found, false),
+            (Some(found), _) => found,
         };
-        if !is_as_asked || covered {
-            self.unless_refused(set.change_policy(change, covered)?)?;
-        }
+        self.unless_refused(set.change_policy(change, covered)?)?;
         Ok(Reply::OK)
     }
 

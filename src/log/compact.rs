@@ -267,11 +267,12 @@ impl Copying {
             *self.rests_on.insert(log.appended())
         };
         if !log.wait_synced(rests_on) {
-            let has_failed = log.health() == Health::Failed;
-            if has_failed {
+            // What waits for space may wait for the copy's.
+            let is_in_vain = log.is_stuck() || log.health() == Health::Failed;
+            if is_in_vain {
                 log.storage().remove(&temporary)?;
             }
-            return Ok(has_failed);
+            return Ok(is_in_vain);
         }
         log.storage().rename(&temporary, &segment::name(number))?;
         log.storage().sync_names()?;

@@ -4,7 +4,7 @@
 //! server runs. A directory that holds anything else than that file and a log is not touched.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl Disk {
         if is_new {
             refuse_other(path)?;
         }
-        let mut lock = OpenOptions::new()
+        let lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -113,9 +113,10 @@ impl Disk {
             Err(errno) => return Err(io("cannot lock", &lock_path)(errno.into())),
         }
         // Just made, or by a start that came no further.
-        let is_empty = lock.metadata().is_ok_and(|lock| lock.len() == 0);
-        if is_empty && first_name(path).is_none() {
-            writeln!(lock, "{WORDS}{FORMAT}")
+        let words = format!("{WORDS}{FORMAT}\n").into_bytes();
+        let found = read_words(&lock_path)?;
+        if found.len() < words.len() && words.starts_with(&found) && first_name(path).is_none() {
+            lock.write_all_at(&words, 0)
                 .and_then(|()| lock.sync_all())
                 .map_err(io("cannot write", &lock_path))?;
         }
@@ -193,7 +194,8 @@ fn refuse_other(path: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-fn check_words(path: &Path, lock_path: &Path) -> Result<(), DirectoryError> {
+/// What the lock file says, or the beginning of that.
+fn read_words(lock_path: &Path) -> Result<Vec<u8>, DirectoryError> {
     const ENOUGH: u64 = 128;
     let mut text = Vec::new();
     fs::File::open(lock_path)
@@ -203,6 +205,11 @@ fn check_words(path: &Path, lock_path: &Path) -> Result<(), DirectoryError> {
             path: lock_path.to_owned(),
             source,
         })?;
+    Ok(text)
+}
+
+fn check_words(path: &Path, lock_path: &Path) -> Result<(), DirectoryError> {
+    let text = read_words(lock_path)?;
     let text = String::from_utf8_lossy(&text);
     let format = text
         .trim_end()
@@ -354,9 +361,13 @@ mod tests {
     fn a_directory_whose_making_was_cut_off_is_made_whole() {
         let path = scratch("cut-off");
         fs::create_dir_all(&path).unwrap();
-        fs::write(path.join(LOCK_NAME), "").unwrap();
-        Disk::take(&path).unwrap();
-        Disk::look(&path).unwrap();
+        let words = format!("{WORDS}{FORMAT}\n");
+        for len in 0..=words.len() {
+            fs::write(path.join(LOCK_NAME), &words[..len]).unwrap();
+            Disk::take(&path).unwrap();
+            Disk::look(&path).unwrap();
+            assert_eq!(fs::read_to_string(path.join(LOCK_NAME)).unwrap(), words);
+        }
         fs::remove_dir_all(path).unwrap();
     }
 

@@ -23,6 +23,9 @@ use crate::log::reader::{LogError, Present, Reader};
 use crate::log::storage::Storage;
 use crate::log::writer::{Fsync, Log, LogConfig};
 
+/// How often the same thing that failed is said at most.
+const COMPLAINT_EVERY: Duration = Duration::from_mins(1);
+
 /// Where the log is, and how it is kept.
 #[derive(Clone, Debug)]
 pub struct DataConfig {
@@ -295,10 +298,13 @@ fn sync(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
 fn tend(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
     let pause = Duration::from_millis(LOG_RETRY_MS);
     let mut compactor = Compactor::new(LOG_DEAD_BYTES_MAX);
+    let (mut undeleted, mut uncompacted) = (Rarely::default(), Rarely::default());
     while !is_stopping.load(Ordering::Relaxed) {
         let now = shared.clock.read().now;
-        if let Err(error) = log.tend(now) {
-            tracing::warn!(%error, "cannot delete a segment of the log");
+        if let Err(error) = log.tend(now)
+            && undeleted.is_news(&error)
+        {
+            tracing::warn!(%error, "cannot delete a segment of the log; it will be tried again");
         }
         let keys = shared.engine.totals().keys;
         let step = compactor.step(log, keys, now, |space, records, alive| {
@@ -309,9 +315,31 @@ fn tend(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
             Ok(true) => thread::sleep(Duration::from_millis(1)),
             Ok(false) => thread::sleep(pause),
             Err(error) => {
-                tracing::warn!(%error, "cannot compact the log; it will be tried again");
+                if uncompacted.is_news(&error) {
+                    tracing::warn!(%error, "cannot compact the log; it will be tried again");
+                }
                 thread::sleep(pause);
             }
         }
+    }
+}
+
+/// What is tried again and again is not complained of each time.
+#[derive(Debug, Default)]
+struct Rarely {
+    said: Option<(String, Instant)>,
+}
+
+impl Rarely {
+    /// Whether this was not said in the last [`COMPLAINT_EVERY`].
+    fn is_news(&mut self, error: &io::Error) -> bool {
+        let error = error.to_string();
+        let is_known =
+            |(said, at): &(String, Instant)| *said == error && at.elapsed() < COMPLAINT_EVERY;
+        if self.said.as_ref().is_some_and(is_known) {
+            return false;
+        }
+        self.said = Some((error, Instant::now()));
+        true
     }
 }

@@ -282,6 +282,11 @@ impl Log {
         }
     }
 
+    /// Whether something could not be written for lack of space, and waits for it.
+    pub(in crate::log) fn is_stuck(&self) -> bool {
+        self.state.load(Ordering::Acquire) == STUCK
+    }
+
     #[inline]
     fn has_failed(&self) -> bool {
         self.state.load(Ordering::Acquire) == FAILED

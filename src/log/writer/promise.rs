@@ -22,6 +22,12 @@ impl Log {
         usize::try_from(most).map_or(0, |most| most.min(frame::BYTES_MAX))
     }
 
+    /// Whether a frame is too large for every segment, however much space there is.
+    pub fn is_too_large(&self, bytes: usize) -> bool {
+        let spaces = self.pending.lock().spaces.len();
+        bytes > frame::BYTES_MAX || bytes as i64 > self.maker.margin_max(spaces)
+    }
+
     /// Promises what is free.
     #[inline]
     fn promise_free(&self, bytes: i64) -> bool {
@@ -51,8 +57,7 @@ impl Log {
     #[cold]
     fn promise_more(&self, bytes: i64) -> bool {
         // What no segment of full size has room for is not to be had by another one.
-        let spaces = self.pending.lock().spaces.len();
-        if self.health() != Health::Good || bytes > self.maker.margin_max(spaces) {
+        if self.health() != Health::Good || self.is_too_large(bytes.unsigned_abs() as usize) {
             return false;
         }
         for _ in 0..2 {

@@ -200,12 +200,17 @@ impl Log {
         };
         let mut result = Ok(());
         for sealed in lapsed {
-            let removed = self.maker.storage.remove(&segment::name(sealed.number));
-            if removed.is_err() {
-                // It is still there, and tried again.
-                self.writer.lock().sealed.push(sealed);
+            match self.maker.storage.remove(&segment::name(sealed.number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    // It is still there, and tried again.
+                    let kept = &mut self.writer.lock().sealed;
+                    let place = kept.partition_point(|other| other.number < sealed.number);
+                    kept.insert(place, sealed);
+                    result = Err(error);
+                }
+                // Somebody else removed it, or this does.
+                _ => {}
             }
-            result = result.and(removed);
         }
         result
     }

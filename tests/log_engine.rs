@@ -3,25 +3,22 @@
 //! Random commands are executed, some of the log is compacted, the machine loses power or the server is
 //! killed, and another engine is made from what is left: it must answer as the one before did.
 
+#![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "log_engine/restarts.rs"]
+mod restarts;
+#[path = "log_engine/run.rs"]
+mod run;
 #[path = "common/simulated_disk/mod.rs"]
 mod simulated_disk;
 
 use std::fmt::Write;
-use std::sync::Arc;
 
-use onced::command::spec::verbs;
-use onced::command::{Reply, lookup_line, lookup_resp};
-use onced::engine::{Engine, EngineConfig};
-use onced::limits::Limits;
 use onced::log::compact::Compactor;
-use onced::log::mend::mend;
-use onced::log::reader::{Present, Reader};
-use onced::log::storage::Storage;
-use onced::log::writer::{Fsync, Log, LogConfig};
+use onced::log::writer::Fsync;
 use onced::time::Millis;
-use onced::wire::{Decoded, Decoder};
+use run::{Options, Run};
 use simulated_disk::SimulatedDisk;
 
 const SEEDS: u64 = 60;
@@ -41,129 +38,26 @@ impl Draw {
     }
 }
 
-/// A server's inside: engine, log, and what compacts it.
-struct Run {
-    disk: SimulatedDisk,
-    engine: Engine,
-    log: Arc<Log>,
-    compactor: Compactor,
-}
-
-impl Run {
-    fn start(disk: SimulatedDisk, fsync: Fsync, boot: u8, now: Millis) -> Self {
-        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-        let boot = [boot; 16];
-        let present = Present {
-            now,
-            boot,
-            recovers: false,
-            is_copy: false,
-        };
-        let reader = Reader::open(Arc::clone(&storage), present).unwrap();
-        let engine = Engine::new(EngineConfig {
-            covered_since: now,
-            shards: 4,
-            ..EngineConfig::default()
-        });
-        let restored = engine.restore(reader, 2, |_| true).unwrap().unwrap();
-        mend(&*storage, &restored.findings).unwrap();
-        let config = LogConfig {
-            fsync,
-            segment_bytes: 64 << 10,
-            frame_bytes_max: 8 << 10,
-            boot,
-        };
-        let log = Log::start(storage, config, restored.start, now).unwrap();
-        let log = Arc::clone(engine.attach(log));
-        Self {
-            disk,
-            engine,
-            log,
-            compactor: Compactor::new(16 << 10),
-        }
-    }
-
-    fn execute(&self, request: &str, now: Millis) -> String {
-        let mut session = self.engine.session();
-        let mut decoder = Decoder::default();
-        let line = request.to_owned() + "\n";
-        let limits = Limits::DEFAULT;
-        let Decoded::Request { args, .. } = decoder.next(line.as_bytes(), &limits) else {
-            panic!("{request} is no request");
-        };
-        // Redis's commands too: what a line is called does not matter here.
-        let verb = lookup_resp(args.verb()).or_else(|| lookup_line(args.verb()));
-        let verb = verb.unwrap_or_else(|| panic!("{request}: no such verb of {}", verbs().len()));
-        let command = verb.spec().parse(&args, &limits).unwrap();
-        let reply = self.engine.execute(&mut session, &command, now);
-        format!("{reply:?}")
-    }
-
-    /// In a namespace: commands that name none are executed in the one that was chosen.
-    fn execute_in(&self, space: &str, request: &str, now: Millis) -> String {
-        let mut session = self.engine.session();
-        let limits = Limits::DEFAULT;
-        let mut told = String::new();
-        for request in [&format!("USE {space}"), request] {
-            let line = request.to_owned() + "\n";
-            let mut decoder = Decoder::default();
-            let Decoded::Request { args, .. } = decoder.next(line.as_bytes(), &limits) else {
-                panic!("{request} is no request");
-            };
-            let verb = lookup_resp(args.verb()).or_else(|| lookup_line(args.verb()));
-            let command = verb.unwrap().spec().parse(&args, &limits).unwrap();
-            let reply = self.engine.execute(&mut session, &command, now);
-            assert!(!matches!(reply, Reply::Error(_)), "{request}: {reply:?}");
-            told = format!("{reply:?}");
-        }
-        told
-    }
-
-    /// All that can be seen of all keys and namespaces.
-    fn state(&self, now: Millis) -> String {
-        let mut all = String::new();
-        let mut spaces = self.engine.keyspace();
-        spaces.sort();
-        for (space, _) in spaces {
-            let found = self.engine.find(&space).unwrap();
-            let policy = found.policy();
-            let (since, until) = (found.covered_since(), found.unsure_until());
-            let digests = found.keeps_digests();
-            writeln!(all, "{space} {policy:?} {digests} {since:?} {until:?}").unwrap();
-            for number in 0..KEYS {
-                let key = key(number);
-                for verb in ["GET", "PEXPIRETIME", "ONCE.INSPECT"] {
-                    let told = self.execute_in(&space, &format!("{verb} {key}"), now);
-                    writeln!(all, "{verb} {key} {told}").unwrap();
-                }
+/// All that can be seen of all keys and namespaces.
+fn state(run: &Run, now: Millis) -> String {
+    let mut all = String::new();
+    let mut spaces = run.engine.keyspace();
+    spaces.sort();
+    for (space, _) in spaces {
+        let found = run.engine.find(&space).unwrap();
+        let policy = found.policy();
+        let (since, until) = (found.covered_since(), found.unsure_until());
+        let digests = found.keeps_digests();
+        writeln!(all, "{space} {policy:?} {digests} {since:?} {until:?}").unwrap();
+        for number in 0..KEYS {
+            let key = key(number);
+            for verb in ["GET", "PEXPIRETIME", "ONCE.INSPECT"] {
+                let told = run.execute_in(&space, &format!("{verb} {key}"), now);
+                writeln!(all, "{verb} {key} {told}").unwrap();
             }
         }
-        all
     }
-
-    /// Looks through what it will; returns whether anything was done.
-    fn compact(&mut self, steps: usize, now: Millis) -> std::io::Result<bool> {
-        let Self {
-            engine,
-            log,
-            compactor,
-            ..
-        } = self;
-        let mut done = false;
-        for _ in 0..steps {
-            // A copy waits for what is in the log; without threads somebody has to see to that.
-            log.sync(now);
-            let keys = engine.totals().keys;
-            let more = compactor.step(log, keys, now, |space, records, alive| {
-                engine.survive(space, records, alive, now);
-            })?;
-            done |= more;
-            if !more {
-                break;
-            }
-        }
-        Ok(done)
-    }
+    all
 }
 
 fn key(number: u64) -> String {
@@ -219,14 +113,12 @@ fn another_engine_made_of_the_log_answers_the_same() {
         println!("ONCED_SEED={seed}");
         let mut draw = Draw(seed);
         let mut now = Millis(1_000_000);
-        let mut boot = 0;
+        let mut options = Options::at(now);
         // Under the other policies a start after a power loss does not know as much as it did.
-        let fsync = if seed % 3 == 0 {
-            Fsync::EverySec
-        } else {
-            Fsync::Always
-        };
-        let mut run = Run::start(SimulatedDisk::new(seed), fsync, boot, now);
+        if seed % 3 > 0 {
+            options.fsync = Fsync::Always;
+        }
+        let mut run = Run::start(SimulatedDisk::new(seed), &options).unwrap();
         run.execute("NS SET urls KEYS DIGEST", now);
         let mut compacted = false;
         for round in 0..6 {
@@ -247,14 +139,15 @@ fn another_engine_made_of_the_log_answers_the_same() {
             }
             let before = end(&mut run, &mut draw, now, &mut compacted);
             let seed = draw.below(u64::MAX);
-            let disk = if draw.below(2) == 0 && fsync == Fsync::Always {
-                boot += 1;
+            let disk = if draw.below(2) == 0 && options.fsync == Fsync::Always {
+                options.boot += 1;
                 run.disk.crash(seed)
             } else {
                 run.disk.kill()
             };
-            run = Run::start(disk, fsync, boot, now);
-            let after = run.state(now);
+            options.now = now;
+            run = Run::start(disk, &options).unwrap();
+            let after = state(&run, now);
             assert!(
                 before == after,
                 "round {round}: {}",
@@ -273,7 +166,7 @@ fn another_engine_made_of_the_log_answers_the_same() {
 /// its power in the middle; returns what it answered before that.
 fn end(run: &mut Run, draw: &mut Draw, now: Millis, compacted: &mut bool) -> String {
     while run.log.sync(now) {}
-    let before = run.state(now);
+    let before = state(run, now);
     match draw.below(3) {
         0 => run.log.close(now).unwrap(),
         1 => {}
@@ -286,26 +179,6 @@ fn end(run: &mut Run, draw: &mut Draw, now: Millis, compacted: &mut bool) -> Str
         }
     }
     before
-}
-
-/// Between two records a crash would leave one that knows of nothing before it.
-#[test]
-fn a_namespace_that_is_made_as_covered_is_so_from_its_first_record() {
-    let run = Run::start(
-        SimulatedDisk::new(1),
-        Fsync::Always,
-        1,
-        Millis(1_790_000_000_000),
-    );
-    let bytes_of = |request: &str| {
-        let before = run.log.appended();
-        run.execute(request, Millis(1_790_000_000_000));
-        run.log.appended() - before
-    };
-    let one = bytes_of("NS SET space-1 TTL 1h");
-    assert!(one > 0);
-    assert_eq!(bytes_of("NS SET space-2 TTL 1h COVERED"), one);
-    assert_eq!(bytes_of("NS SET space-2 KEYS DIGEST COVERED"), one);
 }
 
 fn first_difference(before: &str, after: &str) -> String {

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::ops::Deref;
 
-use super::namespace::NamespaceRoom;
+use super::namespace::{Namespace, NamespaceRoom};
 use crate::log::frame;
 use crate::log::record::{self, Content};
 use crate::log::writer::{Health, Log};
@@ -87,8 +87,7 @@ impl Drop for Promise<'_> {
 pub(super) struct Writing<'a, 'e> {
     shard: &'a mut Shard,
     promise: &'a mut Promise<'e>,
-    /// The namespace's number in the log.
-    space: u32,
+    namespace: &'a Namespace,
     frame: Vec<u8>,
     /// The last deadline in it.
     last: Millis,
@@ -103,11 +102,15 @@ impl Deref for Writing<'_, '_> {
 }
 
 impl<'a, 'e> Writing<'a, 'e> {
-    pub(super) fn new(shard: &'a mut Shard, promise: &'a mut Promise<'e>, space: u32) -> Self {
+    pub(super) fn new(
+        shard: &'a mut Shard,
+        promise: &'a mut Promise<'e>,
+        namespace: &'a Namespace,
+    ) -> Self {
         Self {
             shard,
             promise,
-            space,
+            namespace,
             frame: Vec::new(),
             last: Millis(0),
         }
@@ -170,7 +173,7 @@ impl<'a, 'e> Writing<'a, 'e> {
         let removal = record::bytes_max(key.bytes().len(), 0);
         let is_drawn = self.draw(most + removal);
         room.refuse_unless(is_drawn);
-        let before = self.shard.get(key, now).map(|entry| entry.deadline);
+        let before = self.latest_logged(key, now);
         let is_set = self.shard.set(key, value, deadline, room, now).is_some();
         if !is_drawn {
             return is_set;
@@ -195,10 +198,10 @@ impl<'a, 'e> Writing<'a, 'e> {
         deadline: Millis,
         now: Millis,
     ) -> Result<bool, Refused> {
-        let Some(entry) = self.shard.get(key, now) else {
+        if self.shard.get(key, now).is_none() {
             return Ok(false);
-        };
-        let before = entry.deadline;
+        }
+        let before = self.latest_logged(key, now);
         let most = record::bytes_max(key.bytes().len(), self.stored_bytes(key, now));
         let removal = record::bytes_max(key.bytes().len(), 0);
         if !self.draw(most + removal) {
@@ -206,7 +209,7 @@ impl<'a, 'e> Writing<'a, 'e> {
         }
         self.shard.set_deadline(key, deadline, now);
         if self.promise.log.is_some() {
-            self.shorten(key, Some(before), deadline, removal);
+            self.shorten(key, before, deadline, removal);
             self.promise.bytes += most;
             self.put_again(key, deadline, now);
         }
@@ -215,18 +218,26 @@ impl<'a, 'e> Writing<'a, 'e> {
 
     /// As [`Shard::remove`]; whether the key was there.
     pub(super) fn remove(&mut self, key: &Key<'_>, now: Millis) -> Result<bool, Refused> {
-        let Some(before) = self.shard.get(key, now).map(|entry| entry.deadline) else {
+        // One that was evicted is not there either, but would be again after a restart.
+        let Some(until) = self.latest_logged(key, now) else {
             return Ok(false);
         };
         let most = record::bytes_max(key.bytes().len(), 0);
         if !self.draw(most) {
             return Err(Refused);
         }
-        self.shard.remove(key, now);
+        let was_there = self.shard.remove(key, now).is_some();
         if self.promise.log.is_some() {
-            self.removal(key, before, most);
+            self.removal(key, until, most);
         }
-        Ok(true)
+        Ok(was_there)
+    }
+
+    /// The latest deadline that the log may have for a key: what it has in memory, or what it had when it was
+    /// evicted, of which it is not known whether or when it was.
+    fn latest_logged(&self, key: &Key<'_>, now: Millis) -> Option<Millis> {
+        let stored = self.shard.get(key, now).map(|entry| entry.deadline);
+        stored.max(self.namespace.evicted_until(now))
     }
 
     /// Bytes of the value that is stored with a key.
@@ -322,7 +333,7 @@ impl<'a, 'e> Writing<'a, 'e> {
     /// Appends the frame, if there is something in it.
     fn append(&mut self) {
         if self.frame.len() > frame::HEADER_BYTES {
-            frame::finish(&mut self.frame, 0, self.space);
+            frame::finish(&mut self.frame, 0, self.namespace.logged_as());
             if let Some(log) = self.promise.log {
                 log.append(&self.frame, self.last);
             }

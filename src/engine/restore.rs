@@ -155,6 +155,7 @@ impl Engine {
             alive.resize(records.len(), false);
             return;
         };
+        let asked = alive.len();
         for record in records {
             // Removals must outlive what they removed, wherever that is.
             let is_alive = record.content.is_none() || {
@@ -167,6 +168,10 @@ impl Engine {
                 })
             };
             alive.push(is_alive);
+        }
+        // Without their records nobody would know of keys that were evicted but the log.
+        if !namespace.is_unsure_logged() {
+            alive[asked..].fill(true);
         }
     }
 }

@@ -51,6 +51,7 @@ impl Engine {
             let Some(namespace) = round.left.last() else {
                 break;
             };
+            namespace.log_unsure();
             let (looked_at, more) = namespace.expire(round.shard, now);
             slots += looked_at;
             round.is_unfinished |= more;

@@ -80,6 +80,8 @@ pub struct Namespace {
     logged_as: AtomicU32,
     /// What the log has as its `unsure_until`.
     unsure_logged: AtomicU64,
+    /// The latest `unsure_until` there has been: the log may still hold what was evicted, covered or not.
+    evicted_until: AtomicU64,
 }
 
 /// Where a log will be, once what it holds was read.
@@ -118,6 +120,7 @@ impl Namespace {
             log,
             logged_as: AtomicU32::new(0),
             unsure_logged: AtomicU64::new(0),
+            evicted_until: AtomicU64::new(0),
         }
     }
 
@@ -150,7 +153,8 @@ impl Namespace {
             evicts: policy.evict,
             reports_unsure: policy.reports_unsure,
             covered_since: self.covered_since(),
-            unsure_until: self.unsure_until(),
+            // What the log has already may be ahead, and what it says later goes over it.
+            unsure_until: self.unsure_until().max(self.unsure_logged()),
         }
     }
 
@@ -165,6 +169,7 @@ impl Namespace {
             return Err(Refused);
         }
         self.set_logged_as(space.id);
+        self.set_unsure_logged(space.unsure_until);
         Ok(())
     }
 
@@ -181,8 +186,8 @@ impl Namespace {
         self.reach
             .unsure_until
             .store(space.unsure_until.0, Ordering::Relaxed);
-        self.unsure_logged
-            .store(space.unsure_until.0, Ordering::Relaxed);
+        raise(&self.evicted_until, space.unsure_until);
+        self.set_unsure_logged(space.unsure_until);
     }
 
     /// Its name.
@@ -221,6 +226,7 @@ impl Namespace {
     ) -> Result<Result<(), Refused>, Error> {
         let _one_at_a_time = self.policy_change.lock();
         let policy = self.policy.load().with(change)?;
+        let unsure_until = self.unsure_until();
         let logged = self.log_space(|space| {
             *space = self.space(&policy);
             if covered {
@@ -230,7 +236,8 @@ impl Namespace {
         if logged.is_ok() {
             self.policy.store(&policy);
             if covered {
-                self.declare_covered();
+                // What is evicted meanwhile is missing again.
+                self.cover(unsure_until);
             }
         }
         Ok(logged)
@@ -254,13 +261,27 @@ impl Namespace {
     /// Says that a key is missing whose window ends just before `at`.
     pub fn raise_unsure_until(&self, at: Millis) {
         raise(&self.reach.unsure_until, at);
+        raise(&self.evicted_until, at);
     }
 
     /// Says that nothing is missing, whatever was lost or evicted.
     pub fn declare_covered(&self) {
+        self.cover(self.unsure_until());
+    }
+
+    /// Says that nothing is missing, unless more was evicted than `unsure_until` says.
+    fn cover(&self, unsure_until: Millis) {
         self.set_covered_since(Millis(0));
-        self.reach.unsure_until.store(0, Ordering::Relaxed);
-        self.unsure_logged.store(0, Ordering::Relaxed);
+        let order = Ordering::Relaxed;
+        let reach = &self.reach.unsure_until;
+        let _else_it_stays = reach.compare_exchange(unsure_until.0, 0, order, order);
+    }
+
+    /// The latest deadline that the log may have for a key that was evicted; `None` if that has passed.
+    #[inline]
+    pub(super) fn evicted_until(&self, now: Millis) -> Option<Millis> {
+        let until = self.evicted_until.load(Ordering::Relaxed);
+        (until > now.0).then(|| Millis(until - 1))
     }
 
     /// Says that all keys of this moment and before may be lost.
@@ -277,19 +298,36 @@ impl Namespace {
     /// Takes note of an evicted key, under the lock of its shard.
     fn note_evicted(&self, deadline: Millis) {
         // It would still be there in the last millisecond of its window.
-        let until = deadline.after(1);
-        self.raise_unsure_until(until);
-        if self.log.get().is_some() && self.unsure_logged.load(Ordering::Relaxed) < until.0 {
-            let ahead = until.after(UNSURE_AHEAD_MS);
-            // A policy that is just being changed goes first; the next eviction says it then. Where the
-            // log takes nothing, nothing that follows is told either.
-            let Some(_no_other_policy_meanwhile) = self.policy_change.try_lock() else {
-                return;
-            };
-            if self.log_space(|space| space.unsure_until = ahead).is_ok() {
-                self.unsure_logged.fetch_max(ahead.0, Ordering::Relaxed);
-            }
+        self.raise_unsure_until(deadline.after(1));
+        self.log_unsure();
+    }
+
+    /// Has the log say until when answers are unsure, if it does not say so yet.
+    ///
+    /// It may be put off: where a policy is just being changed, or the log has no space. The records of keys
+    /// that were evicted stay in the log [until then](Self::is_unsure_logged).
+    pub(super) fn log_unsure(&self) {
+        if self.log.get().is_some()
+            && !self.is_unsure_logged()
+            && let Some(_no_other_policy_meanwhile) = self.policy_change.try_lock()
+        {
+            let ahead = self.unsure_until().after(UNSURE_AHEAD_MS);
+            let _it_is_tried_again = self.log_space(|space| space.unsure_until = ahead);
         }
+    }
+
+    /// Whether the log says of all that was evicted that it is missing.
+    pub(super) fn is_unsure_logged(&self) -> bool {
+        self.unsure_until() <= self.unsure_logged()
+    }
+
+    fn unsure_logged(&self) -> Millis {
+        Millis(self.unsure_logged.load(Ordering::Relaxed))
+    }
+
+    /// Takes note of what the log says.
+    pub(super) fn set_unsure_logged(&self, until: Millis) {
+        self.unsure_logged.store(until.0, Ordering::Relaxed);
     }
 
     /// Keys in memory, those whose window has ended but which were not swept yet included.
@@ -361,7 +399,7 @@ impl Namespace {
         let mut room = NamespaceRoom::new(self, index, policy);
         let mut promise = Promise::for_key(self.log(), key.bytes(), value);
         self.change(&mut self.shards[index].lock(), |shard| {
-            let mut writing = Writing::new(shard, &mut promise, self.logged_as());
+            let mut writing = Writing::new(shard, &mut promise, self);
             let result = change(&mut writing, &mut room);
             writing.finish();
             result
@@ -385,7 +423,7 @@ impl Namespace {
         };
         let mut room = NamespaceRoom::for_many(self, index, policy, &shard);
         self.change(&mut shard, |shard| {
-            let mut writing = Writing::new(shard, promise, self.logged_as());
+            let mut writing = Writing::new(shard, promise, self);
             change(&mut writing, &mut room);
             writing.finish();
         });

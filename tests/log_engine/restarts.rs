@@ -1,0 +1,125 @@
+//! What a restart must not change, case by case.
+
+use onced::time::Millis;
+
+use crate::run::{Options, Run};
+use crate::simulated_disk::SimulatedDisk;
+
+const START: Millis = Millis(1_790_000_000_000);
+
+fn at(seconds: u64) -> Millis {
+    START.after(seconds * 1_000)
+}
+
+fn first_run() -> Run {
+    Run::start(SimulatedDisk::new(1), &Options::at(START)).unwrap()
+}
+
+/// The server is killed and started again, with all that was executed in its log.
+fn again(run: &Run, options: &Options) -> Run {
+    while run.log.sync(options.now) {}
+    Run::start(run.disk.kill(), options).unwrap()
+}
+
+fn is_there(run: &Run, space: &str, key: &str, now: Millis) -> bool {
+    let told = run.execute_in(space, &format!("PEEK {key}"), now);
+    match &told[..] {
+        "Letters([68])" => true,
+        "Letters([78])" => false,
+        other => panic!("{other}"),
+    }
+}
+
+/// Fills the segment that is written with what ends soon, so that another is begun.
+fn fill_segment(run: &Run, now: Millis) {
+    let value = "much".repeat(500);
+    let before = run.log.segments();
+    let mut ms = 5_000;
+    while run.log.segments() == before {
+        run.execute_in("filler", &format!("SET key {value} PX {ms}"), now);
+        run.log.write(now);
+        ms += 1;
+    }
+}
+
+/// Leaves only what counts in all that is in the log now.
+fn compact(run: &mut Run, now: Millis) {
+    fill_segment(run, now);
+    run.compactor.begin(&run.log);
+    while run.compact(1, now).unwrap() {}
+}
+
+/// Between two records a crash would leave one that knows of nothing before it.
+#[test]
+fn a_namespace_that_is_made_as_covered_is_so_from_its_first_record() {
+    let run = first_run();
+    let bytes_of = |request: &str| {
+        let before = run.log.appended();
+        run.execute(request, START);
+        run.log.appended() - before
+    };
+    let one = bytes_of("NS SET space-1 TTL 1h");
+    assert!(one > 0);
+    assert_eq!(bytes_of("NS SET space-2 TTL 1h COVERED"), one);
+    assert_eq!(bytes_of("NS SET space-2 KEYS DIGEST COVERED"), one);
+}
+
+/// What was evicted is in the log until it is compacted, and would be there again.
+#[test]
+fn what_was_forgotten_after_it_was_evicted_stays_forgotten() {
+    let run = first_run();
+    run.execute("NS SET small MAXKEYS 2 FULL EVICT", at(0));
+    for (key, ttl) in [("a", 100), ("b", 200), ("c", 300)] {
+        run.execute_in("small", &format!("SEEN {key} {ttl}s"), at(0));
+    }
+    let small = run.engine.find("small").unwrap();
+    assert_eq!(small.counters().evicted, 1);
+    for key in ["a", "b", "c"] {
+        run.execute_in("small", &format!("FORGET {key}"), at(1));
+    }
+    // Later there is room for all that the log has.
+    run.execute("NS SET small MAXKEYS 100", at(1));
+    let run = again(&run, &Options::at(at(2)));
+    for key in ["a", "b", "c"] {
+        assert!(!is_there(&run, "small", key, at(2)), "{key}");
+    }
+}
+
+/// As a cache uses it: a value of long ago must not come back once the newer one has ended.
+#[test]
+fn what_was_evicted_does_not_come_back_behind_a_newer_value() {
+    let run = first_run();
+    run.execute("NS SET small MAXKEYS 2 FULL EVICT", at(0));
+    for (key, ttl) in [("a", 1_000), ("b", 2_000), ("c", 3_000)] {
+        run.execute_in("small", &format!("SET {key} old EX {ttl}"), at(0));
+    }
+    run.execute("NS SET small MAXKEYS 100 COVERED", at(1));
+    run.execute_in("small", "SET a new EX 10", at(1));
+    // What is needed for that outlives the segment that says so.
+    fill_segment(&run, at(1));
+    run.log.tend(at(30)).unwrap();
+    let run = again(&run, &Options::at(at(31)));
+    assert!(!is_there(&run, "small", "a", at(31)));
+    assert!(is_there(&run, "small", "b", at(31)));
+}
+
+/// The log says for a minute more than is so; what it says later must not be less.
+#[test]
+fn a_change_of_policy_takes_nothing_back_that_is_in_the_log() {
+    let mut run = first_run();
+    run.execute(
+        "NS SET small MAXKEYS 1 FULL EVICT UNSURE REPORT COVERED",
+        at(0),
+    );
+    run.execute_in("small", "SEEN a 100s", at(0));
+    run.execute_in("small", "SEEN b 130s", at(0));
+    run.execute("NS SET small TTL 1h", at(0));
+    run.execute_in("small", "SEEN c 160s", at(0));
+    let before = run.engine.find("small").unwrap().unsure_until();
+    assert_eq!(before, at(130).after(1));
+    // Then the log itself knows no more of them.
+    compact(&mut run, at(1));
+    let run = again(&run, &Options::at(at(2)));
+    let after = run.engine.find("small").unwrap().unsure_until();
+    assert!(after >= before, "{after:?} {before:?}");
+}

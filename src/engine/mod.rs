@@ -52,7 +52,7 @@ use journal::Refused;
 pub use journal::largest_frame;
 use namespace::LogSlot;
 pub use namespace::{Namespace, Policy};
-pub use restore::{Progress, Restored};
+pub use restore::{Excess, Progress, Restored};
 use sweep::Round;
 
 use crate::command::{Code, Command, Error, PolicyChange, Reply, Seen, Single};
@@ -315,6 +315,11 @@ impl Engine {
         }
         let here = Here { engine: self, now };
         here.execute(session, command).unwrap_or_else(Reply::Error)
+    }
+
+    /// Whether a namespace is there from the start, whatever a log says.
+    fn is_configured(&self, name: &str) -> bool {
+        name == DEFAULT_NAMESPACE || self.configured.iter().any(|(other, _)| other == name)
     }
 
     fn all_namespaces(&self) -> Vec<Arc<Namespace>> {

@@ -5,7 +5,7 @@
 //! piece after piece. So each key's records are applied in the order in which they were written, and
 //! nobody waits for anybody in between. Numbers of shards and hashes are this run's own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -16,9 +16,10 @@ use crate::log::control::{Control, Space};
 use crate::log::mend::bytes_kept;
 use crate::log::reader::{Findings, LogError, Piece, Present, Reader};
 use crate::log::record::{self, Record};
+use crate::log::spaces::Spaces;
 use crate::log::writer::{Log, Start};
 use crate::log::{frame, segment};
-use crate::store::{Hashed, Shard};
+use crate::store::{Hashed, Room, Shard, Unbounded, Verdict};
 use crate::time::Millis;
 
 /// Pieces that are read before they are applied, for each thread.
@@ -27,6 +28,15 @@ const PIECES_PER_THREAD: usize = 2;
 const AHEAD: usize = 96;
 /// The number that a new log's first namespace gets; 0 is none.
 const FIRST_SPACE: u32 = 1;
+
+/// What becomes of keys for which there is no room, where their namespace evicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// They are evicted again, as they may have been before: the log holds them for a while.
+    Evicted,
+    /// They stay, beyond all bounds.
+    Kept,
+}
 
 /// How far the reading of a log has come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,9 +87,9 @@ struct Restoring<'e> {
     now: Millis,
     /// Namespaces that records are applied to, by number.
     spaces: HashMap<u32, Arc<Namespace>>,
-    rows: BTreeMap<u32, Space>,
-    next_space: u32,
-    covered_since: Option<Millis>,
+    /// What the log says of them.
+    known: Spaces,
+    excess: Excess,
     lasts: HashMap<u64, Millis>,
     records: u64,
 }
@@ -92,6 +102,7 @@ impl Engine {
     pub fn restore(
         &self,
         mut reader: Reader,
+        excess: Excess,
         threads: usize,
         told: impl Fn(&Progress) -> bool,
     ) -> Result<Option<Restored>, LogError> {
@@ -100,9 +111,8 @@ impl Engine {
             engine: self,
             now: present.now,
             spaces: HashMap::new(),
-            rows: BTreeMap::new(),
-            next_space: FIRST_SPACE,
-            covered_since: None,
+            known: Spaces::default(),
+            excess,
             lasts: HashMap::new(),
             records: 0,
         };
@@ -207,7 +217,35 @@ impl Restoring<'_> {
             self.records += parsed.records;
         }
         self.apply_all(pieces, &parsed, &spaces, threads);
+        if self.excess == Excess::Evicted {
+            for (_, namespace) in &spaces {
+                self.evict_what_is_over(namespace);
+            }
+        }
         Ok(())
+    }
+
+    /// Evicts what a namespace has beyond its own bound, the same share of each shard.
+    fn evict_what_is_over(&self, namespace: &Namespace) {
+        let policy = namespace.policy();
+        let keys = namespace.keys();
+        if !policy.evict || policy.keys_max == 0 || keys <= policy.keys_max {
+            return;
+        }
+        let over = u128::from(keys - policy.keys_max);
+        let mut before = 0;
+        for index in 0..self.engine.shards {
+            namespace.fill(index, |shard, room| {
+                let upto = before + shard.len() as u128;
+                let share = over * upto / u128::from(keys) - over * before / u128::from(keys);
+                before = upto;
+                for _ in 0..share {
+                    if let Some(deadline) = shard.evict_soonest(self.now) {
+                        room.evicted(deadline);
+                    }
+                }
+            });
+        }
     }
 
     fn parse_all(
@@ -328,103 +366,93 @@ impl Restoring<'_> {
     }
 
     /// Applies records of one shard, in order.
-    fn apply(&self, namespace: &Namespace, shard: usize, piece: &Piece, places: &[Place]) {
+    fn apply(&self, namespace: &Namespace, index: usize, piece: &Piece, places: &[Place]) {
         let policy = namespace.policy();
-        namespace.write_shard(shard, |shard| {
-            for places in places.chunks(AHEAD) {
+        let evicts = policy.evict && self.excess == Excess::Evicted;
+        for places in places.chunks(AHEAD) {
+            namespace.fill(index, |shard, memory| {
                 for place in places {
                     shard.prefetch(&place.hash);
                 }
                 for place in places {
-                    let mut rest = &piece.frames[place.at as usize..];
-                    if let Some(record) = record::take(&mut rest) {
-                        self.apply_one(shard, place.hash, &record);
+                    if evicts {
+                        self.apply_one(namespace, shard, piece, place, memory);
+                        memory.count(shard, Verdict::New);
+                    } else {
+                        self.apply_one(namespace, shard, piece, place, &mut Unbounded);
                     }
                 }
-            }
-        });
-        if policy.evict {
-            self.evict_what_is_over(namespace, shard, &policy);
+            });
         }
     }
 
-    fn apply_one(&self, shard: &mut Shard, hash: Hashed, record: &Record<'_>) {
-        let key = hash.of(record.key.long_bytes(), &self.engine.secret);
-        match record.content {
-            Some(content) => {
-                let content = (content.fingerprint, content.value);
-                shard.restore(key, record.deadline, content, self.now);
-            }
-            None => {
-                shard.remove(&key, self.now);
-            }
-        }
-    }
-
-    /// A log may hold keys that were evicted: they are evicted again.
-    fn evict_what_is_over(&self, namespace: &Namespace, shard: usize, policy: &Policy) {
-        let is_over = || {
-            !self.engine.budget.admits(1)
-                || policy.keys_max > 0 && namespace.keys() > policy.keys_max
+    fn apply_one(
+        &self,
+        namespace: &Namespace,
+        shard: &mut Shard,
+        piece: &Piece,
+        place: &Place,
+        room: &mut impl Room,
+    ) {
+        let mut rest = &piece.frames[place.at as usize..];
+        let Some(record) = record::take(&mut rest) else {
+            return;
         };
-        while is_over() {
-            let evicted = namespace.write_shard(shard, |shard| shard.evict_soonest(self.now));
-            let Some(deadline) = evicted else {
-                break;
-            };
-            namespace.raise_unsure_until(deadline.after(1));
+        let key = place.hash.of(record.key.long_bytes(), &self.engine.secret);
+        let Some(content) = record.content else {
+            shard.remove(&key, self.now);
+            return;
+        };
+        let content = (content.fingerprint, content.value);
+        let replaced = |before: Millis| {
+            // Only of a key that had been evicted there is no removal in between.
+            if before > record.deadline {
+                namespace.note_in_log(before.after(1));
+            }
+        };
+        if !shard.restore(key, record.deadline, content, room, self.now, replaced) {
+            room.evicted(record.deadline);
         }
     }
 
     /// Lets a control have its effect on the list of namespaces.
     fn obey(&mut self, control: &Control) {
+        let mut gone = Vec::new();
+        self.known.hear(control, |space| gone.push(space.id));
+        for id in gone {
+            self.forget(id);
+        }
         match control {
             Control::Opened(opened) => {
-                let is_there = |id: &u32| opened.spaces.iter().any(|space| space.id == *id);
-                let gone: Vec<u32> = self
-                    .rows
-                    .keys()
-                    .filter(|id| !is_there(id))
-                    .copied()
-                    .collect();
-                for id in gone {
-                    self.forget(id);
-                }
                 for space in &opened.spaces {
                     self.know(space);
                 }
-                self.next_space = self.next_space.max(opened.next_space);
-                self.covered_since = Some(opened.covered_since);
             }
-            Control::Space(space) => self.know(space),
-            Control::Dropped { id, covered_since } => {
-                self.forget(*id);
-                self.covered_since = Some(*covered_since);
-            }
-            Control::Synced(_) | Control::Closed | Control::Sealed => {}
+            Control::Space(space) if self.known.present.contains_key(&space.id) => self.know(space),
+            _ => {}
         }
     }
 
+    /// A namespace is gone: nothing that was known of it is so of another of its name.
     fn forget(&mut self, id: u32) {
-        self.rows.remove(&id);
-        if let Some(namespace) = self.spaces.remove(&id) {
-            self.engine.garbage.lock().extend(namespace.take_out());
+        let Some(namespace) = self.spaces.remove(&id) else {
+            return;
+        };
+        for shard in namespace.take_out() {
+            self.engine.drop_shard(shard);
+        }
+        if self.engine.is_configured(namespace.name()) {
+            namespace.begin_anew(&Policy::default_of(&self.engine.limits));
+        } else {
+            self.engine.namespaces.remove(namespace.name());
         }
     }
 
     fn know(&mut self, space: &Space) {
-        let before = self.rows.insert(space.id, space.clone());
-        self.next_space = self.next_space.max(space.id + 1);
-        if let Some(namespace) = self.spaces.get(&space.id).filter(|_| before.is_some()) {
-            namespace.become_as(space);
-            return;
-        }
-        let same_name =
-            |(id, row): (&u32, &Space)| (row.name == space.name && *id != space.id).then_some(*id);
-        if let Some(former) = self.rows.iter().find_map(same_name) {
-            self.forget(former);
-        }
-        let namespace = self.namespace_for(space);
+        let namespace = match self.spaces.get(&space.id) {
+            Some(namespace) => Arc::clone(namespace),
+            None => self.namespace_for(space),
+        };
         namespace.become_as(space);
         self.spaces.insert(space.id, namespace);
     }
@@ -455,47 +483,40 @@ impl Restoring<'_> {
     fn finish(self, findings: Findings, present: &Present) -> Restored {
         let engine = self.engine;
         let now = self.now;
-        let is_first = findings.segments.is_empty();
         let is_uncertain = findings.may_lack_unsynced(&present.boot)
             || present.is_copy
             || !findings.losses.is_empty()
             || !findings.missing.is_empty();
-        if let Some(covered_since) = self.covered_since {
+        if let Some(covered_since) = self.known.covered_since {
             engine.set_covered_since(covered_since);
         }
         if is_uncertain {
             engine.set_covered_since(now.after(1));
         }
-        let is_configured = |name: &str| {
-            engine
-                .configured
-                .iter()
-                .any(|(configured, _)| configured == name)
-        };
-        engine.namespaces.retain(|name, namespace| {
-            &**name == DEFAULT_NAMESPACE
-                || is_configured(name)
-                || self.rows.contains_key(&namespace.logged_as())
-        });
+        for (id, namespace) in &self.spaces {
+            let space = &self.known.present[id];
+            // Beside what is missing since the reading began.
+            namespace.raise_unsure_until(space.unsure_until);
+        }
         for (name, change) in &engine.configured {
             if let Some(namespace) = engine.find(name) {
                 let _there_is_no_log_yet = namespace.change_policy(change, false);
             }
         }
-        let mut next_space = self.next_space;
+        let mut next_space = self.known.next.max(FIRST_SPACE);
         let mut spaces = Vec::new();
         for namespace in engine.all_namespaces() {
             if namespace.logged_as() == 0 {
                 namespace.set_logged_as(next_space);
                 next_space += 1;
-                if !is_first {
-                    namespace.set_covered_since(engine.covered_since());
-                }
+                namespace.set_covered_since(engine.covered_since());
             }
             if is_uncertain {
                 namespace.set_covered_since(namespace.covered_since().max(now.after(1)));
             }
-            spaces.push(namespace.space(&namespace.policy()));
+            let space = namespace.space(&namespace.policy());
+            namespace.set_unsure_logged(space.unsure_until);
+            spaces.push(space);
         }
         // As they will be once they are mended.
         let mut sealed = findings.segments.clone();

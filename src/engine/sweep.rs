@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::namespace::Namespace;
+use crate::store::Shard;
 use crate::store::{EXPIRE_STEP_SLOTS_MAX, tend_memory};
 use crate::time::Millis;
 
@@ -75,10 +76,15 @@ impl Engine {
         };
         let more = !garbage.is_empty();
         drop(garbage);
+        self.drop_shard(shard);
+        more
+    }
+
+    /// Drops what was taken out of a namespace.
+    pub(super) fn drop_shard(&self, shard: Shard) {
         let bytes = shard.bytes() as isize;
         drop(shard);
         self.budget.change(-bytes);
-        more
     }
 }
 

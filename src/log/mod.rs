@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`storage`] | what the log asks of a disk: a directory of files; [`disk`] is a real one, tests bring others |
 //! | [`segment`], [`frame`], [`record`], [`control`] | bytes: a file's header; what is whole or not there; a key's state; what the log says of itself |
+//! | [`spaces`] | the namespaces as of a place in a log, as its controls tell |
 //! | [`writer`] | the writing end: appending, writing, syncing, segments in their order |
 //! | [`reader`], [`mend`] | the reading end: what a directory holds, what is a tail and what is damage; and making it so |
 //! | [`compact`] | writing segments anew without what does not count any more |
@@ -60,5 +61,6 @@ pub mod mend;
 pub mod reader;
 pub mod record;
 pub mod segment;
+pub mod spaces;
 pub mod storage;
 pub mod writer;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::shared::Shared;
-use crate::engine::{Progress, Restored, largest_frame};
+use crate::engine::{Excess, Progress, Restored, largest_frame};
 use crate::limits::{LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
 use crate::log::compact::Compactor;
 use crate::log::disk::{DirectoryError, Disk, boot_id};
@@ -136,7 +136,7 @@ impl Unread {
         let bytes_total = reader.bytes_total();
         let restored = shared
             .engine
-            .restore(reader, threads, |progress| {
+            .restore(reader, Excess::Evicted, threads, |progress| {
                 if last_told.get().elapsed() >= Duration::from_secs(1) {
                     last_told.set(Instant::now());
                     let percent = progress.bytes * 100 / progress.bytes_total.max(1);

@@ -254,30 +254,37 @@ impl Shard {
         Some(change)
     }
 
-    /// Stores a key as a log has it, in the place of what is known of it; as [`Shard::apply`] does, but
-    /// quick for keys that are not there and have nothing else to them.
+    /// Stores a key as a log has it, in the place of what is known of it, as far as there is room: false, and
+    /// the key is not there, where there is none. `replaced` is told the deadline that it had.
+    ///
+    /// Quick for keys that are not there and have nothing else to them.
     #[inline]
     pub fn restore<'k>(
         &mut self,
         key: Key<'k>,
         deadline: Millis,
         content: (Option<Fingerprint>, Option<&'k [u8]>),
+        room: &mut impl Room,
         now: Millis,
-    ) {
+        replaced: impl FnOnce(Millis),
+    ) -> bool {
         if content == (None, None)
             && let Glance::Vacant(slot) = self.table.glance(&key, now)
+            && room.admits(1, 0)
             && self.table.insert_plain(&key, slot, deadline, now)
         {
-            return;
+            return true;
+        }
+        let found = self.table.find(&key);
+        if let Some(found) = &found {
+            replaced(found.deadline);
         }
         let (fingerprint, value) = content;
-        let change = Change::Put {
-            key,
-            deadline,
-            fingerprint,
-            value,
-        };
-        self.apply(&change, now);
+        let is_stored = self.put(found, &key, deadline, extra(fingerprint, value), room, now);
+        if !is_stored {
+            self.apply(&Change::Remove { key }, now);
+        }
+        is_stored
     }
 
     /// Makes a change, without asking whether it should be made.

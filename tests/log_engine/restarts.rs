@@ -1,5 +1,8 @@
 //! What a restart must not change, case by case.
 
+use onced::log::control::Control;
+use onced::log::storage::Storage;
+use onced::log::{frame, segment};
 use onced::time::Millis;
 
 use crate::run::{Options, Run};
@@ -39,6 +42,14 @@ fn fill_segment(run: &Run, now: Millis) {
         run.execute_in("filler", &format!("SET key {value} PX {ms}"), now);
         run.log.write(now);
         ms += 1;
+    }
+}
+
+/// Fills more segments than are read in one go.
+fn fill_segments(run: &Run, now: Millis) {
+    for _ in 0..6 {
+        fill_segment(run, now);
+        run.log.tend(now).unwrap();
     }
 }
 
@@ -122,4 +133,105 @@ fn a_change_of_policy_takes_nothing_back_that_is_in_the_log() {
     let run = again(&run, &Options::at(at(2)));
     let after = run.engine.find("small").unwrap().unsure_until();
     assert!(after >= before, "{after:?} {before:?}");
+}
+
+/// Letting the log say so again and again, behind records that go beyond a bound, takes nothing back.
+#[test]
+fn what_is_evicted_while_a_log_is_read_is_unsure() {
+    let run = first_run();
+    run.execute("NS SET small FULL EVICT UNSURE REPORT COVERED", at(0));
+    let keys: Vec<_> = (0..200).map(|n| format!("key-{n}")).collect();
+    for (key, ttl) in keys.iter().zip(1_000..) {
+        run.execute_in("small", &format!("SEEN {key} {ttl}s"), at(0));
+    }
+    run.execute("NS SET small MAXKEYS 100", at(1));
+    fill_segments(&run, at(1));
+    let run = again(&run, &Options::at(at(2)));
+    assert_eq!(run.engine.find("small").unwrap().keys(), 100);
+    let there: Vec<_> = keys
+        .iter()
+        .map(|key| is_there(&run, "small", key, at(2)))
+        .collect();
+    assert!(
+        there[150..].iter().all(|there| *there),
+        "those that end last stay: {there:?}"
+    );
+    for (key, there) in keys.iter().zip(there) {
+        let told = run.execute_in("small", &format!("SEEN {key} 1h"), at(2));
+        assert!(there || told.contains("UNSURE"), "{key}: {told}");
+    }
+}
+
+/// What was dropped is gone, also where the configuration has the namespace made anew.
+#[test]
+fn a_namespace_that_was_dropped_comes_back_empty_and_unsure() {
+    let options = |seconds| Options {
+        namespaces: vec!["orders".to_owned()],
+        ..Options::at(at(seconds))
+    };
+    let run = Run::start(SimulatedDisk::new(1), &options(0)).unwrap();
+    run.execute("NS SET orders MODE SLIDE UNSURE REPORT COVERED", at(0));
+    run.execute_in("orders", "SEEN a 1h", at(0));
+    run.execute("NS DROP orders", at(1));
+    let run = again(&run, &options(2));
+    let number = |run: &Run| run.engine.find("orders").unwrap().covered_since();
+    assert_eq!(number(&run), at(1).after(1));
+    run.execute_in("orders", "SEEN b 1h", at(2));
+    let run = again(&run, &options(3));
+    assert!(!is_there(&run, "orders", "a", at(3)));
+    assert!(is_there(&run, "orders", "b", at(3)));
+    assert_eq!(number(&run), at(1).after(1));
+}
+
+/// A segment begins with what is true once all is written that is on its way.
+#[test]
+fn a_namespace_that_was_just_purged_is_not_taken_for_a_new_one() {
+    let run = first_run();
+    run.execute("NS SET orders UNSURE REPORT COVERED", at(0));
+    run.execute_in("orders", "SEEN a 1h", at(0));
+    let number = run.engine.find("orders").unwrap().covered_since();
+    assert_eq!(number, Millis(0));
+    fill_segments(&run, at(0));
+    // All on its way together: the rest of a segment, and two namespaces behind it.
+    let value = "much".repeat(500);
+    for ms in 0..32 {
+        run.execute_in(
+            "filler",
+            &format!("SET key {value} PX {}", 5_000 + ms),
+            at(0),
+        );
+    }
+    run.execute("NS SET orders TTL 2h", at(0));
+    run.execute("NS PURGE orders", at(0));
+    while run.log.sync(at(0)) {}
+    let disk = run.disk.kill();
+    cut_before_last_space(&disk);
+    let run = Run::start(disk, &Options::at(at(1))).unwrap();
+    let told = run.execute_in("orders", "SEEN a 1h", at(1));
+    assert!(!told.contains("NEW"), "{told}");
+}
+
+/// As if the last `Space` of the newest segment had not been written.
+fn cut_before_last_space(disk: &SimulatedDisk) {
+    let name = disk
+        .list()
+        .unwrap()
+        .into_iter()
+        .filter(|name| segment::number(name).is_some())
+        .max()
+        .unwrap();
+    let file = disk.open(&name).unwrap();
+    let mut bytes = vec![0; file.size().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    let mut at = segment::HEADER_BYTES;
+    let mut spaces = Vec::new();
+    while let Some((header, payload)) = frame::read(&bytes[at..]) {
+        if header.space == frame::CONTROL && matches!(Control::of(payload), Some(Control::Space(_)))
+        {
+            spaces.push(at);
+        }
+        at += header.frame_bytes();
+    }
+    assert_eq!(spaces.len(), 2);
+    file.truncate(spaces[1] as u64).unwrap();
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onced::command::{PolicyChange, Reply, lookup_line, lookup_resp};
-use onced::engine::{Engine, EngineConfig};
+use onced::engine::{Engine, EngineConfig, Excess};
 use onced::limits::Limits;
 use onced::log::compact::Compactor;
 use onced::log::mend::mend;
@@ -71,7 +71,9 @@ impl Run {
                 .collect(),
             ..EngineConfig::default()
         });
-        let restored = engine.restore(reader, 2, |_| true)?.unwrap();
+        let restored = engine
+            .restore(reader, Excess::Evicted, 2, |_| true)?
+            .unwrap();
         mend(&*storage, &restored.findings).unwrap();
         let config = LogConfig {
             fsync: options.fsync,

@@ -12,7 +12,7 @@ use std::thread::available_parallelism;
 use anyhow::Context;
 
 use super::look;
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, Excess};
 use crate::limits::{LOG_SEGMENT_BYTES, Limits};
 use crate::log::compact::Compactor;
 use crate::log::disk::{Disk, boot_id};
@@ -62,7 +62,7 @@ pub(super) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
     let reader = Reader::open(Arc::clone(&storage), present)?;
     let before = reader.bytes_total();
     let restored = engine
-        .restore(reader, threads, |_| true)?
+        .restore(reader, Excess::Kept, threads, |_| true)?
         .expect("it was not told to stop");
     mend(&*storage, &restored.findings).context("cannot write to the log")?;
     let limits = Limits::DEFAULT;

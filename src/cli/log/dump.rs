@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde::Serialize;
 
-use super::{Frame, Spaces, look, present, read};
+use super::{Frame, Known, look, present, read};
 use crate::log::control::{Control, Space};
 use crate::log::record::{self, Record};
 use crate::log::segment::Position;
@@ -77,7 +77,7 @@ pub(super) fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
         }
         Ok(())
     })?;
-    let spaces = outline.spaces.present.values();
+    let spaces = outline.spaces.here.present.values();
     let mut known = spaces.chain(outline.spaces.past.values().filter(|_| args.all));
     if let Some(name) = &args.namespace
         && !known.any(|space| space.name == *name)
@@ -105,7 +105,7 @@ pub(super) fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
 /// What has to be known before the first record is printed.
 #[derive(Debug, Default)]
 struct Outline {
-    spaces: Spaces,
+    spaces: Known,
     /// With `--live`, where the last record of each live key is.
     last: HashMap<(u32, Box<[u8]>), Position>,
 }
@@ -150,7 +150,7 @@ struct Printer<'a, W> {
     args: &'a DumpArgs,
     outline: Outline,
     /// The namespaces as of where the reading is.
-    here: Spaces,
+    here: Known,
     /// Each namespace as it was printed last.
     printed: HashMap<u32, Space>,
     out: W,
@@ -161,7 +161,7 @@ impl<'a, W: Write> Printer<'a, W> {
         Self {
             args,
             outline,
-            here: Spaces::default(),
+            here: Known::default(),
             printed: HashMap::new(),
             out,
         }
@@ -172,7 +172,7 @@ impl<'a, W: Write> Printer<'a, W> {
         if !self.args.live {
             return Ok(());
         }
-        let spaces = self.outline.spaces.present.clone();
+        let spaces = self.outline.spaces.here.present.clone();
         spaces.values().try_for_each(|space| self.space(space))
     }
 
@@ -206,7 +206,7 @@ impl<'a, W: Write> Printer<'a, W> {
     }
 
     fn is_wanted(&self, space: Option<&Space>, id: u32) -> bool {
-        let is_there = self.outline.spaces.present.contains_key(&id);
+        let is_there = self.outline.spaces.here.present.contains_key(&id);
         let wanted_name = self.args.namespace.as_deref();
         (self.args.all || is_there)
             && wanted_name.is_none_or(|name| space.is_some_and(|space| space.name == name))

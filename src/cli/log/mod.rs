@@ -23,6 +23,7 @@ use crate::log::disk::{self, DirectoryError, Disk};
 use crate::log::frame;
 use crate::log::reader::{Findings, Piece, Present, Reader};
 use crate::log::segment::Position;
+use crate::log::spaces::Spaces;
 use crate::server::clock::Clock;
 use crate::time::Millis;
 
@@ -129,52 +130,24 @@ fn frames(piece: &Piece) -> impl Iterator<Item = (Position, Frame<'_>)> {
     })
 }
 
-/// The namespaces as of a place in a log.
+/// The namespaces of a log, and what is known of those that are not there any more.
 #[derive(Debug, Default)]
-struct Spaces {
-    /// Those that are there.
-    present: BTreeMap<u32, Space>,
-    /// What is known of those that are not any more.
+struct Known {
+    here: Spaces,
     past: BTreeMap<u32, Space>,
-    /// Above the number of every namespace that was heard of.
-    next: u32,
-    /// The moment from which on no key of a namespace that is not there was lost.
-    covered_since: Millis,
 }
 
-impl Spaces {
+impl Known {
     fn hear(&mut self, control: &Control) {
-        match control {
-            Control::Opened(opened) => {
-                self.past.append(&mut self.present);
-                for space in &opened.spaces {
-                    self.hear_space(space);
-                }
-                self.next = self.next.max(opened.next_space);
-                self.covered_since = opened.covered_since;
-            }
-            Control::Space(space) => self.hear_space(space),
-            Control::Dropped { id, covered_since } => {
-                self.past.extend(self.present.remove_entry(id));
-                self.next = self.next.max(id.saturating_add(1));
-                self.covered_since = *covered_since;
-            }
-            Control::Synced(_) | Control::Closed | Control::Sealed => {}
-        }
-    }
-
-    fn hear_space(&mut self, space: &Space) {
-        // One that had the name before is gone: that is how a namespace is purged.
-        let is_former = |id: &u32, before: &mut Space| *id != space.id && before.name == space.name;
-        self.past.extend(self.present.extract_if(.., is_former));
-        self.past.remove(&space.id);
-        self.present.insert(space.id, space.clone());
-        self.next = self.next.max(space.id.saturating_add(1));
+        let Self { here, past } = self;
+        here.hear(control, |space| {
+            past.insert(space.id, space);
+        });
     }
 
     /// A namespace, whether or not it is still there.
     fn find(&self, id: u32) -> Option<&Space> {
-        self.present.get(&id).or_else(|| self.past.get(&id))
+        self.here.present.get(&id).or_else(|| self.past.get(&id))
     }
 }
 

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
-use super::{Spaces, is_empty, look, present, read};
+use super::{is_empty, look, present, read};
 use crate::log::control::{Control, Opened};
 use crate::log::disk::Disk;
 use crate::log::reader::{Findings, Loss, Present};
 use crate::log::segment::{HEADER_BYTES, Header, Position};
+use crate::log::spaces::Spaces;
 use crate::log::storage::{Storage, read_full_at, write_all_at};
 use crate::log::{frame, mend, record, segment};
 use crate::time::Millis;
@@ -235,7 +236,7 @@ fn finish(
     let findings = read(new, present, |at, frame| {
         let last: &mut Millis = last.entry(at.segment).or_default();
         if let Some(control) = frame.control() {
-            spaces.hear(&control);
+            spaces.hear(&control, |_| {});
             return Ok(());
         }
         // Whatever is gone, no number is given out twice.
@@ -252,7 +253,7 @@ fn finish(
         if has_lost || !findings.missing.is_empty() {
             // What was lost may have come in this very millisecond.
             let from = present.now.after(1);
-            spaces.covered_since = spaces.covered_since.max(from);
+            spaces.covered_since = spaces.covered_since.max(Some(from));
             for space in spaces.present.values_mut() {
                 space.covered_since = space.covered_since.max(from);
             }
@@ -270,7 +271,7 @@ fn finish(
             },
             earlier: last.into_iter().collect(),
             next_space: spaces.next,
-            covered_since: spaces.covered_since,
+            covered_since: spaces.covered_since.unwrap_or_default(),
             spaces: spaces.present.into_values().collect(),
         };
         let header = Header {

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Frame, Spaces, deadline_words, look, present, read};
+use super::{Frame, deadline_words, look, present, read};
 use crate::log::disk::Disk;
 use crate::log::reader::Findings;
 use crate::log::record;
 use crate::log::segment;
+use crate::log::spaces::Spaces;
 use crate::log::storage::Storage;
 use crate::time::Millis;
 
@@ -126,7 +127,7 @@ impl Census {
         let segment = self.segments.entry(at.segment).or_default();
         segment.frames += 1;
         if let Some(control) = frame.control() {
-            self.spaces.hear(&control);
+            self.spaces.hear(&control, |_| {});
             return;
         }
         segment.spaces.insert(frame.space);

@@ -178,16 +178,24 @@ impl Namespace {
         self.log_space(|_| {})
     }
 
-    /// Becomes what the log says it is.
+    /// Becomes what the log says it is, but for what it says of evicted keys.
     pub(super) fn become_as(&self, space: &Space) {
         self.policy.store(&Policy::of(space));
         self.set_logged_as(space.id);
         self.set_covered_since(space.covered_since);
-        self.reach
-            .unsure_until
-            .store(space.unsure_until.0, Ordering::Relaxed);
-        raise(&self.evicted_until, space.unsure_until);
-        self.set_unsure_logged(space.unsure_until);
+    }
+
+    /// Becomes as if it had just been made, and no log knew it; without its keys, which were taken out.
+    pub(super) fn begin_anew(&self, policy: &Policy) {
+        self.policy.store(policy);
+        self.set_logged_as(0);
+        for moment in [
+            &self.reach.covered_since,
+            &self.reach.unsure_until,
+            &self.evicted_until,
+        ] {
+            moment.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Its name.
@@ -261,6 +269,12 @@ impl Namespace {
     /// Says that a key is missing whose window ends just before `at`.
     pub fn raise_unsure_until(&self, at: Millis) {
         raise(&self.reach.unsure_until, at);
+        self.note_in_log(at);
+    }
+
+    /// Says that the log may hold a key that is not what memory has, with a window that ends just before
+    /// `at`.
+    pub(super) fn note_in_log(&self, at: Millis) {
         raise(&self.evicted_until, at);
     }
 
@@ -430,9 +444,21 @@ impl Namespace {
         true
     }
 
-    /// Changes a shard by its number, in ways that are not logged.
-    pub(super) fn write_shard<R>(&self, index: usize, change: impl FnOnce(&mut Shard) -> R) -> R {
-        self.change(&mut self.shards[index].lock(), change)
+    /// Changes a shard by its number, in ways that are not logged. The room is the server's memory, and what
+    /// has to go for it is evicted; each change is to be [counted](NamespaceRoom::count) before the next.
+    pub(super) fn fill(
+        &self,
+        index: usize,
+        change: impl FnOnce(&mut Shard, &mut NamespaceRoom<'_>),
+    ) {
+        let policy = Policy {
+            keys_max: 0,
+            evict: true,
+            ..self.policy()
+        };
+        let mut shard = self.shards[index].lock();
+        let mut room = NamespaceRoom::for_many(self, index, &policy, &shard);
+        self.change(&mut shard, |shard| change(shard, &mut room));
     }
 
     /// Changes a shard that is locked, and counts what that does to keys and memory.

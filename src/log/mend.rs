@@ -1,32 +1,66 @@
-//! Mending: makes a directory what its reading said it is, so that the next start finds no damage.
+//! Mending: makes a directory what its reading said it is, so that the next start finds no damage, and goes
+//! on from there.
 //!
 //! All of it follows from [`Findings`]; nothing is judged a second time. It may be cut short at any point
 //! and begun again with another reading: what is not to be read goes away before what it hangs on, and
 //! the highest segment first, so that no stop in between leaves a gap that looks like a missing segment.
+//! Damage stays until a new segment says what may be missing: until then nothing else says so.
+//!
 //! It does not decide whether damage may be left out: there are [losses](Findings::losses) only if the
 //! reader was told to go on.
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::control::seal;
 use super::reader::Findings;
 use super::segment;
 use super::storage::{File, Storage, read_full_at, write_all_at};
+use super::writer::{Log, LogConfig, Start};
+use crate::time::Millis;
 
 /// Bytes that are copied at a time.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Removes unused files, cuts the tail off, and rewrites segments that have damage in them with only their
-/// whole frames. Durable when this returns.
+/// Mends a directory and begins a new segment behind what there is. Durable when this returns.
 ///
-/// A rewritten segment is shorter than [`Findings::segments`] says, by what was lost in it; see
+/// A segment with damage in it becomes shorter than [`Findings::segments`] says, by what was lost in it; see
 /// [`bytes_kept`].
-pub fn mend(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
-    remove_unused(storage, findings)?;
+pub fn resume(
+    storage: &Arc<dyn Storage>,
+    findings: &Findings,
+    config: LogConfig,
+    start: Start,
+    now: Millis,
+) -> io::Result<Log> {
+    end_in_order(&**storage, findings)?;
+    let log = Log::start(Arc::clone(storage), config, start, now)?;
+    leave_losses_out(&**storage, findings)?;
+    Ok(log)
+}
+
+/// Removes what was never used, cuts the tail off and says where the last segment ends. Durable when this
+/// returns.
+pub fn end_in_order(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
+    remove_unused(storage, findings, false)?;
     cut_tail(storage, findings)?;
-    leave_losses_out(storage, findings)?;
     end_last(storage, findings)
+}
+
+/// Rewrites segments that have damage in them with only their whole frames, and removes those of which nothing
+/// can be read. Durable when this returns.
+pub fn leave_losses_out(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
+    let mut names: Vec<_> = findings.losses.iter().map(|loss| &loss.name).collect();
+    names.dedup();
+    names.retain(|name| !findings.unused.contains(name));
+    for name in names {
+        let temporary = format!("{name}{}", segment::TEMPORARY);
+        copy_whole_frames(findings, (storage, name), (storage, &temporary))?;
+        storage.rename(&temporary, name)?;
+        storage.sync_names()?;
+    }
+    remove_unused(storage, findings, true)
 }
 
 /// Bytes of a segment's file once all that is not whole is left out of it: its header, its frames, and the
@@ -98,8 +132,10 @@ fn copy_range(source: &dyn File, range: &Range<u64>, copy: &dyn File, to: u64) -
     Ok(())
 }
 
-fn remove_unused(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
-    let mut unused: Vec<_> = findings.unused.iter().collect();
+fn remove_unused(storage: &dyn Storage, findings: &Findings, damaged: bool) -> io::Result<()> {
+    let is_damaged = |name: &str| findings.losses.iter().any(|loss| loss.name == name);
+    let unused = findings.unused.iter();
+    let mut unused: Vec<_> = unused.filter(|name| is_damaged(name) == damaged).collect();
     // Files that are no segments sort before all that are: in reverse they come last.
     unused.sort_by_key(|name| std::cmp::Reverse(segment::number(name)));
     for name in unused {
@@ -141,19 +177,6 @@ fn end_last(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
         file.truncate(last.bytes)?;
         write_all_at(&*file, &end, last.bytes)?;
         file.sync()?;
-    }
-    Ok(())
-}
-
-fn leave_losses_out(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
-    let mut names: Vec<_> = findings.losses.iter().map(|loss| &loss.name).collect();
-    names.dedup();
-    names.retain(|name| !findings.unused.contains(name));
-    for name in names {
-        let temporary = format!("{name}{}", segment::TEMPORARY);
-        copy_whole_frames(findings, (storage, name), (storage, &temporary))?;
-        storage.rename(&temporary, name)?;
-        storage.sync_names()?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::engine::{Excess, Progress, Restored, largest_frame};
 use crate::limits::{LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
 use crate::log::compact::Compactor;
 use crate::log::disk::{DirectoryError, Disk, boot_id};
-use crate::log::mend::mend;
+use crate::log::mend::resume;
 use crate::log::reader::{LogError, Present, Reader};
 use crate::log::storage::Storage;
 use crate::log::writer::{Fsync, Log, LogConfig};
@@ -162,7 +162,6 @@ impl Unread {
             directory: directory(),
             source,
         };
-        mend(&*storage, &restored.findings).map_err(cannot_write)?;
         if restored.findings.segments.is_empty() {
             restored.start.log = config.random;
         }
@@ -173,7 +172,10 @@ impl Unread {
             frame_bytes_max: largest_frame(limits.request_bytes_max, limits.key_bytes_max),
             boot,
         };
-        let log = Log::start(storage, log_config, restored.start, now).map_err(cannot_write)?;
+        let Restored {
+            findings, start, ..
+        } = restored;
+        let log = resume(&storage, &findings, log_config, start, now).map_err(cannot_write)?;
         let log = shared.engine.attach(log);
         for worker in 0..shared.signals.len() {
             let shared = Arc::downgrade(shared);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onced::log::control::Space;
 use onced::log::frame;
-use onced::log::mend::mend;
+use onced::log::mend::resume;
 use onced::log::reader::Present;
 use onced::log::record::{self, Content};
 use onced::log::storage::Storage;
@@ -136,7 +136,8 @@ impl Run {
 
     fn start(&mut self, restored: &Restored) -> Option<Log> {
         let start = restored.start(self.identity);
-        let log = Log::start(self.storage(), self.config.clone(), start, self.now).ok()?;
+        let (config, now) = (self.config.clone(), self.now);
+        let log = resume(&self.storage(), &restored.findings, config, start, now).ok()?;
         self.acknowledged = 0;
         self.has_failed = false;
         Some(log)
@@ -263,9 +264,7 @@ impl Run {
                 let soon = self.random.between(1, 25) as u64;
                 self.disk.power_off_at(self.disk.operations() + soon);
             }
-            let mended = mend(&self.disk, &restored.findings);
-            let started = mended.ok().and_then(|()| self.start(&restored));
-            if let Some(log) = started {
+            if let Some(log) = self.start(&restored) {
                 self.disk.power_off_at(u64::MAX);
                 self.model = Model::of(&restored);
                 self.is_faulty = false;

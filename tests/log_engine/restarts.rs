@@ -213,14 +213,7 @@ fn a_namespace_that_was_just_purged_is_not_taken_for_a_new_one() {
 
 /// As if the last `Space` of the newest segment had not been written.
 fn cut_before_last_space(disk: &SimulatedDisk) {
-    let name = disk
-        .list()
-        .unwrap()
-        .into_iter()
-        .filter(|name| segment::number(name).is_some())
-        .max()
-        .unwrap();
-    let file = disk.open(&name).unwrap();
+    let file = disk.open(segments(disk).last().unwrap()).unwrap();
     let mut bytes = vec![0; file.size().unwrap() as usize];
     file.read_at(&mut bytes, 0).unwrap();
     let mut at = segment::HEADER_BYTES;
@@ -234,4 +227,68 @@ fn cut_before_last_space(disk: &SimulatedDisk) {
     }
     assert_eq!(spaces.len(), 2);
     file.truncate(spaces[1] as u64).unwrap();
+}
+
+/// All log files but for the header, in order.
+fn segments(disk: &SimulatedDisk) -> Vec<String> {
+    let mut names = disk.list().unwrap();
+    names.retain(|name| segment::number(name).is_some());
+    names.sort();
+    names
+}
+
+/// Wherever the first start is cut short that is to leave damage out, and whatever is left of that: the
+/// next one refuses the damage, or knows of it.
+#[test]
+fn what_was_lost_is_remembered_by_whatever_start_comes_next() {
+    let keys: Vec<_> = (0..60).map(|n| format!("key-{n}")).collect();
+    let run = first_run();
+    run.execute("NS SET orders UNSURE REPORT COVERED", at(0));
+    for key in &keys {
+        run.execute_in("orders", &format!("SEEN {key} 1h"), at(0));
+        if key == "key-30" {
+            fill_segment(&run, at(0));
+        }
+    }
+    while run.log.sync(at(0)) {}
+    let [first, second] = &segments(&run.disk)[..] else {
+        panic!("two segments");
+    };
+    let (header, middle, begin) = (10 * 8, 600 * 8, 70 * 8);
+    for (name, bit) in [
+        (first, middle),
+        (second, middle),
+        (second, header),
+        (second, begin),
+    ] {
+        let damaged = run.disk.kill();
+        damaged.flip_bit(name, bit);
+        let what = format!("{name}, bit {bit}");
+        let refused = Run::start(damaged.kill(), &Options::at(at(1)));
+        assert!(refused.is_err(), "{what}: unnoticed");
+        let recovering = Options {
+            recovers: true,
+            ..Options::at(at(1))
+        };
+        let mut starts = 0;
+        for operations in 0.. {
+            let disk = damaged.kill();
+            disk.power_off_at(disk.operations() + operations);
+            let is_done = Run::start(disk.clone(), &recovering).is_ok();
+            for left in [disk.kill(), disk.crash(operations)] {
+                let Ok(next) = Run::start(left, &Options::at(at(2))) else {
+                    continue;
+                };
+                starts += 1;
+                for key in &keys {
+                    let told = next.execute_in("orders", &format!("SEEN {key} 1h"), at(2));
+                    assert!(!told.contains("NEW"), "{what}, {operations}: {key} {told}");
+                }
+            }
+            if is_done {
+                break;
+            }
+        }
+        assert!(starts > 0, "{what}: nothing came of it");
+    }
 }

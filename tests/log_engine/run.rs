@@ -6,8 +6,8 @@ use onced::command::{PolicyChange, Reply, lookup_line, lookup_resp};
 use onced::engine::{Engine, EngineConfig, Excess};
 use onced::limits::Limits;
 use onced::log::compact::Compactor;
-use onced::log::mend::mend;
-use onced::log::reader::{LogError, Present, Reader};
+use onced::log::mend::resume;
+use onced::log::reader::{Present, Reader};
 use onced::log::storage::Storage;
 use onced::log::writer::{Fsync, Log, LogConfig};
 use onced::time::Millis;
@@ -51,7 +51,10 @@ pub struct Run {
 
 impl Run {
     /// Reads what is on a disk and goes on from it.
-    pub fn start(disk: SimulatedDisk, options: &Options) -> Result<Self, LogError> {
+    pub fn start(
+        disk: SimulatedDisk,
+        options: &Options,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let boot = [options.boot; 16];
         let present = Present {
@@ -74,14 +77,19 @@ impl Run {
         let restored = engine
             .restore(reader, Excess::Evicted, 2, |_| true)?
             .unwrap();
-        mend(&*storage, &restored.findings).unwrap();
         let config = LogConfig {
             fsync: options.fsync,
             segment_bytes: 64 << 10,
             frame_bytes_max: 8 << 10,
             boot,
         };
-        let log = Log::start(storage, config, restored.start, options.now).unwrap();
+        let log = resume(
+            &storage,
+            &restored.findings,
+            config,
+            restored.start,
+            options.now,
+        )?;
         let log = Arc::clone(engine.attach(log));
         Ok(Self {
             disk,

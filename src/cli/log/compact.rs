@@ -16,10 +16,10 @@ use crate::engine::{Engine, EngineConfig, Excess};
 use crate::limits::{LOG_SEGMENT_BYTES, Limits};
 use crate::log::compact::Compactor;
 use crate::log::disk::{Disk, boot_id};
-use crate::log::mend::mend;
+use crate::log::mend::resume;
 use crate::log::reader::{Present, Reader};
 use crate::log::storage::Storage;
-use crate::log::writer::{Fsync, Log, LogConfig};
+use crate::log::writer::{Fsync, LogConfig};
 use crate::server::clock::Clock;
 use crate::store::Secret;
 use crate::store::key::SECRET_BYTES;
@@ -64,7 +64,6 @@ pub(super) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
     let restored = engine
         .restore(reader, Excess::Kept, threads, |_| true)?
         .expect("it was not told to stop");
-    mend(&*storage, &restored.findings).context("cannot write to the log")?;
     let limits = Limits::DEFAULT;
     let config = LogConfig {
         fsync: Fsync::EverySec,
@@ -75,8 +74,8 @@ pub(super) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
         ),
         boot,
     };
-    let log =
-        Log::start(storage, config, restored.start, now).context("cannot write to the log")?;
+    let log = resume(&storage, &restored.findings, config, restored.start, now)
+        .context("cannot write to the log")?;
     let log = engine.attach(log);
     // One round, and no other by itself.
     let mut compactor = Compactor::new(u64::MAX);

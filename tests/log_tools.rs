@@ -190,7 +190,7 @@ fn onced(arguments: &[&str], input: &[u8]) -> Output {
 }
 
 /// All that a start mends, though it begins a segment in between.
-fn mend(storage: &dyn Storage, findings: &Findings) -> std::io::Result<()> {
+fn mend(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
     end_in_order(storage, findings)?;
     leave_losses_out(storage, findings)
 }
@@ -608,6 +608,38 @@ fn repair_saves_what_is_whole_and_leaves_the_old_directory_alone() {
     ];
     assert_eq!(run(&within, b"").0, 2);
     assert_eq!(contents(&scratch.0), before);
+}
+
+/// What it has written by then looks whole, and does not know what is missing.
+#[test]
+fn a_repair_that_was_cut_short_is_not_taken_for_a_data_directory() {
+    let (scratch, new) = (Scratch::new("cut-short"), Scratch::new("cut-short-new"));
+    several_segments(&scratch, 4_000);
+    flip(&scratch.file(&segments(&scratch)[1]), 10_000);
+    // A file may have 512 times 64 bytes, and a process that goes beyond that is ended.
+    let repair = format!(
+        "ulimit -f 64; exec {} log repair {} --to {}",
+        env!("CARGO_BIN_EXE_onced"),
+        scratch.text(),
+        new.text()
+    );
+    let ended = Command::new("sh").args(["-c", &repair]).output().unwrap();
+    assert!(!ended.status.success(), "{ended:?}");
+    assert!(!segments(&new).is_empty());
+    for arguments in [
+        &["serve", "--listen", "127.0.0.1:0", "--data-dir", new.text()][..],
+        &["log", "verify", new.text()],
+        &["log", "repair", scratch.text(), "--to", new.text()],
+    ] {
+        let (status, _, error) = run(arguments, b"");
+        assert_eq!(
+            (status, error.lines().count()),
+            (2, 1),
+            "{arguments:?}: {error}"
+        );
+    }
+    let (_, _, error) = run(&["log", "verify", new.text()], b"");
+    assert!(error.contains("remove it, and repair again"), "{error}");
 }
 
 #[test]

@@ -23,6 +23,8 @@ const LOST_AND_FOUND: &str = "lost+found";
 
 const WORDS: &str = "onced data directory, format ";
 const FORMAT: u32 = 1;
+/// What the lock file says of a directory that is being written and is not to be used before that is done.
+const UNFINISHED: &str = "onced data directory, unfinished";
 /// Bytes of zeros that are written at a time.
 const ZEROS: usize = 1 << 20;
 
@@ -60,6 +62,12 @@ pub enum DirectoryError {
         path: PathBuf,
         /// Its format.
         format: u32,
+    },
+    /// What writes it did not come to its end.
+    #[error("{path} is what `onced log repair` had written when it was stopped: remove it, and repair again", path = path.display())]
+    Unfinished {
+        /// The directory.
+        path: PathBuf,
     },
     /// Another server has it.
     #[error("{path} is in use by another onced", path = path.display())]
@@ -132,6 +140,25 @@ impl Disk {
             directory,
             lock: Some(lock),
         })
+    }
+
+    /// Says that this directory is not to be used before [`Disk::finish`], durably.
+    pub fn begin(&self) -> io::Result<()> {
+        self.say(UNFINISHED)
+    }
+
+    /// Says that this is a data directory, durably.
+    pub fn finish(&self) -> io::Result<()> {
+        self.say(&format!("{WORDS}{FORMAT}"))
+    }
+
+    fn say(&self, words: &str) -> io::Result<()> {
+        let Some(lock) = &self.lock else {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        };
+        lock.set_len(0)?;
+        lock.write_all_at(format!("{words}\n").as_bytes(), 0)?;
+        lock.sync_all()
     }
 
     /// Looks at a data directory without a claim to it; for reading only.
@@ -220,6 +247,9 @@ fn check_words(path: &Path, lock_path: &Path) -> Result<(), DirectoryError> {
         Some(format) if format > FORMAT => Err(DirectoryError::Newer {
             path: path.to_owned(),
             format,
+        }),
+        _ if text.trim_end() == UNFINISHED => Err(DirectoryError::Unfinished {
+            path: path.to_owned(),
         }),
         _ => Err(DirectoryError::Words {
             path: lock_path.to_owned(),

@@ -51,9 +51,12 @@ pub(super) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
     let present = present();
     let findings = read(&old, present, |_, _| Ok(()))?;
     let new = Arc::new(Disk::take(&args.to)?);
-    let copied = copy(&old, &new, &findings)
-        .with_context(|| format!("cannot copy to {}", args.to.display()))?;
+    let cannot_copy = || format!("cannot copy to {}", args.to.display());
+    // What is there before the last segment is looks whole, and does not know what was lost.
+    new.begin().with_context(cannot_copy)?;
+    let copied = copy(&old, &new, &findings).with_context(cannot_copy)?;
     let repaired = finish(&new, present, &findings, !copied.lost.is_empty())?;
+    new.finish().with_context(cannot_copy)?;
     let mut out = io::stdout().lock();
     for lost in &copied.lost {
         writeln!(out, "lost: {lost}")?;

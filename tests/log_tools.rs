@@ -861,6 +861,101 @@ impl File for FailingFile {
     }
 }
 
+/// Counts bytes that are read.
+#[derive(Debug)]
+struct Counting {
+    disk: Disk,
+    read: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct CountingFile(Arc<dyn File>, Arc<AtomicUsize>);
+
+impl Storage for Counting {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = self.disk.open(name)?;
+        Ok(Arc::new(CountingFile(file, Arc::clone(&self.read))))
+    }
+    fn create(&self, _: &str) -> io::Result<Arc<dyn File>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn sync_names(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl File for CountingFile {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let read = self.0.read_at(into, offset)?;
+        self.1.fetch_add(read, Ordering::Relaxed);
+        Ok(read)
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn reserve(&self, _: u64, _: bool) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn truncate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+}
+
+/// A failing disk has many, and the rest of a segment is not read again for each.
+#[test]
+fn many_damaged_places_are_read_as_few_times_as_one() {
+    for boot in [boot(), BOOT] {
+        let scratch = Scratch::new("many-places");
+        let writing = Writing::start(&scratch.0, boot);
+        let orders = writing.space(space("orders"));
+        for i in 0..4_000 {
+            let key = format!("key-{i}-with-more-than-16-bytes");
+            writing.mark(orders, key.as_bytes(), now().after(HOUR_MS));
+            if i % 1_000 == 999 {
+                // So that it is said of the first segment that it was durable.
+                writing.log.sync(now());
+            }
+        }
+        writing.close();
+        let names = segments(&scratch);
+        let size: usize = contents(&scratch.0).values().map(Vec::len).sum();
+        for at in (1_000..60_000).step_by(200) {
+            flip(&scratch.file(&names[0]), at);
+        }
+        let read = Arc::new(AtomicUsize::new(0));
+        let disk = Counting {
+            disk: Disk::look(&scratch.0).unwrap(),
+            read: Arc::clone(&read),
+        };
+        let present = Present {
+            now: now(),
+            boot: self::boot(),
+            recovers: true,
+            is_copy: false,
+        };
+        let mut reader = Reader::open(Arc::new(disk), present).unwrap();
+        while reader.next_piece().unwrap().is_some() {}
+        assert!(reader.finish().losses.len() > 200);
+        let read = read.load(Ordering::Relaxed);
+        assert!(read < 5 * size, "{read} bytes were read of {size}");
+    }
+}
+
 /// Whatever is broken, and wherever the mending is cut short: another one ends with the same records, and
 /// nothing is left to mend. What `repair` writes has at least those.
 #[test]

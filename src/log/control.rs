@@ -95,6 +95,9 @@ const SLIDES: u8 = 1 << 1;
 const EVICTS: u8 = 1 << 2;
 const REPORTS: u8 = 1 << 3;
 
+/// Above the number of every namespace that there will have been: more is not of a log.
+pub const SPACE_NUMBERS_MAX: u32 = 1 << 31;
+
 /// Bytes of the frame that ends a segment.
 pub const SEAL_BYTES: u64 = frame::HEADER_BYTES as u64 + 1;
 
@@ -155,7 +158,7 @@ impl Control {
                 always_synced: fields.u8()? != 0,
                 synced: fields.position()?,
                 earlier: fields.many(|fields| Some((fields.u64()?, Millis(fields.u64()?))))?,
-                next_space: fields.u32()?,
+                next_space: fields.u32().filter(|next| *next <= SPACE_NUMBERS_MAX)?,
                 covered_since: Millis(fields.u64()?),
                 spaces: fields.many(Fields::space)?,
             })),
@@ -252,7 +255,7 @@ impl Fields<'_> {
         let name_bytes = usize::from(self.u8()?);
         let (name, rest) = self.0.split_at_checked(name_bytes)?;
         self.0 = rest;
-        if id == 0 || !crate::limits::is_namespace_name(name) {
+        if id == 0 || id >= SPACE_NUMBERS_MAX || !crate::limits::is_namespace_name(name) {
             return None;
         }
         let name = str::from_utf8(name).ok()?.to_owned();
@@ -336,6 +339,22 @@ mod tests {
             }
             bytes.push(0);
             assert_eq!(Control::of(&bytes), None);
+        }
+    }
+
+    #[test]
+    fn numbers_that_leave_none_for_others_are_refused() {
+        for (id, is_read) in [
+            (0, false),
+            (1, true),
+            (SPACE_NUMBERS_MAX - 1, true),
+            (SPACE_NUMBERS_MAX, false),
+            (u32::MAX, false),
+        ] {
+            let mut bytes = Vec::new();
+            let named = Space { id, ..space(7) };
+            Control::Space(named).push(&mut bytes);
+            assert_eq!(Control::of(&bytes).is_some(), is_read, "{id}");
         }
     }
 

@@ -13,6 +13,8 @@
 //! follows, and so that looking for the next frame after damage seldom has to read a payload in vain.
 //! Zeros are no header: their checksum is not 0.
 
+use std::ops::Range;
+
 use crate::limits::LOG_PAYLOAD_BYTES_MAX as PAYLOAD_BYTES_MAX;
 
 /// Bytes of a frame's header.
@@ -105,7 +107,11 @@ pub fn read(bytes: &[u8]) -> Option<(Header, &[u8])> {
 }
 
 /// Where the next whole frame begins at or after `from`.
+///
+/// Takes time in proportion to the bytes, whatever they are: payloads may be full of what looks like headers
+/// of long frames, as clients choose what they store.
 pub fn find(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut sums = None;
     let mut at = from;
     while at + HEADER_BYTES <= bytes.len() {
         // Reserved space is zeros, mile after mile.
@@ -113,12 +119,57 @@ pub fn find(bytes: &[u8], from: usize) -> Option<usize> {
             at += 64 - HEADER_BYTES;
             continue;
         }
-        if read(&bytes[at..]).is_some() {
-            return Some(at);
+        if let Some(header) = Header::of(&bytes[at..])
+            && let end = at + header.frame_bytes()
+            && end <= bytes.len()
+        {
+            let sums = sums.get_or_insert_with(|| Sums::of(bytes, at));
+            if sums.of_range(bytes, at + HEADER_BYTES..end) == header.payload_crc {
+                return Some(at);
+            }
         }
         at += 1;
     }
     None
+}
+
+/// The checksums of a text's beginnings, of which that of any part follows without reading all of it.
+struct Sums {
+    /// Where the first block begins.
+    from: usize,
+    /// Of all from there to the end of each block.
+    blocks: Vec<u32>,
+}
+
+impl Sums {
+    const BLOCK_BYTES: usize = 4 << 10;
+
+    fn of(bytes: &[u8], from: usize) -> Self {
+        let mut sum = 0;
+        let blocks = bytes[from..].chunks_exact(Self::BLOCK_BYTES).map(|block| {
+            sum = crc32c::crc32c_append(sum, block);
+            sum
+        });
+        Self {
+            from,
+            blocks: blocks.collect(),
+        }
+    }
+
+    fn upto(&self, bytes: &[u8], end: usize) -> u32 {
+        let whole = (end - self.from) / Self::BLOCK_BYTES;
+        let sum = whole.checked_sub(1).map_or(0, |last| self.blocks[last]);
+        crc32c::crc32c_append(sum, &bytes[self.from + whole * Self::BLOCK_BYTES..end])
+    }
+
+    fn of_range(&self, bytes: &[u8], range: Range<usize>) -> u32 {
+        if range.len() <= Self::BLOCK_BYTES {
+            return crc32c::crc32c(&bytes[range]);
+        }
+        // What comes before is as if zeros took its place, but for its sum carried over them.
+        let before = self.upto(bytes, range.start);
+        self.upto(bytes, range.end) ^ crc32c::crc32c_combine(before, 0, range.len())
+    }
 }
 
 /// Whether nothing was ever written here: zeros, as space is set aside.
@@ -179,6 +230,23 @@ mod tests {
                 bytes.extend_from_slice(&frame);
                 assert_eq!(find(&bytes, 0), Some(before), "{before} of {filler}");
                 assert_eq!(find(&bytes, before + 1), None);
+            }
+        }
+    }
+
+    #[test]
+    fn long_frames_are_found_among_headers_of_long_frames() {
+        let header_only = frame(3, &vec![7; 100_000])[..HEADER_BYTES].to_vec();
+        for len in [4_000, 4_096, 4_097, 50_000] {
+            let payload: Vec<u8> = (0..len).map(|n| (n * n % 251) as u8).collect();
+            for before in [0, 1, 5_000] {
+                let mut bytes = header_only.repeat(before);
+                let at = bytes.len();
+                bytes.extend_from_slice(&frame(3, &payload));
+                bytes.extend_from_slice(&vec![1; 200_000]);
+                assert_eq!(find(&bytes, 0), Some(at), "{len} behind {before}");
+                bytes[at + HEADER_BYTES + len / 2] ^= 1;
+                assert_eq!(find(&bytes, 0), None, "{len} behind {before}");
             }
         }
     }

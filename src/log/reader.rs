@@ -6,7 +6,8 @@
 //!
 //! - the end of the newest segment, if no whole frame follows;
 //! - after the machine has been started again, also what a disk had not yet written in order: all from
-//!   the first gap on, provided that no later frame says that it had been synced.
+//!   the first gap on, provided that no later frame says that it had been synced, and that it is not what a
+//!   run began with, which was synced before anything else.
 //!
 //! A tail is cut off. Damage ends the reading with an error that names file and offset, unless it is to
 //! be left out.
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 use super::control::{Control, Opened};
 use super::frame;
+use super::record;
 use super::segment::{self, Begin, Position};
 use super::storage::{File, Storage, read_full_at};
 use super::writer::Sealed;
@@ -61,7 +63,9 @@ pub enum LogError {
         first: String,
     },
     /// A segment is missing.
-    #[error("{name} is missing; was the directory copied in full? --recover goes on without it")]
+    #[error(
+        "{name} is missing; was the directory copied in full, or the clock set back? --recover goes on without it"
+    )]
     Missing {
         /// The file.
         name: String,
@@ -161,6 +165,8 @@ impl Findings {
 struct Unread {
     number: u64,
     bytes: u64,
+    /// Whether a run begins with it.
+    is_first: bool,
 }
 
 /// Reads a log from its beginning to its end.
@@ -172,9 +178,13 @@ pub struct Reader {
     /// Which of them is read.
     current: usize,
     file: Option<Arc<dyn File>>,
-    /// Where `buffer` begins in it.
+    /// Where the reading is in it.
     offset: u64,
+    /// What was read of it, and from where on it was not looked at yet.
     buffer: Vec<u8>,
+    begins: usize,
+    /// Up to where frames behind the first gap say that all was synced; `None` before that is known.
+    synced: Option<Position>,
     /// Whether the last frame says that the segment ends with it.
     is_ended: bool,
     findings: Findings,
@@ -193,6 +203,8 @@ impl Reader {
             file: None,
             offset: 0,
             buffer: Vec::new(),
+            begins: 0,
+            synced: None,
             is_ended: false,
             findings: Findings::default(),
             bytes_total: 0,
@@ -270,7 +282,11 @@ impl Reader {
                 .size()
                 .map_err(LogError::io(format!("cannot read {name}")))?;
             self.bytes_total += bytes;
-            self.segments.push(Unread { number, bytes });
+            self.segments.push(Unread {
+                number,
+                bytes,
+                is_first: header.is_first,
+            });
         }
         self.findings.log = first.map(|(log, _)| log).unwrap_or_default();
         Ok(())
@@ -405,9 +421,8 @@ impl Reader {
             };
             let whole = self.take_frames(&mut piece);
             if whole > 0 {
-                piece.frames.extend_from_slice(&self.buffer[..whole]);
-                self.buffer.drain(..whole);
-                self.offset += whole as u64;
+                piece.frames.extend_from_slice(&self.unread()[..whole]);
+                self.pass(whole);
                 self.findings.bytes += whole as u64;
                 return Ok(Some(piece));
             }
@@ -419,12 +434,22 @@ impl Reader {
         Ok(None)
     }
 
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.begins..]
+    }
+
+    fn pass(&mut self, bytes: usize) {
+        self.begins += bytes;
+        self.offset += bytes as u64;
+    }
+
     fn begin_segment(&mut self, number: u64, name: &str) -> Result<Arc<dyn File>, LogError> {
         let file = self.open_file(name)?;
         self.file = Some(Arc::clone(&file));
         self.is_ended = false;
         self.offset = segment::HEADER_BYTES as u64;
         self.buffer.clear();
+        self.begins = 0;
         self.findings.segments.push(Sealed {
             number,
             last: Millis(0),
@@ -433,12 +458,14 @@ impl Reader {
         Ok(file)
     }
 
-    /// Reads until there are so many bytes; returns whether the file has no more.
+    /// Reads until so many bytes are there to look at; returns whether the file has no more.
     fn fill(&mut self, file: &dyn File, bytes: usize) -> io::Result<bool> {
-        let held = self.buffer.len();
-        if held >= bytes {
+        if self.unread().len() >= bytes {
             return Ok(false);
         }
+        self.buffer.drain(..self.begins);
+        self.begins = 0;
+        let held = self.buffer.len();
         self.buffer.resize(bytes, 0);
         let read = read_full_at(file, &mut self.buffer[held..], self.offset + held as u64)?;
         self.buffer.truncate(held + read);
@@ -447,22 +474,25 @@ impl Reader {
 
     /// Reads the rest of a frame that is longer than what is usually read; false if there is none.
     fn read_more(&mut self, file: &dyn File, name: &str) -> Result<bool, LogError> {
-        let Some(header) = frame::Header::of(&self.buffer) else {
+        let Some(header) = frame::Header::of(self.unread()) else {
             return Ok(false);
         };
         let bytes = header.frame_bytes();
-        if bytes <= self.buffer.len() {
+        if bytes <= self.unread().len() {
             return Ok(false);
         }
         self.fill(file, bytes)
             .map_err(LogError::io(format!("cannot read {name}")))?;
-        Ok(frame::read(&self.buffer).is_some())
+        Ok(frame::read(self.unread()).is_some())
     }
 
-    /// Checks the whole frames that the buffer begins with; returns how many bytes they are.
+    /// Checks the whole frames that come next, about as many as are read at a time; returns how many bytes
+    /// they are.
     fn take_frames(&mut self, piece: &mut Piece) -> usize {
         let mut at = 0;
-        while let Some((header, payload)) = frame::read(&self.buffer[at..]) {
+        while at < PIECE_BYTES
+            && let Some((header, payload)) = frame::read(&self.buffer[self.begins + at..])
+        {
             if header.space == frame::CONTROL {
                 let Some(control) = Control::of(payload) else {
                     break;
@@ -473,6 +503,9 @@ impl Reader {
                     self.findings.newest = Some(opened.clone());
                 }
                 piece.controls.push(control);
+            } else if self.present.recovers && !is_readable(&header, payload) {
+                // Else whoever applies them is the first to look at the records.
+                break;
             } else {
                 self.findings.was_closed = false;
                 self.is_ended = false;
@@ -487,33 +520,41 @@ impl Reader {
         let cannot_read = || LogError::io(format!("cannot read {name}"));
         self.note_end(self.offset);
         let is_last = self.current + 1 == self.segments.len();
-        let is_blank = is_blank_from(file, self.offset).map_err(cannot_read())?;
+        let behind = self.offset + self.unread().len() as u64;
+        let is_blank =
+            frame::is_blank(self.unread()) && is_blank_from(file, behind).map_err(cannot_read())?;
         if is_blank && (self.is_ended || is_last) {
             self.go_to_next_segment();
             return Ok(());
         }
-        let rest = read_rest(file, self.offset).map_err(cannot_read())?;
-        // Where nothing but zeros comes, what should say that the segment ends is missing.
-        let follows = frame::find(&rest, 1);
-        if self.is_tail(&rest, follows)? {
+        // It stays, so that it is read once, however many gaps there are.
+        let bytes = file.size().map_err(cannot_read())?;
+        let bytes = bytes.saturating_sub(self.offset) as usize;
+        self.fill(file, bytes).map_err(cannot_read())?;
+        // Where nothing but zeros comes, what should say that the segment ends is missing. What is under a good
+        // sum and says nothing is passed over as a whole.
+        let unreadable = frame::read(self.unread()).map(|(header, _)| header.frame_bytes());
+        let follows = frame::find(self.unread(), unreadable.unwrap_or(1));
+        let left = self.unread().len();
+        if self.is_tail(follows)? {
             self.findings.tail = Some(Loss {
                 name: name.to_owned(),
                 offset: self.offset,
-                bytes: rest.len() as u64,
+                bytes: left as u64,
             });
+            if !is_last || follows.is_some() {
+                self.findings.was_closed = false;
+            }
             for later in self.segments.drain(self.current + 1..) {
                 self.findings.unused.push(segment::name(later.number));
             }
             self.go_to_next_segment();
             return Ok(());
         }
-        let lost = follows.unwrap_or(rest.len());
+        let lost = follows.unwrap_or(left);
         self.damaged(name.to_owned(), self.offset, lost as u64)?;
         match follows {
-            Some(at) => {
-                self.offset += at as u64;
-                self.buffer.clear();
-            }
+            Some(at) => self.pass(at),
             None => self.go_to_next_segment(),
         }
         Ok(())
@@ -536,34 +577,62 @@ impl Reader {
     }
 
     /// Whether what is not whole here was never promised to last.
-    fn is_tail(&self, rest: &[u8], follows: Option<usize>) -> Result<bool, LogError> {
+    fn is_tail(&mut self, follows: Option<usize>) -> Result<bool, LogError> {
+        let segment = &self.segments[self.current];
         let here = Position {
-            segment: self.segments[self.current].number,
+            segment: segment.number,
             offset: self.offset,
         };
+        // Nothing that is written in part has the right sum.
+        if frame::read(self.unread()).is_some() {
+            return Ok(false);
+        }
         let later = &self.segments[self.current + 1..];
         if follows.is_none() && later.is_empty() {
             return Ok(true);
+        }
+        let is_beginning = self.offset == segment::HEADER_BYTES as u64;
+        if is_beginning && segment.is_first {
+            return Ok(false);
         }
         let was_restarted = |boot: &[u8; 16]| *boot != self.present.boot;
         let opened = self.findings.newest.as_deref();
         if !opened.is_some_and(|opened| was_restarted(&opened.boot)) {
             return Ok(false);
         }
-        let mut last_synced = Position::default();
-        note_synced(rest, follows, &mut last_synced);
-        for segment in later {
-            let rest =
-                self.read_rest(&segment::name(segment.number), segment::HEADER_BYTES as u64)?;
-            note_synced(&rest, frame::find(&rest, 0), &mut last_synced);
-        }
-        Ok(last_synced <= here)
+        let synced = if let Some(synced) = self.synced {
+            synced
+        } else {
+            let mut synced = Position::default();
+            note_synced(self.unread(), follows, &mut synced);
+            for segment in later {
+                let begin = segment::HEADER_BYTES as u64;
+                let rest = self.read_rest(&segment::name(segment.number), begin)?;
+                note_synced(&rest, frame::find(&rest, 0), &mut synced);
+            }
+            *self.synced.insert(synced)
+        };
+        Ok(synced <= here)
     }
 
     /// What was found.
     pub fn finish(self) -> Findings {
         self.findings
     }
+}
+
+/// Whether what a whole frame holds is a control, or records.
+pub fn is_readable(header: &frame::Header, payload: &[u8]) -> bool {
+    if header.space == frame::CONTROL {
+        return Control::of(payload).is_some();
+    }
+    let mut rest = payload;
+    while !rest.is_empty() {
+        if record::take(&mut rest).is_none() {
+            return false;
+        }
+    }
+    true
 }
 
 /// Finds the last position up to which frames say that all was synced.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 8 | `oncedlog` |
 //! | 4 | version of the format: 1 |
-//! | 4 | 0 |
+//! | 4 | bit 0: the first segment of a run; others 0 |
 //! | 8 | the segment's number, as in the file's name |
 //! | 8 | when it was made: Unix milliseconds |
 //! | 16 | the log's identity: the same in all its segments |
@@ -27,6 +27,8 @@ const SUFFIX: &str = ".log";
 /// The end of a file's name while the file is being written.
 pub const TEMPORARY: &str = ".tmp";
 const NAME_DIGITS: usize = 10;
+/// No log comes to more segments than this: one that claims to is not of a log.
+const NUMBER_MAX: u64 = 1 << 60;
 
 /// A place in a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +48,8 @@ pub struct Header {
     pub created: Millis,
     /// The log's identity.
     pub log: [u8; 16],
+    /// Whether a run begins with it: then what it begins with was durable before anything followed.
+    pub is_first: bool,
 }
 
 /// What the first bytes of a file are.
@@ -67,6 +71,7 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&u32::from(self.is_first).to_le_bytes());
         bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.created.0.to_le_bytes());
         bytes[32..48].copy_from_slice(&self.log);
@@ -99,6 +104,7 @@ impl Header {
             number: wide(16),
             created: Millis(wide(24)),
             log,
+            is_first: word(12) & 1 != 0,
         })
     }
 }
@@ -116,7 +122,7 @@ pub fn temporary_name(number: u64) -> String {
 /// The number of the segment of this name; `None` if no segment is called so.
 pub fn number(file: &str) -> Option<u64> {
     let number = file.strip_suffix(SUFFIX)?.parse().ok()?;
-    (name(number) == file).then_some(number)
+    (number <= NUMBER_MAX && name(number) == file).then_some(number)
 }
 
 #[cfg(test)]
@@ -125,10 +131,12 @@ mod tests {
 
     #[test]
     fn names_and_numbers_belong_together() {
-        for number in [0, 1, 9_999_999_999, 10_000_000_000] {
+        for number in [0, 1, 9_999_999_999, 10_000_000_000, NUMBER_MAX] {
             assert_eq!(super::number(&name(number)), Some(number));
         }
-        for other in ["1.log", "0000000001.tmp", "+000000001.log", "x.log", ".log"] {
+        let too_large = [name(NUMBER_MAX + 1), name(u64::MAX)];
+        let others = ["1.log", "0000000001.tmp", "+000000001.log", "x.log", ".log"];
+        for other in too_large.iter().map(|name| &name[..]).chain(others) {
             assert_eq!(number(other), None, "{other}");
         }
     }
@@ -139,6 +147,7 @@ mod tests {
             number: 5,
             created: Millis(6),
             log: [7; 16],
+            is_first: true,
         };
         let bytes = header.bytes();
         assert_eq!(Header::of(&bytes), Begin::Segment(header));
@@ -157,6 +166,7 @@ mod tests {
             number: 5,
             created: Millis(6),
             log: [7; 16],
+            is_first: true,
         }
         .bytes();
         bytes[8] = 2;

@@ -292,3 +292,61 @@ fn what_was_lost_is_remembered_by_whatever_start_comes_next() {
         assert!(starts > 0, "{what}: nothing came of it");
     }
 }
+
+/// A run's first frame is durable before it answers anything; a machine that was started again since an
+/// earlier run makes no tail of it.
+#[test]
+fn what_a_run_began_with_is_no_tail() {
+    let first = first_run();
+    first.log.close(at(0)).unwrap();
+    let options = |boot, seconds| Options {
+        boot,
+        ..Options::at(at(seconds))
+    };
+    let run = Run::start(first.disk.kill(), &options(1, 1)).unwrap();
+    run.execute("NS SET orders UNSURE REPORT COVERED", at(1));
+    run.execute_in("orders", "SEEN a 1h", at(1));
+    run.log.sync(at(1));
+    let disk = run.disk.kill();
+    disk.flip_bit(segments(&disk).last().unwrap(), 70 * 8);
+    assert!(Run::start(disk.kill(), &options(2, 2)).is_err());
+    let recovering = Options {
+        recovers: true,
+        ..options(2, 2)
+    };
+    let run = Run::start(disk, &recovering).unwrap();
+    run.execute("NS SET orders UNSURE REPORT", at(2));
+    let told = run.execute_in("orders", "SEEN a 1h", at(2));
+    assert!(!told.contains("NEW"), "{told}");
+}
+
+/// No disk does that; but a start that leaves damage out is to leave this out as well.
+#[test]
+fn a_frame_that_says_nothing_is_left_out_like_damage() {
+    let run = first_run();
+    run.execute("NS SET orders UNSURE REPORT COVERED", at(0));
+    run.execute_in("orders", "SEEN a 1h", at(0));
+    let space = 2;
+    let mut nonsense = Vec::new();
+    let begins = frame::begin(&mut nonsense);
+    nonsense.extend_from_slice(&[0xff; 20]);
+    frame::finish(&mut nonsense, begins, space);
+    assert!(run.log.promise(nonsense.len()));
+    run.log.append(&nonsense, at(3_600));
+    run.execute_in("orders", "SEEN b 1h", at(0));
+    while run.log.sync(at(0)) {}
+    let disk = run.disk.kill();
+    assert!(Run::start(disk.kill(), &Options::at(at(1))).is_err());
+    let recovering = Options {
+        recovers: true,
+        ..Options::at(at(1))
+    };
+    let run = Run::start(disk, &recovering).unwrap();
+    for key in ["a", "b"] {
+        assert!(is_there(&run, "orders", key, at(1)), "{key}");
+    }
+    let told = run.execute_in("orders", "SEEN c 1h", at(1));
+    assert!(told.contains("UNSURE"), "{told}");
+    let run = again(&run, &Options::at(at(2)));
+    assert!(is_there(&run, "orders", "b", at(2)));
+}

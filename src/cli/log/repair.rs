@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use super::{is_empty, look, present, read};
 use crate::log::control::{Control, Opened};
 use crate::log::disk::Disk;
-use crate::log::reader::{Findings, Loss, Present};
+use crate::log::reader::{Findings, Loss, Present, is_readable};
 use crate::log::segment::{HEADER_BYTES, Header, Position};
 use crate::log::spaces::Spaces;
 use crate::log::storage::{Storage, read_full_at, write_all_at};
@@ -152,6 +152,7 @@ fn rescue(old: &Disk, new: &Disk, name: &str, log: &mut [u8; 16]) -> io::Result<
         number,
         created: Millis(0),
         log: *log,
+        is_first: false,
     };
     let mut whole = header.bytes().to_vec();
     let mut lost = Vec::new();
@@ -197,6 +198,7 @@ fn is_of_another_log(bytes: &[u8], number: u64, log: &[u8; 16]) -> bool {
         number,
         created: Millis(0),
         log: *log,
+        is_first: false,
     }
     .bytes();
     let is_header = header[..8] == ours[..8] && header[16..24] == ours[16..24];
@@ -216,8 +218,7 @@ fn is_end(bytes: &[u8]) -> bool {
 /// Bytes of the whole frame that `bytes` begin with, as the reader would take it.
 fn whole_frame(bytes: &[u8]) -> Option<usize> {
     let (header, payload) = frame::read(bytes)?;
-    let is_read = header.space != frame::CONTROL || Control::of(payload).is_some();
-    is_read.then_some(header.frame_bytes())
+    is_readable(&header, payload).then_some(header.frame_bytes())
 }
 
 struct Repaired {
@@ -281,6 +282,7 @@ fn finish(
             number,
             created: present.now,
             log: findings.log,
+            is_first: true,
         };
         let is_closed = old.was_closed && findings.was_closed;
         write_last(new, &header, opened, is_closed).context("cannot write the last segment")?;

@@ -1,7 +1,7 @@
 //! `onced log verify`: reads every frame, and says what is damaged and what survives.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use super::{Frame, deadline_words, look, present, read};
 use crate::log::disk::Disk;
-use crate::log::reader::Findings;
+use crate::log::frame;
+use crate::log::reader::{Findings, Loss};
 use crate::log::record;
 use crate::log::segment;
 use crate::log::spaces::Spaces;
-use crate::log::storage::Storage;
+use crate::log::storage::{Storage, read_full_at};
 use crate::time::Millis;
 
 /// Read every byte of a data directory, and say what is damaged and what survives
@@ -51,9 +52,9 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         Ok(())
     })?;
     let report = census.report(&disk, &findings)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer(&mut out, &report).map_err(std::io::Error::from)?;
+        serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
         print(&report, &mut out)?;
@@ -119,7 +120,14 @@ struct Census {
     segments: BTreeMap<u64, Segment>,
     spaces: Spaces,
     live: u64,
-    unreadable: Vec<Damage>,
+}
+
+/// Whether what is left out is under checksums that hold.
+fn holds_a_frame(disk: &Disk, loss: &Loss) -> io::Result<bool> {
+    let file = disk.open(&loss.name)?;
+    let mut bytes = vec![0; (loss.bytes as usize).min(frame::BYTES_MAX)];
+    let read = read_full_at(&*file, &mut bytes, loss.offset)?;
+    Ok(frame::read(&bytes[..read]).is_some())
 }
 
 impl Census {
@@ -141,15 +149,6 @@ impl Census {
                 segment.removals += 1;
             }
         }
-        if !rest.is_empty() {
-            self.unreadable.push(Damage {
-                name: segment::name(at.segment),
-                offset: at.offset + (frame.bytes() - rest.len()) as u64,
-                bytes: rest.len() as u64,
-                followed: true,
-                unreadable: true,
-            });
-        }
     }
 
     fn report(mut self, disk: &Arc<Disk>, findings: &Findings) -> anyhow::Result<Report> {
@@ -168,19 +167,17 @@ impl Census {
                 ..counted
             });
         }
-        let place = |loss: &crate::log::reader::Loss| -> anyhow::Result<Damage> {
+        let place = |loss: &Loss| -> anyhow::Result<Damage> {
             Ok(Damage {
                 name: loss.name.clone(),
                 offset: loss.offset,
                 bytes: loss.bytes,
                 followed: loss.offset + loss.bytes < size(&loss.name)?,
-                unreadable: false,
+                unreadable: holds_a_frame(disk, loss)?,
             })
         };
         let losses = findings.losses.iter().map(place);
-        let mut damage = losses.collect::<anyhow::Result<Vec<_>>>()?;
-        damage.append(&mut self.unreadable);
-        damage.sort_by(|a, b| (&a.name, a.offset).cmp(&(&b.name, b.offset)));
+        let damage = losses.collect::<anyhow::Result<Vec<_>>>()?;
         let mut unused = findings.unused.clone();
         unused.retain(|name| damage.iter().all(|damage| damage.name != *name));
         let present = self.spaces.present.into_values();
@@ -200,7 +197,7 @@ impl Census {
     }
 }
 
-fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let now = Millis(report.now_ms);
     for one in &report.segments {
         write!(
@@ -236,7 +233,7 @@ fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
         if *unreadable {
             writeln!(
                 out,
-                "{name}: {bytes} bytes at byte {offset} are under good checksums but are no records"
+                "{name}: {bytes} bytes at byte {offset} are under good checksums but say nothing"
             )?;
         } else if *offset == 0 {
             writeln!(

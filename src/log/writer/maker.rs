@@ -116,9 +116,42 @@ impl Maker {
         zeros: Zeros,
         now: Millis,
     ) -> io::Result<Prepared> {
-        let name = segment::temporary_name(number);
+        let header = self.header(number, now);
+        self.make_as(header, spaces, zeros)
+    }
+
+    /// Makes the segment that a run begins with.
+    pub(super) fn make_first(
+        &self,
+        number: u64,
+        spaces: usize,
+        now: Millis,
+    ) -> io::Result<Prepared> {
+        let header = segment::Header {
+            is_first: true,
+            ..self.header(number, now)
+        };
+        self.make_as(header, spaces, Zeros::AtOnce)
+    }
+
+    fn header(&self, number: u64, now: Millis) -> segment::Header {
+        segment::Header {
+            number,
+            created: now,
+            log: self.identity,
+            is_first: false,
+        }
+    }
+
+    fn make_as(
+        &self,
+        header: segment::Header,
+        spaces: usize,
+        zeros: Zeros,
+    ) -> io::Result<Prepared> {
+        let name = segment::temporary_name(header.number);
         let file = self.storage.create(&name)?;
-        let made = self.fill(file, number, spaces, zeros, now);
+        let made = self.fill(file, &header, spaces, zeros);
         if made.is_err() {
             let _the_first_error_counts = self.storage.remove(&name);
         }
@@ -128,10 +161,9 @@ impl Maker {
     fn fill(
         &self,
         file: Arc<dyn File>,
-        number: u64,
+        header: &segment::Header,
         spaces: usize,
         zeros: Zeros,
-        now: Millis,
     ) -> io::Result<Prepared> {
         let mut bytes = self.full_bytes(spaces);
         while let Err(error) = self.reserve(&*file, bytes, zeros) {
@@ -141,11 +173,6 @@ impl Maker {
             file.truncate(0)?;
             bytes = (bytes / 2).max(LOG_SEGMENT_BYTES_MIN);
         }
-        let header = segment::Header {
-            number,
-            created: now,
-            log: self.identity,
-        };
         write_all_at(&*file, &header.bytes(), 0)?;
         // Under `Fsync::Never` too, as it is once in a segment: a file that is lost as a whole, with later
         // ones there, looks like a missing segment. This makes the name of the one before durable as well.
@@ -154,7 +181,7 @@ impl Maker {
         let (margin, counted) = self.room(bytes, spaces);
         Ok(Prepared {
             file,
-            number,
+            number: header.number,
             reserved: bytes,
             margin,
             counted,

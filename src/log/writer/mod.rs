@@ -37,9 +37,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
-use self::maker::{Active, Maker, Zeros, opened};
+use self::maker::{Active, Maker, opened};
 use self::roll::Next;
-use super::control::{Control, Space};
+use super::control::{Control, SPACE_NUMBERS_MAX, Space};
 use super::segment::Position;
 use super::storage::{File, Storage, sync_whole};
 use crate::limits::{LOG_PENDING_BYTES_MAX, LOG_RETRY_MS};
@@ -220,7 +220,7 @@ impl Log {
         };
         maker.sync_sealed(&start.sealed)?;
         let number = start.next_segment;
-        let first = maker.make(number, pending.spaces.len(), Zeros::AtOnce, now)?;
+        let first = maker.make_first(number, pending.spaces.len(), now)?;
         let begins = Position {
             segment: number,
             offset: 0,
@@ -317,7 +317,8 @@ impl Log {
     }
 
     /// Gives a new namespace its number and appends that it is there, in the place of any other of its
-    /// name; or that it has other properties, if it has a number. False, and nothing, if there is no space.
+    /// name; or that it has other properties, if it has a number. False, and nothing, if there is no space, or
+    /// all numbers were given out.
     #[must_use]
     pub fn append_space(&self, space: &mut Space) -> bool {
         let mut frame = Vec::new();
@@ -327,6 +328,10 @@ impl Log {
             return false;
         }
         let mut pending = self.pending.lock();
+        if space.id == 0 && pending.next_space == SPACE_NUMBERS_MAX {
+            self.give_back(frame.len());
+            return false;
+        }
         if space.id == 0 {
             space.id = pending.next_space;
             pending.next_space += 1;

@@ -107,6 +107,51 @@ pub struct RawSettings {
     #[arg(long, value_name = "D", env = "ONCED_MAX_TTL", help_heading = "Limits")]
     pub max_ttl: Option<String>,
 
+    /// How long nobody else is told to do the work behind a record, unless its LEASE says [default: 30s]
+    #[arg(
+        long,
+        value_name = "D",
+        env = "ONCED_DEFAULT_LEASE",
+        help_heading = "Limits"
+    )]
+    pub default_lease: Option<String>,
+
+    /// The longest lease of a record [default: 1d]
+    #[arg(
+        long,
+        value_name = "D",
+        env = "ONCED_MAX_LEASE",
+        help_heading = "Limits"
+    )]
+    pub max_lease: Option<String>,
+
+    /// How long a record is kept once its work is settled or given up, unless its TTL says; at most its namespace's longest life [default: 1d]
+    #[arg(
+        long,
+        value_name = "D",
+        env = "ONCED_DEFAULT_RECORD_TTL",
+        help_heading = "Limits"
+    )]
+    pub default_record_ttl: Option<String>,
+
+    /// How long a reply may be held that waits for a record [default: 1m]
+    #[arg(
+        long,
+        value_name = "D",
+        env = "ONCED_MAX_WAIT",
+        help_heading = "Limits"
+    )]
+    pub max_wait: Option<String>,
+
+    /// Replies that may be held at a time [default: 10000]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ONCED_MAX_WAITERS",
+        help_heading = "Limits"
+    )]
+    pub max_waiters: Option<usize>,
+
     /// Bytes of a key [default: 8KiB]
     #[arg(
         long,
@@ -134,7 +179,7 @@ pub struct RawSettings {
     )]
     pub max_batch: Option<usize>,
 
-    /// Bytes of a stored value [default: 256KiB]
+    /// Bytes of a stored value, or of a record's body [default: 256KiB]
     #[arg(
         long,
         value_name = "SIZE",
@@ -308,6 +353,11 @@ impl RawSettings {
             log: self.log.or(below.log),
             default_ttl: self.default_ttl.or(below.default_ttl),
             max_ttl: self.max_ttl.or(below.max_ttl),
+            default_lease: self.default_lease.or(below.default_lease),
+            max_lease: self.max_lease.or(below.max_lease),
+            default_record_ttl: self.default_record_ttl.or(below.default_record_ttl),
+            max_wait: self.max_wait.or(below.max_wait),
+            max_waiters: self.max_waiters.or(below.max_waiters),
             max_key: self.max_key.or(below.max_key),
             max_request: self.max_request.or(below.max_request),
             max_batch: self.max_batch.or(below.max_batch),
@@ -385,6 +435,19 @@ impl RawSettings {
             )?,
             batch_keys_max: self.max_batch.unwrap_or(d.batch_keys_max),
             body_bytes_max: size("max-value", self.max_value.as_ref(), d.body_bytes_max)?,
+            lease_default_ms: duration(
+                "default-lease",
+                self.default_lease.as_ref(),
+                d.lease_default_ms,
+            )?,
+            lease_max_ms: duration("max-lease", self.max_lease.as_ref(), d.lease_max_ms)?,
+            record_ttl_default_ms: duration(
+                "default-record-ttl",
+                self.default_record_ttl.as_ref(),
+                d.record_ttl_default_ms,
+            )?,
+            wait_max_ms: duration("max-wait", self.max_wait.as_ref(), d.wait_max_ms)?,
+            waiters_max: self.max_waiters.unwrap_or(d.waiters_max),
             namespaces_max: self.max_namespaces.unwrap_or(d.namespaces_max),
             connections_max: self.max_connections.unwrap_or(d.connections_max),
             unread_bytes_max: size("max-unread", self.max_unread.as_ref(), d.unread_bytes_max)?,
@@ -553,6 +616,11 @@ impl Settings {
             ("log", text(self.log.to_string().to_ascii_lowercase())),
             ("default-ttl", duration(limits.ttl_default_ms)),
             ("max-ttl", duration(limits.ttl_max_ms)),
+            ("default-lease", duration(limits.lease_default_ms)),
+            ("max-lease", duration(limits.lease_max_ms)),
+            ("default-record-ttl", duration(limits.record_ttl_default_ms)),
+            ("max-wait", duration(limits.wait_max_ms)),
+            ("max-waiters", limits.waiters_max.to_string()),
             ("max-key", text(size_word(limits.key_bytes_max as u64))),
             (
                 "max-request",

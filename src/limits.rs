@@ -16,6 +16,8 @@ pub const NAMESPACE_NAME_BYTES_MAX: usize = 64;
 pub const NAMESPACE_NAME_FORM: &str = "1 to 64 of the characters A-Z a-z 0-9 _ . -";
 /// Hex digits of a fingerprint.
 pub const FINGERPRINT_DIGITS_MAX: usize = 32;
+/// Bytes of the name of who begins the work behind a record (`OWNER`).
+pub const OWNER_BYTES_MAX: usize = 128;
 /// How far ahead of the server's clock an event's own time (`AT`) may lie, in milliseconds.
 pub const AT_AHEAD_MAX_MS: u64 = 5 * 60 * 1_000;
 /// Bytes of a refused body that are read and thrown away to keep the connection; beyond, it closes.
@@ -76,6 +78,17 @@ pub struct Limits {
     pub batch_keys_max: usize,
     /// Bytes of one stored value. Default 256 KiB.
     pub body_bytes_max: usize,
+    /// How long nobody else is told to do the work behind a record, unless `LEASE` says, in milliseconds. Default 30 s.
+    pub lease_default_ms: u64,
+    /// The longest lease that may be asked for, in milliseconds. Default 24 h.
+    pub lease_max_ms: u64,
+    /// How long a record lives once it is settled or given up, unless `TTL` says, in milliseconds, or as long as its
+    /// namespace lets anything live, if that is less. Default 24 h.
+    pub record_ttl_default_ms: u64,
+    /// The longest that a reply may be held, in milliseconds. Default 60 s.
+    pub wait_max_ms: u64,
+    /// Replies that may be held at a time. Default 10,000.
+    pub waiters_max: usize,
     /// Namespaces, `default` included. Default 1,024.
     pub namespaces_max: usize,
     /// Connections at a time. Default 10,000.
@@ -128,6 +141,11 @@ impl Limits {
         request_bytes_max: 1 << 20,
         batch_keys_max: 10_000,
         body_bytes_max: 256 << 10,
+        lease_default_ms: 30_000,
+        lease_max_ms: DAY_MS,
+        record_ttl_default_ms: DAY_MS,
+        wait_max_ms: 60_000,
+        waiters_max: 10_000,
         namespaces_max: 1_024,
         connections_max: 10_000,
         unread_bytes_max: 8 << 20,
@@ -140,6 +158,15 @@ impl Limits {
         let durations = [
             ("default-ttl", self.ttl_default_ms, 1, TTL_CEILING_MS),
             ("max-ttl", self.ttl_max_ms, 1, TTL_CEILING_MS),
+            ("default-lease", self.lease_default_ms, 1, LEASE_CEILING_MS),
+            ("max-lease", self.lease_max_ms, 1, LEASE_CEILING_MS),
+            (
+                "default-record-ttl",
+                self.record_ttl_default_ms,
+                1,
+                TTL_CEILING_MS,
+            ),
+            ("max-wait", self.wait_max_ms, 1, DAY_MS),
             ("unread-timeout", self.unread_timeout_ms, 10, DAY_MS),
             ("request-timeout", self.request_timeout_ms, 10, DAY_MS),
         ];
@@ -163,6 +190,7 @@ impl Limits {
             ),
             ("max-batch", self.batch_keys_max, 1, RESP_ELEMENTS_MAX / 2),
             ("max-value", self.body_bytes_max, 1, 8 << 20),
+            ("max-waiters", self.waiters_max, 0, 1 << 20),
             ("max-namespaces", self.namespaces_max, 1, 65_536),
             ("max-connections", self.connections_max, 1, 1 << 20),
             ("max-unread", self.unread_bytes_max, 64 << 10, 1 << 30),
@@ -178,6 +206,12 @@ impl Limits {
                 self.ttl_default_ms,
                 "max-ttl",
                 self.ttl_max_ms,
+            ),
+            (
+                "default-lease",
+                self.lease_default_ms,
+                "max-lease",
+                self.lease_max_ms,
             ),
             (
                 "max-key",
@@ -227,6 +261,9 @@ pub fn is_namespace_name(word: &[u8]) -> bool {
 /// The longest life that a setting may allow: 10 years, well within the wheel's horizon of 34.
 pub const TTL_CEILING_MS: u64 = 3_650 * DAY_MS;
 
+/// The longest lease that a setting may allow: 30 days.
+pub const LEASE_CEILING_MS: u64 = 30 * DAY_MS;
+
 fn out_of_range(
     name: &'static str,
     value: &impl ToString,
@@ -244,6 +281,8 @@ fn out_of_range(
 const _: () = {
     let d = Limits::DEFAULT;
     assert!(d.ttl_default_ms <= d.ttl_max_ms && d.ttl_max_ms <= TTL_CEILING_MS);
+    assert!(d.lease_default_ms <= d.lease_max_ms && d.lease_max_ms <= LEASE_CEILING_MS);
+    assert!(d.record_ttl_default_ms <= d.ttl_max_ms);
     assert!(d.key_bytes_max < d.request_bytes_max && d.body_bytes_max < d.request_bytes_max);
     assert!(
         d.request_bytes_max <= DISCARD_BYTES_MAX,

@@ -441,11 +441,13 @@ fn eventful(scratch: &Scratch, deadline: Millis) {
     let content = Content {
         fingerprint,
         value: None,
+        record: None,
     };
     writing.put(orders, b"\xff\0", deadline, &content);
     let content = |value| Content {
         fingerprint: None,
         value: Some(value),
+        record: None,
     };
     writing.put(
         orders,

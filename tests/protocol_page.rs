@@ -12,6 +12,7 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
@@ -127,6 +128,7 @@ fn the_table_of_constants_is_the_constants() {
             limits::NAMESPACE_NAME_BYTES_MAX as u64,
         ),
         ("a fingerprint", limits::FINGERPRINT_DIGITS_MAX as u64),
+        ("an `OWNER`", limits::OWNER_BYTES_MAX as u64),
         ("`AT` ahead of the clock", limits::AT_AHEAD_MAX_MS),
         (
             "a body or RESP request that is skipped",
@@ -279,6 +281,8 @@ fn a_conversation_ends_as_the_page_says() {
 /// One block of a page.
 struct Session {
     file: String,
+    /// The last number that stood where the page says `<token>`.
+    token: RefCell<String>,
     is_resp: bool,
     is_logged: bool,
     /// Line numbers and lines.
@@ -328,6 +332,7 @@ fn sessions(file: &str, text: &str) -> Vec<Session> {
             (None, "```session" | "```session logged" | "```resp-session") => {
                 open = Some(Session {
                     file: file.to_owned(),
+                    token: RefCell::default(),
                     is_resp: line.starts_with("```resp"),
                     is_logged: line.ends_with(" logged"),
                     lines: Vec::new(),
@@ -417,6 +422,7 @@ impl Session {
 
     fn send(&self, client: &mut Client, at: usize) {
         let request = self.sent(at).unwrap();
+        let request = &request.replace("<token>", &self.token.borrow());
         if self.is_resp {
             let words = typed_words(request);
             let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -451,8 +457,11 @@ impl Session {
                 };
             }
             let got = waiting.pop().unwrap_or_default();
-            if !pattern(wanted).is_match(&got) {
+            let Some(found) = pattern(wanted).captures(&got) else {
                 return Err(self.differs(at, &got, wanted));
+            };
+            if let Some(token) = found.name("token") {
+                token.as_str().clone_into(&mut self.token.borrow_mut());
             }
             rows_left = match got.strip_prefix("ROWS ") {
                 Some(rows) => rows.parse().unwrap(),
@@ -474,6 +483,7 @@ impl Session {
 fn pattern(wanted: &str) -> Regex {
     // Redis's 'unknown command' ends in a space, which editors take away from the page.
     let pattern = regex::escape(wanted.trim_end())
+        .replace("<token>", "(?<token>[0-9]+)")
         .replace("<int>", "[0-9]+")
         .replace("<ms>", "[0-9]+")
         .replace("<text>", ".+");
@@ -600,7 +610,7 @@ fn command_table(head: &str, home: Home) -> String {
 }
 
 /// Every code. One that is missing here fails to compile in [`is_on_the_page`]: add it to both.
-const CODES: [Code; 11] = [
+const CODES: [Code; 12] = [
     Code::Syntax,
     Code::Unknown,
     Code::Args,
@@ -611,6 +621,7 @@ const CODES: [Code; 11] = [
     Code::Loading,
     Code::ReadOnly,
     Code::NoLog,
+    Code::Busy,
     Code::Redis,
 ];
 
@@ -625,7 +636,8 @@ fn is_on_the_page(code: Code) -> bool {
         | Code::Full
         | Code::Loading
         | Code::ReadOnly
-        | Code::NoLog => true,
+        | Code::NoLog
+        | Code::Busy => true,
         // Redis's own words have no code on the wire.
         Code::Redis => false,
     }

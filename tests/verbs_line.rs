@@ -22,8 +22,7 @@ const EMPTY_KEY: &str = "ERR ARGS a key has at least one byte";
 const BAD_FP: &str = "ERR ARGS FP takes 1 to 32 hex digits";
 const BAD_NAME: &str = "ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . -";
 const FULL: &str = "ERR FULL no room: the memory or key limit is reached; nothing was stored";
-const NS_USAGE: &str =
-    "ERR ARGS usage: NS LIST, NS INFO name, NS SET name [options], NS PURGE name, NS DROP name";
+const NS_USAGE: &str = "ERR ARGS usage: NS LIST, NS INFO name, NS SET name [options], NS PURGE name [FORCE], NS DROP name [FORCE]";
 const BAD_ESCAPE: &str = r#"ERR SYNTAX unknown escape; known are \" \\ \n \r \t \xHH"#;
 
 scenarios! { play_lines;
@@ -103,6 +102,156 @@ scenarios! { play_lines;
         ("SEEN plain 60s", "NEW"),
         ("SEEN plain 60s FP a", "DUP"),
         ("INSPECT plain", "ROWS 2 | state seen | expires_in_ms ~60000"),
+    ];
+    one_is_told_to_run_and_the_others_what_came_of_it: &[
+        ("BEGIN job", "RUN {token} 30000 1"),
+        ("BEGIN job", "BUSY ~30001"),
+        ("PEEK job other", "BN"),
+        ("INSPECT job", "ROWS 5 | state in_progress | expires_in_ms ~86430000 | age_ms … | attempt 1 | lease_ms ~30000"),
+        ("SEEN job", "DUP"),
+        ("TOUCH job 5m", "ERR BUSY the key holds a record in progress, whose window its lease decides: RENEW extends it"),
+        ("RENEW job {token}", "OK 30000"),
+        ("RENEW job {token} LEASE 5m", "OK 300000"),
+        ("RENEW job {token}", "OK 300000"),
+        ("COMPLETE job {token} CODE 201 LEN 5\nhello", "OK"),
+        ("BEGIN job", "DONE 201 5 | hello"),
+        ("WAIT job", "DONE 201 5 | hello"),
+        ("PEEK job", "C"),
+        ("TTL job", "~86400000"),
+        ("INSPECT job", "ROWS 6 | state completed | expires_in_ms ~86400000 | age_ms … | attempt 1 | code 201 | size 5"),
+        // The reply was lost and the request comes again; then with something else.
+        ("COMPLETE job {token} CODE 201 LEN 5\nhello", "OK"),
+        ("COMPLETE job {token} CODE 201 BODY hello", "OK"),
+        ("COMPLETE job {token} CODE 200 BODY hello", "STALE"),
+        ("COMPLETE job {token} CODE 201 BODY other", "STALE"),
+        ("RENEW job {token}", "STALE"),
+        ("FAIL job {token} RETRY", "STALE"),
+        ("FAIL job {token} FINAL CODE 201 BODY hello", "STALE"),
+        ("TOUCH job 5m", "OK"), ("TTL job", "~300000"),
+        ("FORGET job", "OK 1"),
+        ("COMPLETE job {token}", "GONE"),
+        ("BEGIN job", "RUN {token} 30000 1"),
+        ("STATS default", "ROWS 27 |…| records_begun 2 | records_busy 1 | records_replayed 1 | records_completed 1 | records_failed 0 | records_released 0 | records_stale 6"),
+    ];
+    what_failed_is_tried_again_or_is_the_answer: &[
+        ("BEGIN job LEASE 10s TTL 1h OWNER a", "RUN {token} 10000 1"),
+        ("BEGIN job OWNER a", "RUN {token} ~10000 1"),
+        ("BEGIN job OWNER b", "BUSY ~10001"),
+        ("FAIL job {token} RETRY", "OK"),
+        ("FAIL job {token} RETRY", "OK"),
+        ("PEEK job", "R"), ("WAIT job", "FREE"),
+        ("INSPECT job", "ROWS 4 | state released | expires_in_ms ~3610000 | age_ms … | attempt 1"),
+        ("RENEW job {token}", "STALE"), ("COMPLETE job {token}", "STALE"),
+        ("BEGIN job", "RUN {token} 30000 2"),
+        ("COMPLETE job {older}", "STALE"), ("FAIL job {older} RETRY", "STALE"), ("FAIL job {older} FINAL", "STALE"), ("RENEW job {older}", "STALE"),
+        ("FAIL job {token} FINAL CODE 402 LEN 0\n", "OK"),
+        ("FAIL job {token} FINAL CODE 402", "OK"),
+        ("BEGIN job", "FAILED 402 0 | "), ("WAIT job TIMEOUT 1s", "FAILED 402 0 | "),
+        ("PEEK job", "F"), ("COMPLETE job {token}", "STALE"), ("FAIL job {token} RETRY", "STALE"),
+        ("COMPLETE none {token}", "GONE"), ("FAIL none {token} RETRY", "GONE"), ("FAIL none {token} FINAL", "GONE"), ("RENEW none {token}", "GONE"),
+        ("WAIT none", "FREE"),
+        ("COMPLETE none {token} ADOPT CODE 7 TTL 5m FP a", "OK"),
+        ("BEGIN none FP a", "DONE 7 0 | "), ("BEGIN none FP b", "MISMATCH"), ("TTL none", "~300000"),
+        // A token that this server has not given yet is adopted by nobody.
+        ("COMPLETE never 9007199254740991 ADOPT", "GONE"), ("PEEK never", "N"),
+    ];
+    a_key_that_was_only_seen_is_done: &[
+        ("SEEN k 60s FP a", "NEW"),
+        ("BEGIN k", "DONE 0 0 | "), ("BEGIN k WAIT 1s FP b", "MISMATCH"), ("WAIT k", "DONE 0 0 | "),
+        ("COMPLETE k 1", "GONE"), ("FAIL k 1 RETRY", "GONE"), ("FAIL k 1 FINAL", "GONE"), ("RENEW k 1", "GONE"),
+        ("COMPLETE k 1 ADOPT", "GONE"), ("COMPLETE k 1 FP b", "MISMATCH"), ("PEEK k", "D"),
+    ];
+    fingerprints_of_records_are_judged_first: &[
+        ("BEGIN k FP a1", "RUN {token} 30000 1"),
+        ("BEGIN k FP b2", "MISMATCH"), ("BEGIN k FP a1", "BUSY ~30001"), ("SEEN k FP b2", "MISMATCH"),
+        ("COMPLETE k {token} FP b2 BODY x", "MISMATCH"),
+        ("FAIL k {token} RETRY", "OK"),
+        ("BEGIN k FP b2", "MISMATCH"), ("BEGIN k", "RUN {token} 30000 2"),
+        ("COMPLETE k {token} FP a1 BODY x", "OK"), ("BEGIN k FP b2", "MISMATCH"), ("BEGIN k FP a1", "DONE 0 1 | x"),
+        ("INSPECT k", "ROWS 7 |…| fingerprint a1 |…"),
+        ("BEGIN j", "RUN {token} 30000 1"), ("COMPLETE j {token} FP c3", "OK"), ("BEGIN j FP d4", "MISMATCH"),
+    ];
+    ttls_of_records_count_from_their_end: &[
+        ("BEGIN a TTL 5m LEASE 1h", "RUN {token} 3600000 1"), ("TTL a", "~3900000"),
+        ("COMPLETE a {token}", "OK"), ("TTL a", "~300000"),
+        ("BEGIN b TTL 5m", "RUN {token} 30000 1"), ("COMPLETE b {token} TTL 10m", "OK"), ("TTL b", "~600000"),
+        ("BEGIN c TTL -", "RUN {token} 30000 1"), ("COMPLETE c {token} TTL -", "OK"), ("TTL c", "~86400000"),
+        ("BEGIN d TTL 5m", "RUN {token} 30000 1"), ("FAIL d {token} FINAL", "OK"), ("TTL d", "~300000"),
+        // Seldom: a namespace that lets nothing live that long.
+        ("NS SET short MAXTTL 1m", "OK"), ("USE short", "OK"),
+        ("BEGIN e", "RUN {token} 30000 1"), ("TTL e", "~90000"),
+        ("BEGIN f TTL 2m", "ERR RANGE the longest ttl here is 1m"), ("COMPLETE e {token} TTL 2m", "ERR RANGE the longest ttl here is 1m"),
+        ("COMPLETE e {token}", "OK"), ("TTL e", "~60000"),
+        ("BEGIN g NS default", "RUN {token} 30000 1"), ("COMPLETE g {token} NS default BODY x", "OK"), ("WAIT g NS default", "DONE 0 1 | x"),
+        ("RENEW g {token} NS nowhere", "ERR NONS no namespace 'nowhere'; make it with NS SET nowhere"),
+    ];
+    many_records_are_begun_and_ended_at_once: &[
+        ("MBEGIN 1h 10s a", "N:{token}"),
+        ("MBEGIN 1h 10s b b a", "N:… D B"),
+        ("SEEN m", "NEW"), ("BEGIN c", "RUN {token} 30000 1"), ("FAIL c {token} FINAL", "OK"), ("BEGIN d", "RUN {token} 30000 1"), ("COMPLETE d {token}", "OK"),
+        ("MBEGIN - - m c d", "D F C"), ("TTL a", "~3610000"),
+        ("MBEGIN 1h 10s e", "N:{token}"), ("MCOMPLETE e {token} e {token} e {older} none {token}", "OOSG"), ("PEEK e", "C"),
+        ("MBEGIN 1h 10s f", "N:{token}"), ("MFAIL f {token} f {token} e {token} none 1", "OOSG"), ("PEEK f", "R"),
+        ("MBEGIN 1h 10s f", "N:{token}"), ("INSPECT f", "ROWS 5 |…| attempt 2 |…"),
+        ("NS SET careful UNSURE REPORT", "OK"), ("USE careful", "OK"), ("MBEGIN 1h 10s x", "U:…"), ("BEGIN y", "UNSURE {token} 30000 1"), ("COMPLETE y {token}", "OK"),
+    ];
+    records_in_progress_are_spared: &[
+        ("USE jobs", "OK"), ("BEGIN k LEASE 1h", "RUN {token} 3600000 1"), ("BEGIN l", "RUN {token} 30000 1"), ("COMPLETE l {token}", "OK"), ("SEEN m", "NEW"),
+        ("NS DROP jobs", "ERR BUSY namespace 'jobs' has records in progress, which only FORCE removes"),
+        ("NS PURGE jobs", "OK"), ("PEEK k l m", "BNN"), ("TTL k", "~90000000"), ("RENEW k {older}", "OK 3600000"),
+        ("NS INFO jobs", "ROWS 27 |…| keys 1 |…"),
+        ("NS PURGE jobs WHAT", "ERR ARGS unknown option 'WHAT'; expected FORCE"), ("NS DROP jobs FORCE more", NS_USAGE),
+        ("NS PURGE jobs FORCE", "OK"), ("PEEK k", "N"), ("RENEW k {older}", "GONE"),
+        ("BEGIN k", "RUN {token} 30000 1"), ("NS DROP jobs FORCE", "OK"), ("COMPLETE k {token}", "GONE"),
+        ("BEGIN k", "RUN {token} 30000 1"), ("FAIL k {token} RETRY", "OK"), ("NS DROP jobs", "OK"),
+    ];
+    records_refuse_words_that_do_not_fit: &[
+        ("BEGIN", "ERR ARGS usage: BEGIN key [LEASE d] [TTL d] [FP hex] [OWNER id] [WAIT d] [NS name]"),
+        ("BEGIN \"\"", EMPTY_KEY),
+        ("BEGIN k LEASE 30", NO_UNIT), ("BEGIN k LEASE -1s", NEGATIVE), ("BEGIN k LEASE 0s", ZERO),
+        ("BEGIN k LEASE 24h WAIT 0s TTL 366d", TOO_LONG),
+        ("BEGIN k LEASE 86400001ms", "ERR RANGE the longest lease here is 1d"),
+        ("RENEW k 1 LEASE 25h", "ERR RANGE the longest lease here is 1d"),
+        ("MBEGIN 1h 25h k", "ERR RANGE the longest lease here is 1d"), ("MBEGIN 1h", "ERR ARGS usage: MBEGIN ttl lease key..."),
+        ("BEGIN k WAIT 60001ms", "ERR RANGE the longest wait here is 1m"), ("WAIT k TIMEOUT 61s", "ERR RANGE the longest wait here is 1m"),
+        ("BEGIN k WAIT 1", NO_UNIT), ("WAIT k TIMEOUT -1s", "ERR RANGE a wait is not negative"), ("WAIT k TIMEOUT 999999999999999d", "ERR RANGE the longest wait here is 1m"),
+        ("WAIT k WAIT 1s", "ERR ARGS unknown option 'WAIT'; expected TIMEOUT d or NS name"),
+        ("BEGIN k OWNER \"\"", "ERR ARGS OWNER takes 1 to 128 bytes"), ("BEGIN k OWNER {o*129}", "ERR ARGS OWNER takes 1 to 128 bytes"),
+        ("BEGIN k WAIT 1s WAIT 2s", "ERR ARGS 'WAIT' is given twice, or contradicts another option"),
+        ("BEGIN k CODE 1", "ERR ARGS unknown option 'CODE'; expected LEASE d, TTL d, FP hex, OWNER id, WAIT d or NS name"),
+        ("BEGIN k FP x", BAD_FP), ("BEGIN k NS \"a b\"", BAD_NAME),
+        ("RENEW k abc", "ERR ARGS a token is the number that RUN told, not 'abc'"), ("COMPLETE k 0", "ERR ARGS a token is the number that RUN told, not '0'"),
+        ("FAIL k 9007199254740992 RETRY", "ERR ARGS a token is the number that RUN told, not '9007199254740992'"), ("COMPLETE k -1", "ERR ARGS a token is the number that RUN told, not '-1'"),
+        ("COMPLETE k 1 CODE -1", "ERR ARGS CODE takes a number from 0 to 4294967295"), ("COMPLETE k 1 CODE 4294967296", "ERR ARGS CODE takes a number from 0 to 4294967295"),
+        ("COMPLETE k 1 BODY a LEN 1\nb", "ERR ARGS there are two bodies: LEN's and BODY's"),
+        ("COMPLETE k 1 OWNER a", "ERR ARGS unknown option 'OWNER'; expected CODE n, TTL d, FP hex, ADOPT, NS name, and LEN n at the end, or BODY word"),
+        ("COMPLETE k 1 \"LEN\" 5", "ERR ARGS unknown option 'LEN'; expected CODE n, TTL d, FP hex, ADOPT, NS name, and LEN n at the end, or BODY word"),
+        ("FAIL k 1", "ERR ARGS usage: FAIL key token RETRY [NS name] | key token FINAL [CODE n] [TTL d] [NS name] [BODY word | LEN n, and the body behind the line]"),
+        ("FAIL k 1 MAYBE", "ERR ARGS FAIL key token is followed by RETRY or FINAL, not 'MAYBE'"),
+        ("FAIL k 1 RETRY LEN 4\nPING", "ERR ARGS FAIL … RETRY takes no body: nothing is stored"),
+        ("FAIL k 1 RETRY CODE 1", "ERR ARGS unknown option 'CODE'; expected NS name"),
+        ("MCOMPLETE k", "ERR ARGS usage: MCOMPLETE key token..."), ("MFAIL k 1 l", "ERR ARGS every key is followed by its token"), ("MCOMPLETE k x", "ERR ARGS a token is the number that RUN told, not 'x'"),
+        ("PEEK k", "N"),
+    ];
+    bodies_never_run_as_commands: &[
+        ("BEGIN k", "RUN {token} 30000 1"),
+        ("COMPLETE k {older} LEN 4\nQUIT", "ERR ARGS a token is the number that RUN told, not '0'"),
+        ("COMPLETE k 1 LEN 4\nQUIT", "STALE"),
+        ("COMPLETE k 1 WHAT LEN 4\nQUIT", "ERR ARGS unknown option 'WHAT'; expected CODE n, TTL d, FP hex, ADOPT, NS name, and LEN n at the end, or BODY word"),
+        ("COMPLETE k LEN 4\nQUIT", "ERR ARGS usage: COMPLETE key token [CODE n] [TTL d] [FP hex] [ADOPT] [NS name] [BODY word | LEN n, and the body behind the line]"),
+        ("BEGIN k LEN 4\nQUIT", "ERR ARGS unknown option 'LEN'; expected LEASE d, TTL d, FP hex, OWNER id, WAIT d or NS name"),
+        ("complete k {token} len 4\r\nQUIT\r", "OK"),
+        ("BEGIN k", "DONE 0 4 | QUIT"),
+        ("FAIL k {token} FINAL LEN 262145\n{x*262145}", "ERR TOOBIG the body has 262145 bytes; the longest is 262144"),
+        ("PING", "PONG"),
+        ("COMPLETE k {token} LEN four", "ERR ARGS LEN takes how many bytes the body has; closing"), ("", CLOSED),
+    ];
+    a_body_of_another_length_closes: &[
+        ("BEGIN k", "RUN {token} 30000 1"),
+        ("COMPLETE k {token} LEN 3\nQUIT", "ERR SYNTAX the body does not end where LEN said it would"), ("", CLOSED),
+    ];
+    a_body_that_nobody_waits_for_closes: &[
+        ("COMPLETE k 1 LEN 16777217", "ERR TOOBIG the body has 16777217 bytes; the longest is 262144"), ("", CLOSED),
     ];
     a_fixed_window_stays_and_a_sliding_one_moves: &[
         ("SEEN k 60s", "NEW"),
@@ -264,14 +413,14 @@ scenarios! { play_lines;
     ns_makes_sets_and_tells: &[
         ("NS LIST", "ROWS 1 | default keys=0"),
         ("NS SET plain", "OK"),
-        ("NS INFO plain", "ROWS 20 | name plain | ttl 1h | maxttl 365d | mode FIXED | maxkeys 0 | full REJECT | key_form EXACT | unsure_policy NEW | covered_since_ms … | unsure_until_ms 0 | keys 0 | bytes … | new 0 | dup 0 | mismatch 0 | unsure 0 | refused 0 | expired 0 | evicted 0 | hit_rate 0.0000"),
+        ("NS INFO plain", "ROWS 27 | name plain | ttl 1h | maxttl 365d | mode FIXED | maxkeys 0 | full REJECT | key_form EXACT | unsure_policy NEW | covered_since_ms … | unsure_until_ms 0 | keys 0 | bytes … | new 0 | dup 0 | mismatch 0 | unsure 0 | refused 0 | expired 0 | evicted 0 | hit_rate 0.0000 | records_begun 0 | records_busy 0 | records_replayed 0 | records_completed 0 | records_failed 0 | records_released 0 | records_stale 0"),
         ("ns set all ttl 10m maxttl 20m mode slide maxkeys 5 full evict", "OK"),
-        ("NS INFO all", "ROWS 20 | name all | ttl 10m | maxttl 20m | mode SLIDE | maxkeys 5 | full EVICT |…"),
+        ("NS INFO all", "ROWS 27 | name all | ttl 10m | maxttl 20m | mode SLIDE | maxkeys 5 | full EVICT |…"),
         // What is not named stays.
         ("NS SET all MODE FIXED", "OK"),
-        ("NS INFO all", "ROWS 20 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 5 | full EVICT |…"),
+        ("NS INFO all", "ROWS 27 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 5 | full EVICT |…"),
         ("NS SET all FULL REJECT MAXKEYS 0", "OK"),
-        ("NS INFO all", "ROWS 20 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 0 | full REJECT |…"),
+        ("NS INFO all", "ROWS 27 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 0 | full REJECT |…"),
         ("NS LIST", "ROWS 3 | all keys=0 | default keys=0 | plain keys=0"),
         ("USE all", "OK"),
         ("SEEN k", "NEW"), ("TTL k", "~600000"),
@@ -333,7 +482,7 @@ scenarios! { play_lines;
         ("MSEEN 1h e f", "NU"),
     ];
     ns_refuses_what_does_not_fit: &[
-        ("NS", "ERR ARGS usage: NS LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] [KEYS EXACT|DIGEST] [UNSURE NEW|REPORT] [COVERED] | PURGE name | DROP name"),
+        ("NS", "ERR ARGS usage: NS LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] [KEYS EXACT|DIGEST] [UNSURE NEW|REPORT] [COVERED] | PURGE name [FORCE] | DROP name [FORCE]"),
         ("NS SET p TTL 1h MAXTTL 2h MODE FIXED MAXKEYS 1 FULL EVICT KEYS EXACT UNSURE NEW COVERED MORE", "ERR ARGS usage: NS LIST | INFO…"),
         ("NS LIST all", NS_USAGE),
         ("NS INFO", NS_USAGE),
@@ -341,7 +490,7 @@ scenarios! { play_lines;
         ("NS WHAT", NS_USAGE),
         ("NS WHAT p", NS_USAGE),
         ("NS INFO p more", NS_USAGE),
-        ("NS PURGE p FORCED", NS_USAGE),
+        ("NS PURGE p FORCED", "ERR ARGS unknown option 'FORCED'; expected FORCE"),
         ("NS INFO \"\"", BAD_NAME),
         ("NS SET a:b", BAD_NAME),
         ("NS SET {n*65}", BAD_NAME),
@@ -386,14 +535,14 @@ scenarios! { play_lines;
         // A refused change changes nothing.
         ("NS SET p TTL 10m MAXTTL 20m", "OK"),
         ("NS SET p MODE SLIDE TTL 30m", "ERR RANGE the namespace's ttl (30m) would exceed its longest (20m)"),
-        ("NS INFO p", "ROWS 20 | name p | ttl 10m | maxttl 20m | mode FIXED |…"),
+        ("NS INFO p", "ROWS 27 | name p | ttl 10m | maxttl 20m | mode FIXED |…"),
         // A default that nobody names gives way to a shorter maximum.
         ("NS SET p MAXTTL 5m", "OK"),
-        ("NS INFO p", "ROWS 20 | name p | ttl 5m | maxttl 5m |…"),
+        ("NS INFO p", "ROWS 27 | name p | ttl 5m | maxttl 5m |…"),
     ];
     long_keys_may_be_kept_as_digests: &[
         ("NS SET urls KEYS DIGEST TTL 10m", "OK"),
-        ("NS INFO urls", "ROWS 20 | name urls | ttl 10m |… | full REJECT | key_form DIGEST |…| keys 0 |…"),
+        ("NS INFO urls", "ROWS 27 | name urls | ttl 10m |… | full REJECT | key_form DIGEST |…| keys 0 |…"),
         ("USE urls", "OK"),
         ("SEEN {x*100} FP 0a", "NEW"),
         ("SEEN {x*100} FP 0a", "DUP"),
@@ -412,7 +561,7 @@ scenarios! { play_lines;
         // Other namespaces have nothing to do with it.
         ("SEEN {x*100} NS default", "NEW"),
         ("SEEN {x*100} NS default", "DUP"),
-        ("STATS urls", "ROWS 20 |…| key_form DIGEST |…| keys 5 |… | new 6 |… | mismatch 1 |…"),
+        ("STATS urls", "ROWS 27 |…| key_form DIGEST |…| keys 5 |… | new 6 |… | mismatch 1 |…"),
     ];
     the_form_of_keys_changes_without_keys_alone: &[
         ("NS SET urls KEYS DIGEST TTL 10m", "OK"),
@@ -421,32 +570,32 @@ scenarios! { play_lines;
         ("NS SET urls KEYS EXACT", "ERR RANGE namespace 'urls' has keys, whose form cannot change; NS PURGE urls first"),
         // A refused change changes nothing, and what it already is can be named.
         ("NS SET urls KEYS EXACT MAXKEYS 5", "ERR RANGE namespace 'urls' has keys…"),
-        ("NS INFO urls", "ROWS 20 |…| maxkeys 0 | full REJECT | key_form DIGEST |…| keys 1 |…"),
+        ("NS INFO urls", "ROWS 27 |…| maxkeys 0 | full REJECT | key_form DIGEST |…| keys 1 |…"),
         ("NS SET urls KEYS digest MAXKEYS 6", "OK"),
         ("SEEN {x*100}", "DUP"),
         ("NS PURGE urls", "OK"),
         ("NS SET urls keys exact MODE SLIDE TTL 2h MAXTTL 1h", "ERR RANGE the namespace's ttl (2h) would exceed its longest (1h)"),
-        ("NS INFO urls", "ROWS 20 |…| key_form DIGEST |…| keys 0 |…| new 1 |…"),
+        ("NS INFO urls", "ROWS 27 |…| key_form DIGEST |…| keys 0 |…| new 1 |…"),
         // The policy stays, the counters begin again.
         ("NS SET urls keys exact MODE SLIDE", "OK"),
-        ("NS INFO urls", "ROWS 20 | name urls | ttl 10m | maxttl 365d | mode SLIDE | maxkeys 6 | full REJECT | key_form EXACT | unsure_policy NEW | covered_since_ms … | unsure_until_ms 0 | keys 0 |…| new 0 |…"),
+        ("NS INFO urls", "ROWS 27 | name urls | ttl 10m | maxttl 365d | mode SLIDE | maxkeys 6 | full REJECT | key_form EXACT | unsure_policy NEW | covered_since_ms … | unsure_until_ms 0 | keys 0 |…| new 0 |…"),
         // The connection goes on in it.
         ("SEEN {x*100}", "NEW"),
         ("MSEEN 60s {x*100} {y*100}", "DN"),
         ("TTL {x*100}", "~600000"),
-        ("NS INFO urls", "ROWS 20 |…| key_form EXACT |…| keys 2 |…"),
+        ("NS INFO urls", "ROWS 27 |…| key_form EXACT |…| keys 2 |…"),
         ("NS LIST", "ROWS 2 | default keys=0 | urls keys=2"),
         ("NS DROP urls", "OK"),
         ("NS SET default KEYS EXACT", "OK"),
         ("NS SET default KEYS DIGEST", "ERR ARGS KEYS of the default namespace is chosen in the configuration file"),
-        ("NS INFO default", "ROWS 20 |…| key_form EXACT |…"),
+        ("NS INFO default", "ROWS 27 |…| key_form EXACT |…"),
     ];
     purge_empties_and_drop_removes: &[
         ("USE p", "OK"),
         ("NS SET p TTL 10m", "OK"),
         ("MSEEN 60s a b c", "NNN"),
         ("NS PURGE p", "OK"),
-        ("NS INFO p", "ROWS 20 | name p | ttl 10m |… | keys 0 |…"),
+        ("NS INFO p", "ROWS 27 | name p | ttl 10m |… | keys 0 |…"),
         ("PEEK a b c", "NNN"),
         ("MSEEN 60s a b c", "NNN"),
         ("NS DROP p", "OK"),
@@ -481,10 +630,10 @@ scenarios! { play_lines;
     ];
     stats_tells_of_the_server_or_a_namespace: &[
         ("MSEEN 60s a b a", "NND"),
-        ("STATS", "ROWS … | version 0.1.0 | time_ms … | namespaces 1 | keys 2 | memory_bytes … | memory_bytes_max 1073741824 | new 2 | dup 1 | mismatch 0 | unsure 2 | refused 0 | expired 0 | evicted 0 | hit_rate 0.3333 | connections 1 | connections_total 1 | connections_refused 0 | connections_timed_out 0 | bytes_in … | bytes_out … | malformed 0 | verb_mseen_calls 1 | verb_mseen_errors 0 | verb_mseen_p50_us … | verb_mseen_p99_us … | verb_mseen_p999_us … | verb_mseen_p9999_us …"),
+        ("STATS", "ROWS … | version 0.1.0 | time_ms … | namespaces 1 | keys 2 | memory_bytes … | memory_bytes_max 1073741824 | waiters 0 | new 2 | dup 1 | mismatch 0 | unsure 2 | refused 0 | expired 0 | evicted 0 | hit_rate 0.3333 | records_begun 0 | records_busy 0 | records_replayed 0 | records_completed 0 | records_failed 0 | records_released 0 | records_stale 0 | connections 1 | connections_total 1 | connections_refused 0 | connections_timed_out 0 | bytes_in … | bytes_out … | malformed 0 | verb_mseen_calls 1 | verb_mseen_errors 0 | verb_mseen_p50_us … | verb_mseen_p99_us … | verb_mseen_p999_us … | verb_mseen_p9999_us …"),
         ("SEEN", SEEN_USAGE),
         ("STATS", "ROWS…| verb_seen_calls 1 | verb_seen_errors 1 |…"),
-        ("STATS default", "ROWS 20 | name default |…| keys 2 |…| new 2 | dup 1 |…"),
+        ("STATS default", "ROWS 27 | name default |…| keys 2 |…| new 2 | dup 1 |…"),
         ("STATS other", "ERR NONS no namespace 'other'; make it with NS SET other"),
         ("STATS a:b", BAD_NAME),
         ("STATS a b", "ERR ARGS usage: STATS [name]"),
@@ -503,7 +652,7 @@ scenarios! { play_lines;
         ("SYNC now", "ERR ARGS usage: SYNC"),
         ("VERSION", "0.1.0"),
         ("VERSION 2", "ERR ARGS usage: VERSION"),
-        ("HELP", "ROWS 16 | SEEN key [ttl] [SLIDE|FIXED] [FP hex] [AT unixms] [NS name] - Asks … | MSEEN … | QUIT - Ends…"),
+        ("HELP", "ROWS 24 | SEEN key [ttl] [SLIDE|FIXED] [FP hex] [AT unixms] [NS name] - Asks … | MSEEN … | QUIT - Ends…"),
         ("HELP seen", "ROWS 4 | usage SEEN key … | summary Asks… | replies NEW, DUP, MISMATCH, UNSURE | example SEEN order-17 60s -> NEW"),
         ("HELP TIME", "ROWS 3 | usage TIME | summary … | replies …"),
         ("HELP GET", "ERR UNKNOWN no such verb; HELP lists them"),
@@ -625,9 +774,9 @@ fn the_file_chooses_the_form_of_keys() {
     play_lines(
         &server,
         &[
-            ("NS INFO default", "ROWS 20 |…| key_form DIGEST |…"),
-            ("NS INFO urls", "ROWS 20 |…| key_form DIGEST |…"),
-            ("NS INFO plain", "ROWS 20 |…| key_form EXACT |…"),
+            ("NS INFO default", "ROWS 27 |…| key_form DIGEST |…"),
+            ("NS INFO urls", "ROWS 27 |…| key_form DIGEST |…"),
+            ("NS INFO plain", "ROWS 27 |…| key_form EXACT |…"),
             ("NS SET default KEYS DIGEST TTL 10m", "OK"),
             (
                 "NS SET default KEYS EXACT",

@@ -11,6 +11,8 @@ use common::TestServer;
 use common::scenario::{CLOSED, Step, play_resp, scenarios, words};
 use onced::command::spec::{Home, RESP_PREFIX, verbs};
 
+const WRONG_TYPE: &str =
+    "-WRONGTYPE the key holds an idempotency record that is in progress or has no value";
 const SYNTAX: &str = "-ERR syntax error";
 const NOT_INTEGER: &str = "-ERR value is not an integer or out of range";
 const EMPTY_KEY: &str = "-ERR ARGS a key has at least one byte";
@@ -38,6 +40,37 @@ scenarios! { play_resp;
         ("ONCE.NS SET default COVERED", "+OK"), ("SEEN e 1h", "+NEW"),
         ("FLUSHDB", "+OK"), ("SEEN e 1h", "+UNSURE"),
         ("HELLO 3", "{…}"), ("SEEN k 1h", "+UNSURE"), ("BF.ADD filter k", "#t"),
+    ];
+    records_speak_resp_too: &[
+        ("BEGIN job", "[+RUN, :{token}, :30000, :1]"), ("ONCE.BEGIN job", "[+BUSY, :~30001]"),
+        ("GET job", "nil"), ("EXISTS job", ":1"), ("TYPE job", "+string"), ("STRLEN job", ":0"), ("MGET job none", "[nil, nil]"),
+        ("ONCE.RENEW job {token} LEASE 1m", "[+OK, :60000]"), ("ONCE.PEEK job", "$B"),
+        ("COMPLETE job {token} CODE 200 BODY \"charged once\"", "+OK"), ("ONCE.COMPLETE job {token} CODE 200 BODY \"charged once\"", "+OK"),
+        ("BEGIN job", "[+DONE, :200, $charged once]"), ("ONCE.WAIT job", "[+DONE, :200, $charged once]"),
+        ("GET job", "$charged once"), ("STRLEN job", ":12"), ("MGET job none", "[$charged once, nil]"), ("TTL job", ":~86400"),
+        ("EXPIRE job 60", ":1"), ("PTTL job", ":~60000"), ("SET job x NX", "nil"), ("SET job x NX GET", "$charged once"), ("DELIFEQ job other", ":0"), ("DELEX job IFEQ \"charged once\"", ":1"),
+        ("BEGIN job", "[+RUN, :{token}, :30000, :1]"), ("ONCE.FAIL job {token} RETRY", "+OK"), ("BEGIN job", "[+RUN, :{token}, :30000, :2]"),
+        ("FAIL job {token} FINAL CODE 500 BODY broke", "+OK"), ("BEGIN job", "[+FAILED, :500, $broke]"), ("GET job", "nil"), ("WAIT 1 0", ":0"),
+        ("ONCE.MBEGIN 1h 10s a a job", "[$N:…, $D, $F]"), ("MBEGIN 1h 10s b", "[$N:{token}]"), ("ONCE.MCOMPLETE b {token} c 1", "$OG"), ("MCOMPLETE b {token}", "$O"),
+        ("MBEGIN 1h 10s d", "[$N:{token}]"), ("ONCE.MFAIL d {token}", "$O"), ("MFAIL d {older}", "$S"),
+        ("ONCE.WAIT d TIMEOUT 1s", "+FREE"), ("COMPLETE none 1", "+GONE"), ("RENEW none 1", "+GONE"),
+        ("COMPLETE job 1 LEN 5", "-ERR ARGS unknown option 'LEN'; expected CODE n, TTL d, FP hex, ADOPT, NS name, and LEN n at the end, or BODY word"),
+        ("HELLO 3", "{…}"), ("BEGIN e", "[+RUN, :{token}, :30000, :1]"), ("INSPECT e", "{$state: $in_progress, …}"),
+    ];
+    a_record_in_progress_is_no_value: &[
+        ("BEGIN k", "[+RUN, :{token}, :30000, :1]"),
+        ("SET k v", WRONG_TYPE), ("SET k v XX", WRONG_TYPE), ("SET k v IFEQ w", WRONG_TYPE), ("SET k v GET", WRONG_TYPE), ("SETEX k 10 v", WRONG_TYPE), ("PSETEX k 10 v", WRONG_TYPE), ("GETSET k v", WRONG_TYPE),
+        ("GETEX k EX 10", WRONG_TYPE), ("GETDEL k", WRONG_TYPE), ("EXPIRE k 10", WRONG_TYPE), ("PEXPIREAT k 1", WRONG_TYPE), ("PERSIST k", WRONG_TYPE),
+        // Nil would say that the key was not there.
+        ("SET k v NX GET", WRONG_TYPE), ("SET k v NX", "nil"), ("SETNX k v", ":0"), ("BF.ADD default k", ":0"), ("DELIFEQ k v", ":0"),
+        ("FLUSHDB", "+OK"), ("FLUSHALL", "+OK"), ("ONCE.PEEK k", "$B"),
+        ("ONCE.FAIL k {token} RETRY", "+OK"), ("GETDEL k", WRONG_TYPE), ("SET k v NX", "nil"), ("SET k v", "+OK"), ("GET k", "$v"), ("COMPLETE k {token}", "+GONE"),
+        ("BEGIN k", "[+DONE, :0, $]"), ("BEGIN j", "[+RUN, :{token}, :30000, :1]"), ("DEL j", ":1"), ("COMPLETE j {token}", "+GONE"),
+    ];
+    records_in_a_transaction_do_not_wait: &[
+        ("BEGIN k", "[+RUN, :{token}, :30000, :1]"),
+        ("MULTI", "+OK"), ("BEGIN k WAIT 60s", "+QUEUED"), ("ONCE.WAIT k TIMEOUT 60s", "+QUEUED"), ("COMPLETE k {token} BODY x", "+QUEUED"), ("BEGIN k", "+QUEUED"),
+        ("EXEC", "[[+BUSY, :~30001], +TIMEOUT, +OK, [+DONE, :0, $x]]"),
     ];
     set_nx_asks_as_seen_does: &[
         ("SET k v NX PX 60000", "+OK"),

@@ -22,6 +22,12 @@ impl Span {
         }
     }
 
+    /// Bytes of the word.
+    #[inline]
+    pub(crate) fn len(self) -> usize {
+        self.len as usize
+    }
+
     /// A word in the scratch buffer.
     pub fn scratch(start: usize, len: usize) -> Self {
         Self {
@@ -37,6 +43,8 @@ pub struct Args<'a> {
     input: &'a [u8],
     scratch: &'a [u8],
     spans: &'a [Span],
+    /// What came behind the line, if it announced something.
+    body: Option<Span>,
 }
 
 impl<'a> Args<'a> {
@@ -47,7 +55,23 @@ impl<'a> Args<'a> {
             input,
             scratch,
             spans,
+            body: None,
         }
+    }
+
+    /// The same with a body that came behind them.
+    #[must_use]
+    pub fn with_body(self, body: Span) -> Self {
+        Self {
+            body: Some(body),
+            ..self
+        }
+    }
+
+    /// The body, if one came behind the words.
+    pub fn body(&self) -> Option<&'a [u8]> {
+        let body = self.body?;
+        Some(resolve(self.input, self.scratch, body))
     }
 
     /// How many words follow the verb.

@@ -6,18 +6,20 @@
 //!
 //! - [`args`]: a request's words; `keyword`: a name, folded to be compared fast
 //! - [`spec`]: the table; its rows are in `spec/native.rs` and `spec/redis.rs`
-//! - `native`, `redis`, `redis_session`: how words become commands, in this protocol's manner and in Redis's
+//! - `native`, `records`, `redis`, `redis_session`: how words become commands, in this protocol's manner and in Redis's
 //! - [`reply`]: answers and refusals
 
 pub mod args;
 mod keyword;
 mod native;
+mod records;
 mod redis;
 mod redis_session;
 pub mod reply;
 pub mod spec;
 
 pub(crate) use native::printable;
+pub(crate) use records::{pairs_of, token, too_big};
 pub(crate) use redis_session::unknown_command;
 
 pub use args::{Args, Span, Words};
@@ -75,6 +77,44 @@ pub struct Single<'a> {
     pub key: &'a [u8],
     /// The namespace; the connection's if absent.
     pub namespace: Option<&'a [u8]>,
+}
+
+/// `BEGIN`.
+#[derive(Clone, Copy, Debug)]
+pub struct Begin<'a> {
+    /// The key, and where.
+    pub at: Single<'a>,
+    /// How long nobody else is told to run, in milliseconds.
+    pub lease_ms: u64,
+    /// How long the record lives once it is settled, or given up.
+    pub ttl: Ttl,
+    /// The payload's fingerprint.
+    pub fingerprint: Option<Fingerprint>,
+    /// Who begins.
+    pub owner: Option<&'a [u8]>,
+    /// How long the reply may be held while another is at work, in milliseconds.
+    pub wait_ms: u64,
+}
+
+/// `COMPLETE`, and `FAIL … FINAL`.
+#[derive(Clone, Copy, Debug)]
+pub struct Complete<'a> {
+    /// The key, and where.
+    pub at: Single<'a>,
+    /// Proves whose work it was.
+    pub token: u64,
+    /// Whether it failed.
+    pub is_failure: bool,
+    /// What is said of it.
+    pub code: u32,
+    /// What is left for those who ask later.
+    pub body: &'a [u8],
+    /// How long that is kept; as `BEGIN` said if absent.
+    pub ttl: Option<Ttl>,
+    /// The payload's fingerprint.
+    pub fingerprint: Option<Fingerprint>,
+    /// Whether a record that is not there any more is made.
+    pub adopts: bool,
 }
 
 /// Whether `SET` goes ahead.
@@ -228,6 +268,33 @@ pub enum Command<'a> {
     Inspect {
         at: Single<'a>,
     },
+    Begin(Begin<'a>),
+    Renew {
+        at: Single<'a>,
+        token: u64,
+        /// As long as the one before if absent.
+        lease_ms: Option<u64>,
+    },
+    Complete(Complete<'a>),
+    FailRetry {
+        at: Single<'a>,
+        token: u64,
+    },
+    WaitFor {
+        at: Single<'a>,
+        timeout_ms: u64,
+    },
+    MBegin {
+        ttl: Ttl,
+        lease_ms: u64,
+        keys: Words<'a>,
+    },
+    /// `MCOMPLETE`, or `MFAIL` if they are to be tried again.
+    MEnd {
+        /// Keys, each with its token behind it.
+        pairs: Words<'a>,
+        is_failure: bool,
+    },
     Use {
         name: &'a [u8],
     },
@@ -243,9 +310,13 @@ pub enum Command<'a> {
     },
     NsPurge {
         name: &'a [u8],
+        /// Whether records in progress go as well.
+        force: bool,
     },
     NsDrop {
         name: &'a [u8],
+        /// Whether records in progress are no hindrance.
+        force: bool,
     },
     Stats {
         name: Option<&'a [u8]>,

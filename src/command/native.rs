@@ -142,7 +142,7 @@ pub(super) fn namespace<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
     if what.is("LIST") && words == 0 {
         return Ok(Command::NsList);
     }
-    let usage = "usage: NS LIST, NS INFO name, NS SET name [options], NS PURGE name, NS DROP name";
+    let usage = "usage: NS LIST, NS INFO name, NS SET name [options], NS PURGE name [FORCE], NS DROP name [FORCE]";
     if words == 0 {
         return Err(Error::args(usage));
     }
@@ -157,8 +157,18 @@ pub(super) fn namespace<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
     }
     match words {
         1 if what.is("INFO") => Ok(Command::NsInfo { name }),
-        1 if what.is("PURGE") => Ok(Command::NsPurge { name }),
-        1 if what.is("DROP") => Ok(Command::NsDrop { name }),
+        1 | 2 if what.is("PURGE") || what.is("DROP") => {
+            let force = match args.find(2).map(Name) {
+                None => false,
+                Some(word) if word.is("FORCE") => true,
+                Some(word) => return Err(word.unknown("FORCE")),
+            };
+            Ok(if what.is("PURGE") {
+                Command::NsPurge { name, force }
+            } else {
+                Command::NsDrop { name, force }
+            })
+        }
         _ => Err(Error::args(usage)),
     }
 }
@@ -312,7 +322,7 @@ pub(super) fn namespace_name(word: &[u8]) -> Result<&[u8], Error> {
     Ok(word)
 }
 
-fn ttl_word(word: &[u8]) -> Result<u64, Error> {
+pub(super) fn ttl_word(word: &[u8]) -> Result<u64, Error> {
     match parse_duration_ms(word) {
         Ok(0) => Err(Error::range("a ttl is at least 1ms")),
         Ok(ms) => Ok(ms),
@@ -322,7 +332,7 @@ fn ttl_word(word: &[u8]) -> Result<u64, Error> {
     }
 }
 
-fn ttl(word: &[u8]) -> Result<Ttl, Error> {
+pub(super) fn ttl(word: &[u8]) -> Result<Ttl, Error> {
     if word == b"-" {
         Ok(Ttl::Default)
     } else {
@@ -334,7 +344,7 @@ pub(super) fn sync<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
     Ok(Command::Session(SessionCommand::Sync))
 }
 
-fn fingerprint(word: &[u8]) -> Result<Fingerprint, Error> {
+pub(super) fn fingerprint(word: &[u8]) -> Result<Fingerprint, Error> {
     let refused = || Error::args(format!("FP takes 1 to {FINGERPRINT_DIGITS_MAX} hex digits"));
     if word.is_empty() || word.len() > FINGERPRINT_DIGITS_MAX {
         return Err(refused());
@@ -357,14 +367,14 @@ fn unix_ms(word: &[u8]) -> Result<Millis, Error> {
 }
 
 /// The name of an option, and how to say that it is none.
-struct Name<'a>(&'a [u8]);
+pub(super) struct Name<'a>(pub(super) &'a [u8]);
 
 impl Name<'_> {
-    fn is(&self, name: &str) -> bool {
+    pub(super) fn is(&self, name: &str) -> bool {
         self.0.eq_ignore_ascii_case(name.as_bytes())
     }
 
-    fn unknown(&self, expected: &str) -> Error {
+    pub(super) fn unknown(&self, expected: &str) -> Error {
         Error::args(format!(
             "unknown option {}; expected {expected}",
             printable(self.0)
@@ -373,24 +383,24 @@ impl Name<'_> {
 }
 
 /// Options behind the fixed words.
-struct Options<'a> {
+pub(super) struct Options<'a> {
     words: Args<'a>,
     next: usize,
 }
 
 impl<'a> Options<'a> {
-    fn after(args: &Args<'a>, fixed: usize) -> Self {
+    pub(super) fn after(args: &Args<'a>, fixed: usize) -> Self {
         Self {
             words: *args,
             next: fixed,
         }
     }
 
-    fn next(&mut self) -> Option<Name<'a>> {
+    pub(super) fn next(&mut self) -> Option<Name<'a>> {
         self.word().map(Name)
     }
 
-    fn value(&mut self, name: &Name<'_>) -> Result<&'a [u8], Error> {
+    pub(super) fn value(&mut self, name: &Name<'_>) -> Result<&'a [u8], Error> {
         self.word()
             .ok_or_else(|| Error::args(format!("{} needs a value", printable(name.0))))
     }
@@ -402,7 +412,7 @@ impl<'a> Options<'a> {
     }
 }
 
-fn once(first: bool, name: &Name<'_>) -> Result<(), Error> {
+pub(super) fn once(first: bool, name: &Name<'_>) -> Result<(), Error> {
     if first {
         Ok(())
     } else {

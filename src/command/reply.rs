@@ -19,8 +19,21 @@ pub enum Reply<'a> {
     Count(i64),
     /// Yes or no, as `BF.ADD` answers: 1 or 0, a boolean in RESP3.
     Flag(bool),
+    /// A word and the numbers that belong to it, as many as there are: `RUN token lease_ms attempt`.
+    Figures(&'static str, [Option<i64>; 3]),
+    /// Many short answers in one, with spaces in between; in RESP an array of them.
+    Items(&'a [u8]),
     /// A stored value.
     Value(Bytes),
+    /// What came of the work behind a record: `DONE` or `FAILED`, with its code and body.
+    Outcome {
+        /// The word.
+        word: &'static str,
+        /// What the holder said of it.
+        code: u32,
+        /// What the holder left.
+        body: Bytes,
+    },
     /// Nothing there.
     Nil,
     /// Several answers in one.
@@ -72,6 +85,8 @@ pub enum Code {
     ReadOnly,
     /// The verb needs a log, and there is none.
     NoLog,
+    /// It would hurt a record in progress.
+    Busy,
     /// Redis's own words, kept verbatim in `text`; only commands with a Redis name give these.
     Redis,
 }
@@ -90,6 +105,7 @@ impl Code {
             Self::Loading => "LOADING",
             Self::ReadOnly => "READONLY",
             Self::NoLog => "NOLOG",
+            Self::Busy => "BUSY",
             Self::Redis => "REDIS",
         }
     }

@@ -56,6 +56,17 @@ const KEYS_FROM_2: KeyWords = KeyWords {
     step: 1,
 };
 
+const KEYS_FROM_3: KeyWords = KeyWords {
+    first: 3,
+    last: -1,
+    step: 1,
+};
+const KEYS_AND_TOKENS: KeyWords = KeyWords {
+    first: 1,
+    last: -1,
+    step: 2,
+};
+
 /// How words become a command.
 pub type Build = for<'a> fn(&Args<'a>, &Limits) -> Result<Command<'a>, Error>;
 
@@ -153,6 +164,12 @@ fn row(index: usize) -> &'static Spec {
 /// Finds a verb of the line protocol, in any case.
 pub fn lookup_line(name: &[u8]) -> Option<Verb> {
     LINE_NAMES.find(name)
+}
+
+/// Whether a verb of the line protocol takes a body behind its line.
+pub fn takes_body(name: &[u8]) -> bool {
+    const VERBS: [Keyword; 2] = [Keyword::name("COMPLETE"), Keyword::name("FAIL")];
+    VERBS.contains(&Keyword::of(name))
 }
 
 /// Finds a RESP command, in any case.

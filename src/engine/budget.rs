@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+/// What ending work that was begun may take beyond the bound, in percent of it.
+const RESERVE_PERCENT: isize = 5;
+
 /// Bytes in use against their bound; one for a whole server.
 #[derive(Debug)]
 pub struct Budget {
@@ -35,6 +38,13 @@ impl Budget {
     /// admitted to the last place: the bound is exceeded by at most one insertion per thread.
     pub fn admits(&self, bytes: isize) -> bool {
         bytes <= 0 || self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.max
+    }
+
+    /// The same where there is a reserve beyond the bound: so that work that was begun can be ended.
+    pub fn admits_of_reserve(&self, bytes: isize) -> bool {
+        let reserve = self.max / 100 * RESERVE_PERCENT;
+        let max = self.max.saturating_add(reserve);
+        bytes <= 0 || self.used.load(Ordering::Relaxed).saturating_add(bytes) <= max
     }
 
     /// Counts bytes that came into use, or went out of it.

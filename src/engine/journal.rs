@@ -11,7 +11,7 @@ use super::namespace::{Namespace, NamespaceRoom};
 use crate::log::frame;
 use crate::log::record::{self, Content};
 use crate::log::writer::{Health, Log};
-use crate::store::{Ask, Change, Key, Shard, Verdict, WindowMode};
+use crate::store::{Ask, Change, Entry, Key, Shard, Verdict, WindowMode};
 use crate::time::Millis;
 
 thread_local! {
@@ -19,10 +19,11 @@ thread_local! {
     static FRAME: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Bytes of the largest frame that one key's changes make: it may have to be removed and stored again.
+/// Bytes of the largest frame that one key's changes make: it may have to be removed and stored again, with
+/// a value or a body of so many bytes.
 pub const fn largest_frame(value_bytes: usize, key_bytes: usize) -> usize {
     frame::HEADER_BYTES
-        + record::bytes_max(key_bytes, value_bytes)
+        + record::record_bytes_max(key_bytes, value_bytes)
         + record::bytes_max(key_bytes, 0)
 }
 
@@ -51,10 +52,24 @@ impl<'e> Promise<'e> {
         }
     }
 
-    /// Space for what one key's changes take.
+    /// Space for what one marker's changes take.
     #[inline]
     pub(super) fn for_key(log: Option<&'e Log>, key: &[u8], value: Option<&[u8]>) -> Self {
-        Self::of(log, largest_frame(value.map_or(0, <[u8]>::len), key.len()))
+        let value_bytes = value.map_or(0, <[u8]>::len);
+        let bytes = frame::HEADER_BYTES
+            + record::bytes_max(key.len(), value_bytes)
+            + record::bytes_max(key.len(), 0);
+        Self::of(log, bytes)
+    }
+
+    /// Space for what one idempotency record's changes take.
+    pub(super) fn for_record(log: Option<&'e Log>, key: &[u8], body: &[u8]) -> Self {
+        Self::of(log, largest_frame(body.len(), key.len()))
+    }
+
+    /// Whether all of it may be had.
+    pub(super) fn is_given(&self) -> bool {
+        self.log.is_none() || self.bytes > 0 || !self.is_refused
     }
 
     /// Takes some of it; more is asked for if there is not enough.
@@ -143,6 +158,7 @@ impl<'a, 'e> Writing<'a, 'e> {
                 let content = Content {
                     fingerprint: ask.fingerprint,
                     value: ask.value,
+                    record: None,
                 };
                 self.put(key, deadline, &content, most);
             }
@@ -181,8 +197,8 @@ impl<'a, 'e> Writing<'a, 'e> {
         if is_set {
             self.shorten(key, before, deadline, removal);
             let content = Content {
-                fingerprint: None,
                 value,
+                ..Content::default()
             };
             self.put(key, deadline, &content, most);
         } else {
@@ -202,7 +218,7 @@ impl<'a, 'e> Writing<'a, 'e> {
             return Ok(false);
         }
         let before = self.latest_logged(key, now);
-        let most = record::bytes_max(key.bytes().len(), self.stored_bytes(key, now));
+        let most = record::record_bytes_max(key.bytes().len(), self.stored_bytes(key, now));
         let removal = record::bytes_max(key.bytes().len(), 0);
         if !self.draw(most + removal) {
             return Err(Refused);
@@ -233,6 +249,47 @@ impl<'a, 'e> Writing<'a, 'e> {
         Ok(was_there)
     }
 
+    /// Changes the idempotency record that a key holds, or is to hold, as `change` does, which answers whether
+    /// it did; its room is none if the log takes no change. `body_bytes` is what may come to it.
+    pub(super) fn change_record<R>(
+        &mut self,
+        key: &Key<'_>,
+        body_bytes: usize,
+        room: &mut NamespaceRoom<'_>,
+        now: Millis,
+        change: impl FnOnce(&mut Shard, &mut NamespaceRoom<'_>) -> (R, bool),
+    ) -> R {
+        if self.promise.log.is_none() {
+            return change(self.shard, room).0;
+        }
+        let most = record::record_bytes_max(key.bytes().len(), body_bytes);
+        let removal = record::bytes_max(key.bytes().len(), 0);
+        let is_drawn = self.draw(most + removal);
+        room.refuse_unless(is_drawn);
+        let before = self.latest_logged(key, now);
+        let (result, is_changed) = change(self.shard, room);
+        if !is_drawn {
+            return result;
+        }
+        let deadline = self.shard.get(key, now).map(|entry| entry.deadline);
+        match deadline.filter(|_| is_changed) {
+            Some(deadline) => {
+                self.shorten(key, before, deadline, removal);
+                self.promise.bytes += most;
+                self.put_again(key, deadline, now);
+            }
+            None => self.promise.bytes += most + removal,
+        }
+        result
+    }
+
+    /// Keeps a record that another shard held, for which space was promised.
+    pub(super) fn keep(&mut self, key: &Key<'_>, entry: &Entry<'_>, now: Millis) {
+        if self.shard.keep_record(key, entry, now) && self.draw(0) && self.promise.log.is_some() {
+            self.put_again(key, entry.deadline, now);
+        }
+    }
+
     /// The latest deadline that the log may have for a key: what it has in memory, or what it had when it was
     /// evicted, of which it is not known whether or when it was.
     fn latest_logged(&self, key: &Key<'_>, now: Millis) -> Option<Millis> {
@@ -240,10 +297,14 @@ impl<'a, 'e> Writing<'a, 'e> {
         stored.max(self.namespace.evicted_until(now))
     }
 
-    /// Bytes of the value that is stored with a key.
+    /// Bytes of the value or the body that is stored with a key.
     fn stored_bytes(&self, key: &Key<'_>, now: Millis) -> usize {
-        let entry = self.shard.get(key, now);
-        entry.map_or(0, |entry| entry.value().map_or(0, bytes::Bytes::len))
+        let Some(entry) = self.shard.get(key, now) else {
+            return 0;
+        };
+        let outcome = entry.record().and_then(|record| record.outcome());
+        let value = entry.value().map_or(0, bytes::Bytes::len);
+        outcome.map_or(value, |outcome| outcome.body.len())
     }
 
     /// Makes sure of space for so many bytes of records, in one frame; true where there is no log.
@@ -290,9 +351,11 @@ impl<'a, 'e> Writing<'a, 'e> {
         let Some(entry) = self.shard.get(key, now) else {
             return;
         };
+        let record = entry.record();
         let content = Content {
-            fingerprint: entry.fingerprint(),
+            fingerprint: entry.fingerprint().filter(|_| record.is_none()),
             value: entry.value().map(|value| &value[..]),
+            record,
         };
         let before = self.frame.len();
         record::push_put(&mut self.frame, key, deadline, &content);

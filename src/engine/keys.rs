@@ -1,12 +1,15 @@
 //! This protocol's own commands on keys.
 
+use std::borrow::Cow;
+
 use super::batch::{BATCH_MAX, Question};
 use super::journal::Refused;
+use super::waiters::Concerns;
 use super::{Answer, Here, Namespace, Session};
-use crate::command::{Error, Reply, Seen, Single, Ttl, Words};
+use crate::command::{Code, Error, Reply, Seen, Single, Ttl, Words};
 use crate::limits::AT_AHEAD_MAX_MS;
-use crate::store::{Ask, Verdict};
-use crate::time::DurationWord;
+use crate::store::{Ask, Entry, State, Verdict};
+use crate::time::{DurationWord, Millis};
 
 impl Here<'_> {
     pub(super) fn seen<'s>(&self, here: &Namespace, seen: &Seen<'_>) -> Answer<'s> {
@@ -75,11 +78,10 @@ impl Here<'_> {
         let Session { namespace, letters } = session;
         letters.clear();
         letters.extend(keys.iter().map(|key| {
-            if self.is_live(namespace, key) {
-                b'D'
-            } else {
-                b'N'
-            }
+            let key = self.key(namespace, key);
+            namespace.read(&key, |shard| {
+                state_letter(shard.get(&key, self.now), self.now)
+            })
         }));
         Reply::Letters(letters)
     }
@@ -87,9 +89,10 @@ impl Here<'_> {
     pub(super) fn forget<'s>(&self, here: &Namespace, keys: Words<'_>) -> Answer<'s> {
         let policy = here.policy();
         let mut forgotten = 0;
-        for key in keys.iter() {
-            let key = self.key(here, key);
+        for word in keys.iter() {
+            let key = self.key(here, word);
             let removed = here.write(&key, None, &policy, |shard, _| shard.remove(&key, self.now));
+            self.engine.waiters.wake(here, word, Concerns::Next);
             forgotten += i64::from(self.unless_refused(removed)?);
         }
         Ok(Reply::Count(forgotten))
@@ -107,13 +110,18 @@ impl Here<'_> {
             let deadline = self.now.after(policy.ttl_ms(ttl)?);
             let key = self.key(namespace, at.key);
             let was_there = namespace.write(&key, None, &policy, |shard, _| {
-                let held = shard.get(&key, self.now).map(|entry| entry.deadline);
-                if later_only && held.is_some_and(|held| deadline <= held) {
-                    return Ok(true);
+                let held = shard.get(&key, self.now);
+                let is_running =
+                    |entry: &Entry<'_>| entry.record().is_some_and(|record| record.is_running());
+                if held.as_ref().is_some_and(is_running) {
+                    return Ok(Err(busy()));
                 }
-                shard.set_deadline(&key, deadline, self.now)
+                if later_only && held.is_some_and(|held| deadline <= held.deadline) {
+                    return Ok(Ok(true));
+                }
+                shard.set_deadline(&key, deadline, self.now).map(Ok)
             });
-            let was_there = self.unless_refused(was_there)?;
+            let was_there = self.unless_refused(was_there)??;
             Ok(if was_there { Reply::OK } else { Reply::Nil })
         })
     }
@@ -133,26 +141,11 @@ impl Here<'_> {
     pub(super) fn inspect<'s>(&self, here: &Namespace, at: &Single<'_>) -> Answer<'s> {
         self.within(here, at.namespace, |namespace| {
             let key = self.key(namespace, at.key);
-            let found = namespace.read(&key, |shard| {
-                shard
-                    .get(&key, self.now)
-                    .map(|entry| (entry.deadline.since(self.now), entry.fingerprint()))
+            let rows = namespace.read(&key, |shard| {
+                let entry = shard.get(&key, self.now)?;
+                Some(rows_of(&entry, self.now))
             });
-            let Some((left_ms, fingerprint)) = found else {
-                return Ok(Reply::Nil);
-            };
-            let mut rows = vec![
-                ("state".into(), "seen".to_owned()),
-                ("expires_in_ms".into(), left_ms.to_string()),
-            ];
-            if let Some(fingerprint) = fingerprint {
-                let digits = usize::from(fingerprint.digits);
-                rows.push((
-                    "fingerprint".into(),
-                    format!("{:0digits$x}", fingerprint.value),
-                ));
-            }
-            Ok(Reply::Rows(rows))
+            Ok(rows.map_or(Reply::Nil, Reply::Rows))
         })
     }
 
@@ -167,12 +160,12 @@ impl Here<'_> {
     }
 
     /// Does something in the namespace that the request names, or in the session's.
-    fn within<'s>(
+    pub(super) fn within<T>(
         &self,
         here: &Namespace,
         named: Option<&[u8]>,
-        act: impl FnOnce(&Namespace) -> Answer<'s>,
-    ) -> Answer<'s> {
+        act: impl FnOnce(&Namespace) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         match named.map(super::spaces::name) {
             None => act(here),
             Some(name) => act(&*self
@@ -181,6 +174,69 @@ impl Here<'_> {
                 .ok_or_else(|| self.engine.no_such(name))?),
         }
     }
+}
+
+/// What `PEEK` tells of a key.
+fn state_letter(entry: Option<Entry<'_>>, now: Millis) -> u8 {
+    let Some(entry) = entry else {
+        return b'N';
+    };
+    match entry.record() {
+        None => b'D',
+        Some(record) if record.is_leased(now) => b'B',
+        Some(record) => match record.state {
+            State::Running { .. } | State::Released => b'R',
+            State::Completed(_) => b'C',
+            State::Failed(_) => b'F',
+        },
+    }
+}
+
+/// What `INSPECT` tells of a key.
+fn rows_of(entry: &Entry<'_>, now: Millis) -> Vec<(Cow<'static, str>, String)> {
+    let record = entry.record();
+    let state = match record.map(|record| record.state) {
+        None => "seen",
+        Some(State::Running { lease_end, .. }) if now <= lease_end => "in_progress",
+        Some(State::Running { .. }) => "lapsed",
+        Some(State::Released) => "released",
+        Some(State::Completed(_)) => "completed",
+        Some(State::Failed(_)) => "failed",
+    };
+    let mut rows = vec![
+        ("state".into(), state.to_owned()),
+        (
+            "expires_in_ms".into(),
+            entry.deadline.since(now).to_string(),
+        ),
+    ];
+    if let Some(fingerprint) = entry.fingerprint() {
+        let digits = usize::from(fingerprint.digits);
+        rows.push((
+            "fingerprint".into(),
+            format!("{:0digits$x}", fingerprint.value),
+        ));
+    }
+    let Some(record) = record else {
+        return rows;
+    };
+    rows.push(("age_ms".into(), now.since(record.began).to_string()));
+    rows.push(("attempt".into(), record.attempt.to_string()));
+    if let State::Running { lease_end, .. } = record.state {
+        rows.push(("lease_ms".into(), lease_end.since(now).to_string()));
+    }
+    if let Some(outcome) = record.outcome() {
+        rows.push(("code".into(), outcome.code.to_string()));
+        rows.push(("size".into(), outcome.body.len().to_string()));
+    }
+    rows
+}
+
+fn busy() -> Error {
+    Error::new(
+        Code::Busy,
+        "the key holds a record in progress, whose window its lease decides: RENEW extends it",
+    )
 }
 
 fn letter(verdict: Verdict) -> u8 {

@@ -8,6 +8,8 @@
 //! - [`batch`]: many questions at once
 //! - [`budget`]: the memory that keys and buffers share
 //! - `keys`: the commands on keys of this protocol; `values`: Redis's; `spaces`: those on namespaces
+//! - `records`: the commands on idempotency records; `tokens`: what proves who does the work; [`waiters`]:
+//!   who waits for what comes of it
 //! - `report`: `STATS`, `NS INFO`, `HELP`
 //! - `journal`: changes on their way to the log; `restore`: from a log to memory
 //! - `sweep`: giving memory back
@@ -33,11 +35,14 @@ pub mod glob;
 mod journal;
 mod keys;
 pub mod namespace;
+mod records;
 mod report;
 mod restore;
 mod spaces;
 mod sweep;
+mod tokens;
 mod values;
+pub mod waiters;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,10 +57,13 @@ use journal::Refused;
 pub use journal::largest_frame;
 use namespace::LogSlot;
 pub use namespace::{Namespace, Policy};
+pub use records::Wait;
 pub use restore::{Excess, Progress, Restored};
 use sweep::Round;
+use tokens::Tokens;
+use waiters::Waiters;
 
-use crate::command::{Code, Command, Error, PolicyChange, Reply, Seen, Single};
+use crate::command::{Begin, Code, Command, Complete, Error, PolicyChange, Reply, Seen, Single};
 use crate::limits::Limits;
 use crate::log::writer::{Health, Log};
 use crate::metrics::Metrics;
@@ -85,6 +93,9 @@ pub struct EngineConfig {
     /// The moment from which on no key was lost: that of the start, where what came before it was
     /// forgotten; 0 if nothing was, which is the default.
     pub covered_since: Millis,
+    /// When this run began: no later one gives a token of this one again, and no earlier one did. 0 by
+    /// default, for who gives none or does not mind.
+    pub started: Millis,
 }
 
 impl Default for EngineConfig {
@@ -100,6 +111,7 @@ impl Default for EngineConfig {
             workers: 1,
             secret: Secret::new([0x6f; crate::store::key::SECRET_BYTES]),
             covered_since: Millis(0),
+            started: Millis(0),
         }
     }
 }
@@ -125,6 +137,8 @@ pub struct Engine {
     budget: Arc<Budget>,
     metrics: Metrics,
     log: LogSlot,
+    tokens: Tokens,
+    waiters: Arc<Waiters>,
     /// What the configuration says of namespaces; it goes over what a log says.
     configured: Vec<(String, PolicyChange)>,
 }
@@ -181,6 +195,8 @@ impl Engine {
             metrics: Metrics::new(config.workers),
             limits: config.limits,
             log,
+            tokens: Tokens::starting(config.started),
+            waiters: Arc::default(),
             configured: Vec::new(),
         };
         engine.default.set_covered_since(config.covered_since);
@@ -306,15 +322,29 @@ impl Engine {
         command: &Command<'_>,
         now: Millis,
     ) -> Reply<'s> {
+        let reply = self.execute_with(session, command, None, now);
+        debug_assert!(reply.is_some(), "only who has a way to wait is made to");
+        reply.unwrap_or(Reply::Nil)
+    }
+
+    /// The same; `None` where the reply is to be waited for, if there is a way.
+    fn execute_with<'s>(
+        &self,
+        session: &'s mut Session,
+        command: &Command<'_>,
+        wait: Option<Wait<'_>>,
+        now: Millis,
+    ) -> Option<Reply<'s>> {
         // A namespace that was dropped comes back for who needs it, not for who looks at others.
         if session.namespace.is_dropped() && !names_its_namespace(command) {
             match self.open(session.namespace.name()) {
                 Ok(again) => session.namespace = again,
-                Err(error) => return error.into(),
+                Err(error) => return Some(error.into()),
             }
         }
         let here = Here { engine: self, now };
-        here.execute(session, command).unwrap_or_else(Reply::Error)
+        here.execute(session, command, wait)
+            .unwrap_or_else(|error| Some(Reply::Error(error)))
     }
 
     /// Whether a namespace is there from the start, whatever a log says.
@@ -483,6 +513,41 @@ fn names_its_namespace(command: &Command<'_>) -> bool {
                     ..
                 },
             }
+            | Command::Begin(Begin {
+                at: Single {
+                    namespace: Some(_),
+                    ..
+                },
+                ..
+            })
+            | Command::Complete(Complete {
+                at: Single {
+                    namespace: Some(_),
+                    ..
+                },
+                ..
+            })
+            | Command::Renew {
+                at: Single {
+                    namespace: Some(_),
+                    ..
+                },
+                ..
+            }
+            | Command::FailRetry {
+                at: Single {
+                    namespace: Some(_),
+                    ..
+                },
+                ..
+            }
+            | Command::WaitFor {
+                at: Single {
+                    namespace: Some(_),
+                    ..
+                },
+                ..
+            }
     )
 }
 
@@ -501,15 +566,58 @@ impl Here<'_> {
         namespace.key(&self.engine.secret, bytes)
     }
 
-    fn execute<'s>(&self, session: &'s mut Session, command: &Command<'_>) -> Answer<'s> {
-        if let Command::MSeen { ttl, keys } = command {
-            return self.mseen(session, *ttl, *keys);
+    fn execute<'s>(
+        &self,
+        session: &'s mut Session,
+        command: &Command<'_>,
+        wait: Option<Wait<'_>>,
+    ) -> Result<Option<Reply<'s>>, Error> {
+        let mut wait = wait;
+        match *command {
+            Command::Begin(ref begin) => {
+                self.within(&session.namespace, begin.at.namespace, |namespace| {
+                    self.begin(namespace, begin, wait.as_mut())
+                })
+            }
+            Command::WaitFor { at, timeout_ms } => {
+                self.within(&session.namespace, at.namespace, |namespace| {
+                    Ok(self.wait_for(namespace, at.key, timeout_ms, wait.as_mut()))
+                })
+            }
+            _ => self.execute_at_once(session, command).map(Some),
         }
-        if let Command::Peek { keys } = command {
-            return Ok(self.peek(session, *keys));
+    }
+
+    fn execute_at_once<'s>(&self, session: &'s mut Session, command: &Command<'_>) -> Answer<'s> {
+        match *command {
+            Command::MSeen { ttl, keys } => return self.mseen(session, ttl, keys),
+            Command::Peek { keys } => return Ok(self.peek(session, keys)),
+            Command::MBegin {
+                ttl,
+                lease_ms,
+                keys,
+            } => return self.mbegin(session, ttl, lease_ms, keys),
+            Command::MEnd { pairs, is_failure } => return self.mend(session, pairs, is_failure),
+            _ => {}
         }
         let here = &*session.namespace;
         match *command {
+            Command::Renew {
+                at,
+                token,
+                lease_ms,
+            } => self.within(here, at.namespace, |namespace| {
+                self.renew(namespace, at.key, token, lease_ms)
+            }),
+            Command::Complete(ref complete) => {
+                self.within(here, complete.at.namespace, |namespace| {
+                    self.complete(namespace, complete)
+                })
+            }
+            Command::FailRetry { at, token } => self.within(here, at.namespace, |namespace| {
+                self.fail_retry(namespace, at.key, token)
+            }),
+
             Command::Seen(ref seen) => self.seen(here, seen),
             Command::Forget { keys } => self.forget(here, keys),
             Command::Touch {
@@ -542,9 +650,9 @@ impl Here<'_> {
             Command::DbSize => Ok(Reply::Number(here.keys() as i64)),
             Command::Scan(ref scan) => Ok(self.scan(here, scan)),
             Command::Keys { pattern } => self.keys(here, pattern),
-            Command::FlushDb => self.purge(here),
+            Command::FlushDb => self.purge(here, false),
 
-            Command::MSeen { .. } | Command::Peek { .. } | Command::Session(_) => {
+            Command::Session(_) => {
                 Err(Error::new(Code::Unknown, "this command is not the store's"))
             }
             _ => self.execute_on_spaces(session, command),

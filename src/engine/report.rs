@@ -64,6 +64,7 @@ pub(super) fn server(engine: &Engine, now: Millis) -> Rows {
         ("keys".into(), totals.keys.to_string()),
         ("memory_bytes".into(), engine.budget().used().to_string()),
         ("memory_bytes_max".into(), engine.budget().max().to_string()),
+        ("waiters".into(), engine.waiting().to_string()),
     ];
     rows.extend(counters(&totals.counters));
     rows.extend(engine.metrics().rows());
@@ -151,6 +152,13 @@ fn counters(counters: &Counters) -> Rows {
         ("expired".into(), counters.expired.to_string()),
         ("evicted".into(), counters.evicted.to_string()),
         ("hit_rate".into(), format!("{hit_rate:.4}")),
+        ("records_begun".into(), counters.begun.to_string()),
+        ("records_busy".into(), counters.busy.to_string()),
+        ("records_replayed".into(), counters.replayed.to_string()),
+        ("records_completed".into(), counters.completed.to_string()),
+        ("records_failed".into(), counters.failed.to_string()),
+        ("records_released".into(), counters.released.to_string()),
+        ("records_stale".into(), counters.stale.to_string()),
     ]
 }
 

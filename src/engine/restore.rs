@@ -19,7 +19,7 @@ use crate::log::record::{self, Record};
 use crate::log::spaces::Spaces;
 use crate::log::writer::{Log, Start};
 use crate::log::{frame, segment};
-use crate::store::{Hashed, Room, Shard, Unbounded, Verdict};
+use crate::store::{self, Hashed, Room, Shard, Unbounded, Verdict};
 use crate::time::Millis;
 
 /// Pieces that are read before they are applied, for each thread.
@@ -78,6 +78,8 @@ struct Parsed {
     shards: Vec<Vec<Place>>,
     last: Millis,
     records: u64,
+    /// The last token in it.
+    token: u64,
     /// Where something is that no version wrote.
     damage: Option<u64>,
 }
@@ -215,6 +217,7 @@ impl Restoring<'_> {
             let last = self.lasts.entry(piece.at.segment).or_default();
             *last = parsed.last.max(*last);
             self.records += parsed.records;
+            self.known.last_token = self.known.last_token.max(parsed.token);
         }
         self.apply_all(pieces, &parsed, &spaces, threads);
         if self.excess == Excess::Evicted {
@@ -283,6 +286,7 @@ impl Restoring<'_> {
             shards: vec![Vec::new(); self.engine.shards],
             last: Millis(0),
             records: 0,
+            token: 0,
             damage: None,
         };
         let mut at = 0;
@@ -318,6 +322,7 @@ impl Restoring<'_> {
             };
             parsed.last = parsed.last.max(record.deadline);
             parsed.records += 1;
+            parsed.token = parsed.token.max(record.token());
             // What has lapsed is not there, and what it stood in for has lapsed as well. What is of a
             // namespace that is gone is gone too.
             let Some(space) = space.filter(|_| record.deadline >= self.now) else {
@@ -403,7 +408,11 @@ impl Restoring<'_> {
             shard.remove(&key, self.now);
             return;
         };
-        let content = (content.fingerprint, content.value);
+        let content = store::Restored {
+            fingerprint: content.fingerprint,
+            value: content.value,
+            record: content.record,
+        };
         let replaced = |before: Millis| {
             // Only of a key that had been evicted there is no removal in between.
             if before > record.deadline {
@@ -530,6 +539,7 @@ impl Restoring<'_> {
             spaces,
             next_space,
             covered_since: engine.covered_since(),
+            tokens: engine.tokens.go_on_after(self.known.last_token),
         };
         Restored {
             findings,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::journal::Refused;
-use super::{Answer, DEFAULT_NAMESPACE, Engine, Here, Namespace, Policy, Session};
+use super::namespace::Kept;
+use super::{Answer, DEFAULT_NAMESPACE, Here, Namespace, Policy, Session};
 use crate::command::{BfInsert, Code, Command, Error, PolicyChange, Reply, Words};
 use crate::store::{Ask, Verdict};
-use crate::time::Millis;
 
 /// A namespace's name as text; the command model lets only ASCII through.
 pub(super) fn name(bytes: &[u8]) -> &str {
@@ -30,8 +30,8 @@ impl Here<'_> {
                 ref change,
                 covered,
             } => self.ns_set(name(asked), change, covered),
-            Command::NsPurge { name: asked } => self.purge(&*self.known(asked)?),
-            Command::NsDrop { name: asked } => self.ns_drop(name(asked)),
+            Command::NsPurge { name: asked, force } => self.purge(&*self.known(asked)?, force),
+            Command::NsDrop { name: asked, force } => self.ns_drop(name(asked), force),
             Command::FlushAll => self.purge_all(),
             Command::Stats { name: None } => {
                 Ok(Reply::Rows(super::report::server(self.engine, self.now)))
@@ -69,8 +69,19 @@ impl Here<'_> {
         }
     }
 
-    pub(super) fn purge<'s>(&self, namespace: &Namespace) -> Answer<'s> {
-        self.unless_refused(self.engine.discard(namespace, self.now))?;
+    /// Empties a namespace, but for records in progress unless that is forced; the memory is given back by
+    /// the next sweep.
+    pub(super) fn purge<'s>(&self, namespace: &Namespace, force: bool) -> Answer<'s> {
+        let engine = self.engine;
+        let cleared = namespace.clear(&engine.secret, !force, self.now);
+        engine
+            .garbage
+            .lock()
+            .extend(cleared.map_err(|kept| match kept {
+                Kept::NoSpace => engine.refusal(Refused),
+                Kept::InProgress => busy(namespace.name()),
+            })?);
+        engine.waiters.wake_all(namespace);
         Ok(Reply::OK)
     }
 
@@ -127,7 +138,7 @@ impl Here<'_> {
         Ok(Reply::OK)
     }
 
-    fn ns_drop<'s>(&self, name: &str) -> Answer<'s> {
+    fn ns_drop<'s>(&self, name: &str, force: bool) -> Answer<'s> {
         if name == DEFAULT_NAMESPACE {
             return Err(Error::args(
                 "the default namespace stays; NS PURGE default empties it",
@@ -142,22 +153,25 @@ impl Here<'_> {
         // One that is made anew must not pretend to know.
         let engine = self.engine;
         let covered_since = engine.covered_since().max(self.now.after(1));
-        if let Some(log) = engine.log()
-            && !log.append_dropped(dropped.logged_as(), covered_since)
-        {
-            return Err(engine.refusal(Refused));
-        }
+        let is_logged = || {
+            let log = engine.log();
+            log.is_none_or(|log| log.append_dropped(dropped.logged_as(), covered_since))
+        };
+        let emptied = dropped.close_for_good(!force, is_logged, self.now);
+        let emptied = emptied.map_err(|kept| match kept {
+            Kept::NoSpace => engine.refusal(Refused),
+            Kept::InProgress => busy(name),
+        })?;
         engine.set_covered_since(covered_since);
-        dropped.mark_dropped();
         engine.namespaces.remove(name);
-        dropped.raise_lost_until(self.now);
-        engine.garbage.lock().extend(dropped.take_out());
+        engine.garbage.lock().extend(emptied);
+        engine.waiters.wake_all(&dropped);
         Ok(Reply::OK)
     }
 
     fn purge_all<'s>(&self) -> Answer<'s> {
         for namespace in self.engine.all_namespaces() {
-            self.purge(&namespace)?;
+            self.purge(&namespace, false)?;
         }
         Ok(Reply::OK)
     }
@@ -232,12 +246,11 @@ impl Here<'_> {
     }
 }
 
-impl Engine {
-    /// Empties a namespace; the memory is given back by the next sweep.
-    fn discard(&self, namespace: &Namespace, now: Millis) -> Result<(), Refused> {
-        self.garbage.lock().extend(namespace.clear(now)?);
-        Ok(())
-    }
+fn busy(name: &str) -> Error {
+    Error::new(
+        Code::Busy,
+        format!("namespace '{name}' has records in progress, which only FORCE removes"),
+    )
 }
 
 fn bf_not_found() -> Error {

@@ -7,13 +7,14 @@ use bytes::Bytes;
 
 use super::glob;
 use super::journal::{Refused, Writing};
+use super::waiters::Concerns;
 use super::{Answer, Here, Namespace, Policy};
 use crate::command::{
     self, Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words,
 };
 use crate::limits::KEYS_COMMAND_KEYS_MAX;
 use crate::store::shard::Entry;
-use crate::store::{Ask, Key, Verdict, WindowMode};
+use crate::store::{Ask, Key, State, Verdict, WindowMode};
 use crate::time::Millis;
 
 /// Places that one lock is held for while keys are listed: a block of the table.
@@ -28,6 +29,8 @@ enum Outcome {
     Stored,
     ConditionFailed,
     Full,
+    /// It is a record, which has no value, or whose work is under way.
+    WrongType,
 }
 
 impl Here<'_> {
@@ -37,14 +40,20 @@ impl Here<'_> {
         let value = set.stored_value();
         let (outcome, before) = here.write(&key, value, &policy, |shard, room| {
             let held = shard.get(&key, self.now);
-            let before = held
-                .filter(|_| set.answer == SetAnswer::Before)
-                .map(|entry| value_of(&entry));
+            let value_before = held.and_then(|entry| value_of(&entry));
+            // Nil would say that nothing was there.
+            let cannot_tell = set.answer == SetAnswer::Before && value_before.is_none();
+            if held.is_some_and(|entry| {
+                cannot_tell || set.condition != SetIf::Absent && is_running(&entry)
+            }) {
+                return (Outcome::WrongType, None);
+            }
             let holds = match set.condition {
                 SetIf::Always | SetIf::Absent => true,
                 SetIf::Present => held.is_some(),
-                SetIf::Equals(value) => held.is_some_and(|entry| value_of(&entry) == value),
+                SetIf::Equals(value) => value_before.as_deref() == Some(value),
             };
+            let before = value_before.filter(|_| set.answer == SetAnswer::Before);
             if !holds {
                 return (Outcome::ConditionFailed, before);
             }
@@ -89,7 +98,9 @@ impl Here<'_> {
                 before,
             )
         });
+        self.engine.waiters.wake(here, set.key, Concerns::All);
         match (outcome, set.answer) {
+            (Outcome::WrongType, _) => Err(wrong_type()),
             (Outcome::Full, _) => match self.engine.successor(here) {
                 Some(next) => self.set(&next, set),
                 None => Err(self.engine.no_room()),
@@ -112,22 +123,33 @@ impl Here<'_> {
         let key = self.key(here, key);
         let value = here.write(&key, None, &policy, |shard, _| {
             let Some(entry) = shard.get(&key, self.now) else {
-                return Ok(None);
+                return Ok(Ok(None));
             };
-            let value = value_of(&entry);
+            let Some(value) = value_of(&entry) else {
+                return Ok(Err(wrong_type()));
+            };
             let deadline = self.deadline(expiry, Some(entry.deadline), &policy);
-            self.end_at(shard, &key, deadline).map(|()| Some(value))
+            self.end_at(shard, &key, deadline).map(|()| Ok(Some(value)))
         });
-        Ok(self.unless_refused(value)?.map_or(Reply::Nil, Reply::Value))
+        Ok(self
+            .unless_refused(value)??
+            .map_or(Reply::Nil, Reply::Value))
     }
 
     pub(super) fn get_del<'s>(&self, here: &Namespace, key: &[u8]) -> Answer<'s> {
-        let key = self.key(here, key);
-        let value = here.write(&key, None, &here.policy(), |shard, _| {
-            let value = shard.get(&key, self.now).map(|entry| value_of(&entry));
-            shard.remove(&key, self.now).map(|_| value)
+        let kept = self.key(here, key);
+        let value = here.write(&kept, None, &here.policy(), |shard, _| {
+            let Some(entry) = shard.get(&kept, self.now) else {
+                return Ok(Ok(None));
+            };
+            let Some(value) = value_of(&entry) else {
+                return Ok(Err(wrong_type()));
+            };
+            shard.remove(&kept, self.now).map(|_| Ok(Some(value)))
         });
-        Ok(self.unless_refused(value)?.map_or(Reply::Nil, Reply::Value))
+        Ok(self
+            .unless_refused(value)??
+            .map_or(Reply::Nil, Reply::Value))
     }
 
     pub(super) fn del_if<'s>(
@@ -136,17 +158,19 @@ impl Here<'_> {
         key: &[u8],
         equals: Option<&[u8]>,
     ) -> Answer<'s> {
-        let key = self.key(here, key);
-        let removed = here.write(&key, None, &here.policy(), |shard, _| {
-            let held = shard.get(&key, self.now);
-            let matches =
-                held.is_some_and(|entry| equals.is_none_or(|value| value_of(&entry) == value));
+        let kept = self.key(here, key);
+        let removed = here.write(&kept, None, &here.policy(), |shard, _| {
+            let held = shard.get(&kept, self.now);
+            let matches = held.is_some_and(|entry| {
+                equals.is_none_or(|value| value_of(&entry).as_deref() == Some(value))
+            });
             if matches {
-                shard.remove(&key, self.now)
+                shard.remove(&kept, self.now)
             } else {
                 Ok(false)
             }
         });
+        self.engine.waiters.wake(here, key, Concerns::Next);
         Ok(Reply::Number(i64::from(self.unless_refused(removed)?)))
     }
 
@@ -199,11 +223,15 @@ impl Here<'_> {
         condition: ExpireIf,
     ) -> Answer<'s> {
         let policy = here.policy();
-        let key = self.key(here, key);
-        let done = here.write(&key, None, &policy, |shard, _| {
-            let Some(held) = shard.get(&key, self.now).map(|entry| entry.deadline) else {
-                return Ok(false);
+        let kept = self.key(here, key);
+        let done = here.write(&kept, None, &policy, |shard, _| {
+            let Some(entry) = shard.get(&kept, self.now) else {
+                return Ok(Ok(false));
             };
+            if is_running(&entry) {
+                return Ok(Err(wrong_type()));
+            }
+            let held = entry.deadline;
             let deadline = self.deadline(expiry, Some(held), &policy);
             let goes_ahead = match condition {
                 ExpireIf::Always => true,
@@ -212,11 +240,12 @@ impl Here<'_> {
                 ExpireIf::Earlier => deadline < held,
             };
             if goes_ahead {
-                self.end_at(shard, &key, deadline)?;
+                self.end_at(shard, &kept, deadline)?;
             }
-            Ok(goes_ahead)
+            Ok(Ok(goes_ahead))
         });
-        Ok(Reply::Number(i64::from(self.unless_refused(done)?)))
+        self.engine.waiters.wake(here, key, Concerns::Next);
+        Ok(Reply::Number(i64::from(self.unless_refused(done)??)))
     }
 
     pub(super) fn scan<'s>(&self, here: &Namespace, scan: &Scan<'_>) -> Reply<'s> {
@@ -310,7 +339,7 @@ impl Here<'_> {
     fn value(&self, here: &Namespace, key: &[u8]) -> Option<Bytes> {
         let key = self.key(here, key);
         here.read(&key, |shard| {
-            shard.get(&key, self.now).map(|entry| value_of(&entry))
+            shard.get(&key, self.now).and_then(|entry| value_of(&entry))
         })
     }
 
@@ -342,11 +371,27 @@ impl Here<'_> {
     }
 }
 
-fn value_of(entry: &Entry<'_>) -> Bytes {
-    entry
-        .value()
-        .cloned()
-        .unwrap_or(Bytes::from_static(command::MARKER_VALUE))
+/// What `GET` tells: of a record its body, once it is completed.
+fn value_of(entry: &Entry<'_>) -> Option<Bytes> {
+    match entry.record() {
+        None => Some(
+            entry
+                .value()
+                .cloned()
+                .unwrap_or(Bytes::from_static(command::MARKER_VALUE)),
+        ),
+        Some(record) => matches!(record.state, State::Completed(_)).then(|| entry.body()),
+    }
+}
+
+fn is_running(entry: &Entry<'_>) -> bool {
+    entry.record().is_some_and(|record| record.is_running())
+}
+
+fn wrong_type() -> Error {
+    Error::redis(
+        "WRONGTYPE the key holds an idempotency record that is in progress or has no value",
+    )
 }
 
 fn reply_too_big(max: usize) -> Error {

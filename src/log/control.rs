@@ -5,6 +5,7 @@
 
 use super::frame;
 use super::segment::Position;
+use crate::store::TOKENS_MAX;
 use crate::time::Millis;
 
 /// A frame's payload where it belongs to no namespace.
@@ -48,6 +49,8 @@ pub struct Opened {
     pub next_space: u32,
     /// The moment from which on no key of a namespace that is not there was lost.
     pub covered_since: Millis,
+    /// The last token that was given before; 0 if none ever was.
+    pub last_token: u64,
     /// All namespaces.
     pub spaces: Vec<Space>,
 }
@@ -90,6 +93,9 @@ const SYNCED: u8 = 4;
 const CLOSED: u8 = 5;
 const SEALED: u8 = 6;
 
+const ALWAYS_SYNCED: u8 = 1;
+const TOKENS: u8 = 1 << 1;
+
 const DIGESTS: u8 = 1;
 const SLIDES: u8 = 1 << 1;
 const EVICTS: u8 = 1 << 2;
@@ -116,7 +122,9 @@ impl Control {
                 out.push(OPENED);
                 push_u64(out, opened.at.0);
                 out.extend_from_slice(&opened.boot);
-                out.push(u8::from(opened.always_synced));
+                out.push(
+                    flag(opened.always_synced, ALWAYS_SYNCED) | flag(opened.last_token > 0, TOKENS),
+                );
                 push_position(out, opened.synced);
                 push_u32(out, opened.earlier.len() as u32);
                 for &(number, last) in &opened.earlier {
@@ -128,6 +136,9 @@ impl Control {
                 push_u32(out, opened.spaces.len() as u32);
                 for space in &opened.spaces {
                     push_space(out, space);
+                }
+                if opened.last_token > 0 {
+                    push_u64(out, opened.last_token);
                 }
             }
             Self::Space(space) => {
@@ -152,16 +163,7 @@ impl Control {
     pub fn of(payload: &[u8]) -> Option<Self> {
         let mut fields = Fields(payload);
         let control = match fields.u8()? {
-            OPENED => Self::Opened(Box::new(Opened {
-                at: Millis(fields.u64()?),
-                boot: fields.chunk()?,
-                always_synced: fields.u8()? != 0,
-                synced: fields.position()?,
-                earlier: fields.many(|fields| Some((fields.u64()?, Millis(fields.u64()?))))?,
-                next_space: fields.u32().filter(|next| *next <= SPACE_NUMBERS_MAX)?,
-                covered_since: Millis(fields.u64()?),
-                spaces: fields.many(Fields::space)?,
-            })),
+            OPENED => Self::Opened(Box::new(fields.opened()?)),
             SPACE => Self::Space(fields.space()?),
             DROPPED => Self::Dropped {
                 id: fields.u32()?,
@@ -189,11 +191,14 @@ fn push_position(out: &mut Vec<u8>, position: Position) {
     push_u64(out, position.offset);
 }
 
+fn flag(is_set: bool, flag: u8) -> u8 {
+    if is_set { flag } else { 0 }
+}
+
 fn push_space(out: &mut Vec<u8>, space: &Space) {
     push_u32(out, space.id);
     out.push(space.name.len() as u8);
     out.extend_from_slice(space.name.as_bytes());
-    let flag = |is_set, flag| if is_set { flag } else { 0 };
     out.push(
         flag(space.keeps_digests, DIGESTS)
             | flag(space.slides, SLIDES)
@@ -237,6 +242,27 @@ impl Fields<'_> {
         Some(Position {
             segment: self.u64()?,
             offset: self.u64()?,
+        })
+    }
+
+    fn opened(&mut self) -> Option<Opened> {
+        let (at, boot) = (Millis(self.u64()?), self.chunk()?);
+        let flags = self
+            .u8()
+            .filter(|flags| flags & !(ALWAYS_SYNCED | TOKENS) == 0)?;
+        Some(Opened {
+            at,
+            boot,
+            always_synced: flags & ALWAYS_SYNCED != 0,
+            synced: self.position()?,
+            earlier: self.many(|fields| Some((fields.u64()?, Millis(fields.u64()?))))?,
+            next_space: self.u32().filter(|next| *next <= SPACE_NUMBERS_MAX)?,
+            covered_since: Millis(self.u64()?),
+            spaces: self.many(Self::space)?,
+            last_token: match flags & TOKENS {
+                0 => 0,
+                _ => self.u64().filter(|token| (1..TOKENS_MAX).contains(token))?,
+            },
         })
     }
 
@@ -318,10 +344,16 @@ mod tests {
             earlier: vec![(1, Millis(2)), (3, Millis(4))],
             next_space: 77,
             covered_since: Millis(78),
+            last_token: 0,
             spaces: (1..40).map(space).collect(),
+        };
+        let with_token = Opened {
+            last_token: TOKENS_MAX - 1,
+            ..opened.clone()
         };
         for control in [
             Control::Opened(Box::new(opened)),
+            Control::Opened(Box::new(with_token)),
             Control::Space(space(210)),
             Control::Dropped {
                 id: 5,

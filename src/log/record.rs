@@ -6,18 +6,20 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | tag: bits 0 to 2 the key's form (7: bytes of any length), bit 3 removal, bit 4 a fingerprint follows, bit 5 a value follows |
+//! | 1 | tag: bits 0 to 2 the key's form (7: bytes of any length), bit 3 removal, bit 4 a fingerprint follows, bit 5 a value follows, bit 6 an idempotency record follows |
 //! | 6 | deadline: Unix milliseconds; of a removal, the latest deadline that an earlier record of the key may have |
 //! | 16, or 4 and as many as that says | the key |
 //! | 17 | fingerprint: how many digits, and their value |
 //! | 4 and as many as that says | value |
+//! | 4 and as many as that says | idempotency record: see `store/kept.rs` |
 //!
-//! A removal has neither fingerprint nor value. A key whose deadline moves to an earlier time is
+//! A removal has nothing behind its key, and a key with an idempotency record has that alone. A key whose deadline moves to an earlier time is
 //! removed and stored again, in one frame: so a record never matters longer than its own deadline
 //! says, and a segment whose last deadline has passed can be deleted whatever other segments hold.
 
+use crate::store;
 use crate::store::key::{LoggedKey, PACKED_FORMS};
-use crate::store::{Fingerprint, Key};
+use crate::store::{Fingerprint, Key, STATE_BYTES_MAX, push_record, read_record};
 use crate::time::Millis;
 
 const FORM: u8 = 0b111;
@@ -25,12 +27,14 @@ const FORM_BYTES: u8 = 7;
 const REMOVAL: u8 = 1 << 3;
 const FINGERPRINT: u8 = 1 << 4;
 const VALUE: u8 = 1 << 5;
-const KNOWN: u8 = FORM | REMOVAL | FINGERPRINT | VALUE;
+const RECORD: u8 = 1 << 6;
+const KNOWN: u8 = FORM | REMOVAL | FINGERPRINT | VALUE | RECORD;
 
 const PACKED_BYTES: usize = 16;
 const FINGERPRINT_BYTES: usize = 17;
+const LEN_BYTES: usize = 4;
 /// Bytes of a record beside its key's and its value's.
-const FIXED_BYTES_MAX: usize = 1 + 6 + 4 + FINGERPRINT_BYTES + 4;
+const FIXED_BYTES_MAX: usize = 1 + 6 + LEN_BYTES + FINGERPRINT_BYTES + LEN_BYTES;
 /// The latest deadline that a record can say; the year 10889.
 const DEADLINE_MAX: u64 = (1 << 48) - 1;
 
@@ -45,6 +49,15 @@ pub struct Record<'a> {
     pub content: Option<Content<'a>>,
 }
 
+impl Record<'_> {
+    /// The token that it says was given; 0 if it says nothing of that.
+    pub fn token(&self) -> u64 {
+        let content = self.content.as_ref();
+        let record = content.and_then(|content| content.record.as_ref());
+        record.map_or(0, |record| record.token)
+    }
+}
+
 /// What a stored key holds beside its deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Content<'a> {
@@ -52,6 +65,8 @@ pub struct Content<'a> {
     pub fingerprint: Option<Fingerprint>,
     /// Its value; `None` is `1`.
     pub value: Option<&'a [u8]>,
+    /// Its idempotency record; then it has no other content.
+    pub record: Option<store::Record<'a>>,
 }
 
 /// Bytes that a record takes at most.
@@ -62,6 +77,11 @@ pub const fn bytes_max(key_bytes: usize, value_bytes: usize) -> usize {
         PACKED_BYTES
     };
     FIXED_BYTES_MAX + key_bytes + value_bytes
+}
+
+/// The same of a key that holds an idempotency record with a body of so many bytes.
+pub const fn record_bytes_max(key_bytes: usize, body_bytes: usize) -> usize {
+    bytes_max(key_bytes, STATE_BYTES_MAX + body_bytes)
 }
 
 /// Appends the state of a key that is there.
@@ -89,7 +109,8 @@ fn push_state(out: &mut Vec<u8>, key: LoggedKey<'_>, deadline: Millis, content: 
         FINGERPRINT
     } else {
         0
-    } | if content.value.is_some() { VALUE } else { 0 };
+    } | if content.value.is_some() { VALUE } else { 0 }
+        | if content.record.is_some() { RECORD } else { 0 };
     push_key(out, follows, key, deadline);
     if let Some(fingerprint) = content.fingerprint {
         out.push(fingerprint.digits);
@@ -97,6 +118,13 @@ fn push_state(out: &mut Vec<u8>, key: LoggedKey<'_>, deadline: Millis, content: 
     }
     if let Some(value) = content.value {
         push_bytes(out, value);
+    }
+    if let Some(record) = &content.record {
+        let begins = out.len();
+        push_bytes(out, &[]);
+        push_record(out, record);
+        let len = (out.len() - begins - LEN_BYTES) as u32;
+        out[begins..begins + LEN_BYTES].copy_from_slice(&len.to_le_bytes());
     }
 }
 
@@ -152,11 +180,20 @@ pub fn take<'a>(payload: &mut &'a [u8]) -> Option<Record<'a>> {
                 0 => None,
                 _ => Some(take_bytes(&mut rest)?),
             },
+            record: match tag & RECORD {
+                0 => None,
+                _ => Some(read_record(take_bytes(&mut rest)?)?),
+            },
         })
     } else {
         None
     };
-    if tag & !KNOWN != 0 || content.is_none() && tag & (FINGERPRINT | VALUE) != 0 {
+    let others = match &content {
+        None => FINGERPRINT | VALUE | RECORD,
+        Some(content) if content.record.is_some() => FINGERPRINT | VALUE,
+        Some(_) => 0,
+    };
+    if tag & (!KNOWN | others) != 0 {
         return None;
     }
     *payload = rest;
@@ -192,7 +229,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::Secret;
+    use crate::store::{Outcome, Secret, State, TOKENS_MAX};
 
     fn read_back(bytes: &[u8]) -> (Record<'_>, &[u8]) {
         let mut rest = bytes;
@@ -221,14 +258,29 @@ mod tests {
             deadline in 0..=DEADLINE_MAX,
             value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
             fingerprint in proptest::option::of((any::<u128>(), 1..=32_u8)),
+            recorded in proptest::option::of(1..TOKENS_MAX),
             removed: bool,
             digests: bool,
         ) {
             let secret = Secret::new([7; 192]);
             let kept = if digests { secret.key_or_digest(&key) } else { secret.key(&key) };
-            let content = Content {
-                fingerprint: fingerprint.map(|(value, digits)| Fingerprint { value, digits }),
-                value: value.as_deref(),
+            let body = value.as_deref().unwrap_or_default();
+            let content = match recorded {
+                Some(token) => Content {
+                    record: Some(store::Record {
+                        token,
+                        attempt: 3,
+                        began: Millis(4),
+                        fingerprint: None,
+                        state: State::Completed(Outcome { code: 5, body }),
+                    }),
+                    ..Content::default()
+                },
+                None => Content {
+                    fingerprint: fingerprint.map(|(value, digits)| Fingerprint { value, digits }),
+                    value: value.as_deref(),
+                    record: None,
+                },
             };
             let mut out = Vec::new();
             if removed {
@@ -236,7 +288,8 @@ mod tests {
             } else {
                 push_put(&mut out, &kept, Millis(deadline), &content);
             }
-            prop_assert!(out.len() <= bytes_max(key.len(), value.as_ref().map_or(0, Vec::len)));
+            prop_assert!(out.len() <= record_bytes_max(key.len(), body.len()));
+            prop_assert!(recorded.is_some() || out.len() <= bytes_max(key.len(), body.len()));
             let (record, rest) = read_back(&out);
             prop_assert!(rest.is_empty());
             prop_assert_eq!(record.deadline, Millis(deadline));

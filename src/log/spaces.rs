@@ -15,6 +15,8 @@ pub struct Spaces {
     /// The moment from which on no key of a namespace that is not there was lost; `None` if no control said
     /// so yet.
     pub covered_since: Option<Millis>,
+    /// The last token that was given, as far as controls say; 0 if none was.
+    pub last_token: u64,
 }
 
 impl Spaces {
@@ -32,6 +34,7 @@ impl Spaces {
                 }
                 self.next = self.next.max(opened.next_space);
                 self.covered_since = Some(opened.covered_since);
+                self.last_token = self.last_token.max(opened.last_token);
             }
             // What a segment begins with may be ahead of the frames that follow, which were on their way. A
             // number that was given to a namespace that is gone is not given again: that is such a one, as it
@@ -94,6 +97,7 @@ mod tests {
             earlier: Vec::new(),
             next_space,
             covered_since: Millis(7),
+            last_token: 0,
             spaces: spaces.iter().map(|&(id, name)| space(id, name)).collect(),
         }))
     }

@@ -4,6 +4,7 @@
 //! on the connection itself are answered here. No I/O: the bytes come from and go to `connection`.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::batch::{self, Batch};
 use super::info;
@@ -13,7 +14,8 @@ use crate::command::{
     Args, ClientCommand, Code, Command, Error, Reply, SessionCommand, lookup_line, lookup_resp,
     printable, unknown_command,
 };
-use crate::engine::{Budget, Session, read_only};
+use crate::engine::waiters::Place;
+use crate::engine::{Budget, Session, Wait, read_only};
 use crate::limits::{EXEC_MS_MAX, TRANSACTION_BYTES_MAX};
 use crate::metrics::Tally;
 use crate::time::{Millis, parse_u64};
@@ -33,6 +35,8 @@ pub(super) enum After {
     Refused,
     /// Send what there is, then close.
     Close,
+    /// Nothing yet: the request has a place in a line, and is asked again once that is due.
+    Hold,
 }
 
 /// What surrounds one request: all that was received, what waits to be asked, the moment, the replies.
@@ -42,6 +46,8 @@ pub(super) struct Exchange<'e> {
     pub(super) batch: &'e mut Batch,
     pub(super) now: Millis,
     pub(super) out: &'e mut Vec<u8>,
+    /// Wakes the connection.
+    pub(super) waker: &'e Waker,
 }
 
 /// Whose replies are sent.
@@ -72,6 +78,8 @@ pub(super) struct Client {
     session: Session,
     transaction: Option<Transaction>,
     replies: ReplyMode,
+    /// The place in line of the request whose reply is held.
+    place: Option<Place>,
     /// A reply is to wait until all is on the disk.
     pub(super) wants_sync: bool,
     /// Replies that were appended, or will be by the batch, and not let go yet.
@@ -90,6 +98,7 @@ impl Client {
             session,
             transaction: None,
             replies: ReplyMode::On,
+            place: None,
             wants_sync: false,
             held_replies: 0,
             tally: Tally::default(),
@@ -156,9 +165,24 @@ impl Client {
             }
             return After::GoOn;
         }
+        let waker = exchange.waker;
         self.answer_alone(exchange, |client, now, out| {
-            client.answer_sure((verb, args), parsed, request, now, out)
+            client.answer_sure((verb, args), parsed, (request, Some(waker)), now, out)
         })
+    }
+
+    /// The place in line of the request whose reply is held.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// Answers the request whose reply is held without waiting any longer.
+    pub(super) fn give_up(&mut self, now: Millis, out: &mut Vec<u8>) {
+        if let Some(place) = self.place.take() {
+            let reply = self.shared.engine.give_up(&place, now);
+            self.dialect.encode(&reply, out);
+            self.held_replies += 1;
+        }
     }
 
     /// The replies so far may be sent.
@@ -187,7 +211,7 @@ impl Client {
         &mut self,
         (verb, args): (Verb, &Args<'_>),
         parsed: Result<Command<'_>, Error>,
-        request: &[u8],
+        request: (&[u8], Option<&Waker>),
         now: Millis,
         out: &mut Vec<u8>,
     ) -> After {
@@ -195,7 +219,8 @@ impl Client {
         let after = self.answer_parsed(verb, parsed, request, now, out);
         let shared = &self.shared;
         // Looked at afterwards: what is in doubt was marked so before anybody could see it.
-        if let Some(log) = shared.engine.log()
+        if after != After::Hold
+            && let Some(log) = shared.engine.log()
             && shared.has_log_failed()
             && args.rest(0).iter().any(|word| log.is_in_doubt(word))
         {
@@ -216,11 +241,15 @@ impl Client {
             batch,
             now,
             out,
+            waker: _,
         } = exchange;
         self.ask(input, batch, *now, out);
         let begins = out.len();
         let skip = self.replies == ReplyMode::Skip;
         let after = answer(self, *now, out);
+        if after == After::Hold {
+            return after;
+        }
         if skip && self.replies == ReplyMode::Skip {
             self.replies = ReplyMode::On;
             out.truncate(begins);
@@ -270,14 +299,15 @@ impl Client {
             return self.answer_unknown(args, out);
         };
         let parsed = verb.spec().parse(args, self.shared.engine.limits());
-        self.answer_sure((verb, args), parsed, request, now, out)
+        // All replies of a transaction come at once, so none of them is held.
+        self.answer_sure((verb, args), parsed, (request, None), now, out)
     }
 
     fn answer_parsed(
         &mut self,
         verb: Verb,
         parsed: Result<Command<'_>, Error>,
-        request: &[u8],
+        (request, waker): (&[u8], Option<&Waker>),
         now: Millis,
         out: &mut Vec<u8>,
     ) -> After {
@@ -297,7 +327,7 @@ impl Client {
             self.dialect.encode(&queued, out);
             return After::GoOn;
         }
-        self.execute(verb, &command, now, out)
+        self.execute(verb, &command, waker, now, out)
     }
 
     fn answer_unknown(&mut self, args: &Args<'_>, out: &mut Vec<u8>) -> After {
@@ -327,6 +357,7 @@ impl Client {
         &mut self,
         verb: Verb,
         command: &Command<'_>,
+        waker: Option<&Waker>,
         now: Millis,
         out: &mut Vec<u8>,
     ) -> After {
@@ -337,7 +368,19 @@ impl Client {
             After::GoOn
         };
         let Command::Session(command) = command else {
-            let reply = self.shared.engine.execute(&mut self.session, command, now);
+            let (engine, session) = (&self.shared.engine, &mut self.session);
+            let reply = match waker {
+                Some(waker) => {
+                    let place = &mut self.place;
+                    let wait = Wait { place, waker };
+                    let Some(reply) = engine.execute_or_wait(session, command, wait, now) else {
+                        return After::Hold;
+                    };
+                    self.place = None;
+                    reply
+                }
+                None => engine.execute(session, command, now),
+            };
             self.tally.count(verb, matches!(reply, Reply::Error(_)));
             self.dialect.encode(&reply, out);
             return done;

@@ -15,7 +15,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -28,6 +28,7 @@ use super::client::{After, Client, Exchange, REQUESTS_PER_LOOK};
 use super::shared::Shared;
 use super::spares::Spares;
 use crate::command::{Code, Error};
+use crate::engine::waiters::Purpose;
 use crate::limits::SLICE_MS;
 use crate::log::writer::Log;
 use crate::wire::{Decoded, Decoder};
@@ -80,6 +81,8 @@ enum Left {
     Unread,
     /// Others are to have their turn first.
     TurnIsOver,
+    /// The first one has a place in a line, and those behind it wait for its reply.
+    Held,
 }
 
 struct Connection<S> {
@@ -100,6 +103,10 @@ struct Connection<S> {
     left: Left,
     phase: Phase,
     draining: bool,
+    /// Wakes this connection.
+    waker: Waker,
+    /// Whether the request whose reply is held is to be answered without waiting any longer.
+    gives_up: bool,
     /// Whether the last execution came to the end of a request.
     progressed: bool,
     /// Since when a request has been unfinished.
@@ -136,6 +143,8 @@ pub(super) async fn serve<S>(
         left: Left::Nothing,
         phase: Phase::Open,
         draining: false,
+        waker: Waker::noop().clone(),
+        gives_up: false,
         progressed: false,
         unfinished_since: None,
         stalled_since: None,
@@ -187,6 +196,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         batch: &mut Batch,
         cx: &mut Context<'_>,
     ) -> Poll<End> {
+        if !self.waker.will_wake(cx.waker()) {
+            self.waker = cx.waker().clone();
+        }
         loop {
             match self.poll_send(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
@@ -207,6 +219,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match self.left {
                 Left::Nothing => {}
                 Left::Unread => {
+                    self.take_in(&[], batch);
+                    continue;
+                }
+                Left::Held => {
+                    if let Err(end) = ready!(self.poll_held(read, cx)) {
+                        return Poll::Ready(end);
+                    }
                     self.take_in(&[], batch);
                     continue;
                 }
@@ -232,6 +251,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Pending => return self.poll_unfinished(cx),
             }
         }
+    }
+
+    /// Waits until the request is due whose reply is held; the first of those in `input`. Meanwhile what the
+    /// client sends is kept, to see when it sends no more: then it is not told to run.
+    fn poll_held(&mut self, read: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let kept_max = self.shared.engine.limits().request_bytes_max;
+        while self.phase == Phase::Open && self.input.len() < kept_max {
+            match self.poll_read(read, cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Gone)),
+                Poll::Ready(Ok(0)) => self.phase = Phase::HalfClosed,
+                Poll::Ready(Ok(n)) => {
+                    self.shared.engine.metrics().bytes_in.add(n as u64);
+                    self.input.extend_from_slice(&read[..n]);
+                }
+                Poll::Pending => break,
+            }
+        }
+        let now = self.shared.clock.read().now;
+        let Some(place) = self.client.place() else {
+            return Poll::Ready(Ok(()));
+        };
+        let is_begin = place.purpose() == Purpose::Begin;
+        if self.draining || is_begin && self.phase == Phase::HalfClosed {
+            self.gives_up = true;
+            return Poll::Ready(Ok(()));
+        }
+        if !place.is_due(now) {
+            let ms = place.wake_at().since(now);
+            // A millisecond more: both clocks round down.
+            let deadline = Instant::now() + Duration::from_millis(ms + 1);
+            ready!(self.poll_timer(deadline, cx));
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Sends until all that may be is sent (ready) or the client takes no more.
@@ -394,16 +446,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Decoded::Request { consumed, args } => {
                     self.progressed = true;
                     let request = &input[at..at + consumed];
-                    at += consumed;
+                    // What came with the request is consumed with it.
+                    let has_body = args.body().is_some();
+                    if std::mem::take(&mut self.gives_up) {
+                        self.client.give_up(reading.now, &mut self.output);
+                        at += consumed;
+                        continue;
+                    }
                     let mut exchange = Exchange {
                         input,
                         batch,
                         now: reading.now,
                         out: &mut self.output,
+                        waker: &self.waker,
                     };
                     let after = self.client.answer(request, &args, &mut exchange);
+                    if after == After::Hold {
+                        self.left = Left::Held;
+                        break;
+                    }
+                    at += consumed;
                     if after == After::Close
-                        || after == After::Refused && self.decoder.refuse(request)
+                        || after == After::Refused && !has_body && self.decoder.refuse(request)
                     {
                         self.phase = Phase::Closing;
                     }
@@ -505,7 +569,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Ready, and counted, once so much time has passed.
     fn poll_timeout(&mut self, since: Instant, ms: u64, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = since + Duration::from_millis(ms);
+        ready!(self.poll_timer(since + Duration::from_millis(ms), cx));
+        self.shared.engine.metrics().connections_timed_out.add(1);
+        Poll::Ready(())
+    }
+
+    fn poll_timer(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -514,7 +583,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         ready!(timer.as_mut().poll(cx));
         self.timer = None;
-        self.shared.engine.metrics().connections_timed_out.add(1);
         Poll::Ready(())
     }
 

@@ -136,10 +136,12 @@ impl Server {
         let tcp_port = addresses.iter().find_map(port_of).unwrap_or(0);
         let workers = config.workers.max(1);
         let clock = Clock::start();
+        let started = clock.read().now;
         let engine = Engine::new(EngineConfig {
             workers,
             // What an earlier run of it remembered is gone.
-            covered_since: clock.read().now,
+            covered_since: started,
+            started,
             ..config.engine
         });
         let shared = Shared::new(engine, clock, config.settings, tcp_port, workers);

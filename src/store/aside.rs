@@ -1,10 +1,11 @@
-//! What does not fit a slot: long keys, values, fingerprints, ends beyond a slot's reach.
+//! What does not fit a slot: long keys, values, fingerprints, records, ends beyond a slot's reach.
 //!
 //! A slot that refers to something kept here holds the key's hash and the number of its place
 //! here. A long key that has nothing else costs 24 bytes and its own length beside the slot.
 
 use bytes::Bytes;
 
+use super::kept::StoredRecord;
 use super::key::{Id, Key, Kind, Packed};
 use super::model::Fingerprint;
 use super::slab::Slab;
@@ -17,16 +18,53 @@ const CHUNK: usize = 32;
 /// What an allocator adds to a block, roughly; counted so that the memory bound is honest.
 const ALLOCATION_BYTES: usize = 16;
 
-/// What few keys have and most do not.
+/// What few markers have and most do not.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Extra {
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) value: Option<Bytes>,
 }
 
-impl Extra {
+/// What a key holds beside its deadline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Content {
+    /// It is a marker.
+    Marker(Extra),
+    Record(StoredRecord),
+}
+
+/// The same where it is kept; a marker without more to it has none.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ContentRef<'a> {
+    Marker(&'a Extra),
+    Record(&'a StoredRecord),
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Marker(Extra::default())
+    }
+}
+
+impl Content {
     pub(super) fn is_nothing(&self) -> bool {
-        self.fingerprint.is_none() && self.value.is_none()
+        matches!(self, Self::Marker(extra) if extra.fingerprint.is_none() && extra.value.is_none())
+    }
+
+    pub(super) fn as_ref(&self) -> ContentRef<'_> {
+        match self {
+            Self::Marker(extra) => ContentRef::Marker(extra),
+            Self::Record(record) => ContentRef::Record(record),
+        }
+    }
+}
+
+impl ContentRef<'_> {
+    pub(super) fn to_owned(self) -> Content {
+        match self {
+            Self::Marker(extra) => Content::Marker(extra.clone()),
+            Self::Record(record) => Content::Record(record.clone()),
+        }
     }
 }
 
@@ -38,6 +76,10 @@ enum Aside {
     /// A long key, with nothing else to say of it.
     Long(Box<[u8]>),
     Rich(Box<Rich>),
+    /// A record, with its key.
+    Record(StoredRecord),
+    /// A record whose end the slot cannot say.
+    FarRecord(Box<(Millis, StoredRecord)>),
 }
 
 impl Default for Aside {
@@ -71,15 +113,25 @@ impl RichKey {
     }
 }
 
-/// Bytes on the heap that keeping this aside takes, beside its place.
-pub(super) fn heap_bytes(key: &Key<'_>, has_end: bool, extra: &Extra) -> usize {
-    let rich = (has_end || !extra.is_nothing()).then_some(extra);
-    heap_bytes_of(key.is_long().then(|| key.bytes().len()), rich)
+/// What an allocator takes for so many bytes.
+const fn allocated(bytes: usize) -> usize {
+    bytes + ALLOCATION_BYTES
 }
 
-/// The same of a long key's length and of what else there is to say.
-fn heap_bytes_of(long: Option<usize>, rich: Option<&Extra>) -> usize {
-    let allocated = |len: usize| len + ALLOCATION_BYTES;
+/// Bytes on the heap that keeping this aside takes, beside its place.
+pub(super) fn heap_bytes(key: &Key<'_>, has_end: bool, content: &Content) -> usize {
+    let long = key.is_long().then(|| key.bytes().len());
+    match content {
+        Content::Record(record) => record_bytes(record, has_end),
+        Content::Marker(extra) => {
+            let rich = (has_end || !content.is_nothing()).then_some(extra);
+            marker_bytes(long, rich)
+        }
+    }
+}
+
+/// The same of a long key's length and of what else there is to say of a marker.
+fn marker_bytes(long: Option<usize>, rich: Option<&Extra>) -> usize {
     let rich = rich.map_or(0, |extra| {
         let value = extra.value.as_ref();
         let value = value.map_or(0, |value| allocated(value.len() + ALLOCATION_BYTES));
@@ -88,19 +140,43 @@ fn heap_bytes_of(long: Option<usize>, rich: Option<&Extra>) -> usize {
     long.map_or(0, allocated) + rich
 }
 
+fn record_bytes(record: &StoredRecord, has_end: bool) -> usize {
+    let end = if has_end {
+        allocated(size_of::<(Millis, StoredRecord)>())
+    } else {
+        0
+    };
+    allocated(record.heap_bytes()) + end
+}
+
 impl Aside {
     fn heap_bytes(&self) -> usize {
         match self {
             Self::Vacant(_) => 0,
-            Self::Long(key) => heap_bytes_of(Some(key.len()), None),
+            Self::Long(key) => marker_bytes(Some(key.len()), None),
             Self::Rich(rich) => {
                 let long = match &rich.key {
                     RichKey::Long(key) => Some(key.len()),
                     RichKey::Packed(_) => None,
                 };
-                heap_bytes_of(long, Some(&rich.extra))
+                marker_bytes(long, Some(&rich.extra))
             }
+            Self::Record(record) => record_bytes(record, false),
+            Self::FarRecord(far) => record_bytes(&far.1, true),
         }
+    }
+
+    /// The record, if that is what is kept here.
+    fn record(&self) -> Option<&StoredRecord> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::FarRecord(far) => Some(&far.1),
+            Self::Vacant(_) | Self::Long(_) | Self::Rich(_) => None,
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.record().is_some_and(StoredRecord::is_running)
     }
 }
 
@@ -110,6 +186,9 @@ pub(super) struct Asides {
     places: Slab<Aside, CHUNK>,
     vacant: u32,
     heap_bytes: usize,
+    records: usize,
+    /// Those of the records that are running.
+    running: usize,
 }
 
 impl Default for Asides {
@@ -118,6 +197,8 @@ impl Default for Asides {
             places: Slab::default(),
             vacant: NONE,
             heap_bytes: 0,
+            records: 0,
+            running: 0,
         }
     }
 }
@@ -149,19 +230,49 @@ impl Asides {
         }
     }
 
+    /// How many records are kept.
+    pub(super) fn records(&self) -> usize {
+        self.records
+    }
+
+    /// How many records are running, whether or not their window has ended.
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// The records that are running.
+    pub(super) fn running_records(&self) -> impl Iterator<Item = &StoredRecord> {
+        let all = (0..self.places.len() as u32).map(|at| self.places.get(at));
+        all.filter(|aside| aside.is_running())
+            .filter_map(Aside::record)
+    }
+
     /// Keeps something aside; returns what the slot is to hold.
-    pub(super) fn insert(&mut self, key: &Key<'_>, end: Option<Millis>, extra: Extra) -> Packed {
+    pub(super) fn insert(
+        &mut self,
+        key: &Key<'_>,
+        end: Option<Millis>,
+        content: Content,
+    ) -> Packed {
         if self.vacant == NONE {
             self.add_places();
         }
         let at = self.vacant;
-        let aside = if extra.is_nothing() && end.is_none() && key.is_long() {
-            Aside::Long(key.bytes().into())
-        } else {
-            let key = RichKey::of(key);
-            Aside::Rich(Box::new(Rich { key, end, extra }))
+        let is_nothing = content.is_nothing();
+        let aside = match (content, end) {
+            (Content::Record(record), None) => Aside::Record(record),
+            (Content::Record(record), Some(end)) => Aside::FarRecord(Box::new((end, record))),
+            (Content::Marker(_), None) if is_nothing && key.is_long() => {
+                Aside::Long(key.bytes().into())
+            }
+            (Content::Marker(extra), end) => {
+                let key = RichKey::of(key);
+                Aside::Rich(Box::new(Rich { key, end, extra }))
+            }
         };
         self.heap_bytes += aside.heap_bytes();
+        self.records += usize::from(aside.record().is_some());
+        self.running += usize::from(aside.is_running());
         let place = self.places.get_mut(at);
         if let Aside::Vacant(next) = std::mem::replace(place, aside) {
             self.vacant = next;
@@ -182,12 +293,14 @@ impl Asides {
         }
     }
 
-    /// Takes out what a slot refers to: the key, and what else there was to say of it.
-    pub(super) fn take(&mut self, packed: Packed) -> (Option<RichKey>, Extra) {
+    /// Takes out what a slot refers to: the key, and what it holds.
+    pub(super) fn take(&mut self, packed: Packed) -> (Option<RichKey>, Content) {
         match self.remove(packed) {
-            Aside::Vacant(_) => (None, Extra::default()),
-            Aside::Long(key) => (Some(RichKey::Long(key)), Extra::default()),
-            Aside::Rich(rich) => (Some(rich.key), rich.extra),
+            Aside::Vacant(_) => (None, Content::default()),
+            Aside::Long(key) => (Some(RichKey::Long(key)), Content::default()),
+            Aside::Rich(rich) => (Some(rich.key), Content::Marker(rich.extra)),
+            Aside::Record(record) => (Some(record.key()), Content::Record(record)),
+            Aside::FarRecord(far) => (Some(far.1.key()), Content::Record(far.1)),
         }
     }
 
@@ -202,6 +315,8 @@ impl Asides {
         let removed = std::mem::replace(place, Aside::Vacant(self.vacant));
         self.vacant = at;
         self.heap_bytes -= removed.heap_bytes();
+        self.records -= usize::from(removed.record().is_some());
+        self.running -= usize::from(removed.is_running());
         removed
     }
 
@@ -214,22 +329,30 @@ impl Asides {
                 RichKey::Packed(held) => *held == key.packed,
                 RichKey::Long(held) => key.is_long() && **held == *key.bytes(),
             },
+            Aside::Record(record) => record.is(key),
+            Aside::FarRecord(far) => far.1.is(key),
         }
     }
 
-    /// What else there is to say of what a slot refers to.
-    pub(super) fn extra(&self, packed: Packed) -> Option<&Extra> {
+    /// What a slot's key holds, if there is more to it than the key.
+    pub(super) fn content(&self, packed: Packed) -> Option<ContentRef<'_>> {
         match self.places.get(number(packed)) {
-            Aside::Rich(rich) => Some(&rich.extra),
-            Aside::Vacant(_) | Aside::Long(_) => None,
+            Aside::Rich(rich) => Some(ContentRef::Marker(&rich.extra)),
+            aside => aside.record().map(ContentRef::Record),
         }
+    }
+
+    /// Whether a slot's key holds a record.
+    pub(super) fn is_record(&self, packed: Packed) -> bool {
+        self.places.get(number(packed)).record().is_some()
     }
 
     /// When it ends, where the slot cannot say.
     pub(super) fn end(&self, packed: Packed) -> Option<Millis> {
         match self.places.get(number(packed)) {
             Aside::Rich(rich) => rich.end,
-            Aside::Vacant(_) | Aside::Long(_) => None,
+            Aside::FarRecord(far) => Some(far.0),
+            Aside::Vacant(_) | Aside::Long(_) | Aside::Record(_) => None,
         }
     }
 
@@ -241,6 +364,7 @@ impl Asides {
         assert!(numbers.clone().filter(is_used).eq(used.iter().copied()));
         let bytes: usize = numbers.map(|at| self.places.get(at).heap_bytes()).sum();
         assert_eq!(self.heap_bytes, bytes);
+        assert_eq!(self.running, self.running_records().count());
         let mut vacant = 0;
         let mut at = self.vacant;
         while at != NONE {
@@ -261,6 +385,8 @@ impl Asides {
                 RichKey::Packed(packed) => return packed.write_to(out),
                 RichKey::Long(key) => out.extend_from_slice(key),
             },
+            Aside::Record(record) => return record.write_key(out),
+            Aside::FarRecord(far) => return far.1.write_key(out),
         }
         true
     }

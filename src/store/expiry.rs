@@ -11,6 +11,7 @@ use std::ops::Bound;
 
 use super::block;
 use super::bucket::{Entry, FAR, SLOTS};
+use super::key::Kind;
 use super::segment::{BLOCK_SLOTS, NEVER};
 use super::stash::{StashKey, Stashed};
 use super::table::{Slot, Table};
@@ -163,6 +164,7 @@ impl Table {
             self.stash_cursor = None;
         }
         let looked = self.stash_in_turn().into_iter();
+        let looked = looked.filter(|(_, stashed)| !stashed.is_record());
         let first = looked.min_by_key(|(_, stashed)| stashed.deadline);
         let (key, deadline) = first.map(|(key, stashed)| (key.clone(), stashed.deadline))?;
         self.unstash(&key);
@@ -182,7 +184,7 @@ impl Table {
                 return self.evict_elsewhere(number, block);
             };
             // Where a key is spared, the block's earliest end may be that key's.
-            if spared.is_none() {
+            if spared.is_none() && !self.has_records() {
                 self.segments.get_mut(number).set_due(block, end);
                 // What was known of this block was out of date: another may come first.
                 if end > due && look < VICTIM_LOOKS_MAX {
@@ -197,21 +199,23 @@ impl Table {
         None
     }
 
-    /// Drops a key outside of a block in which the only key is spared: of the next block that has any.
+    /// Drops a key outside of a block in which all keys are spared: of the next blocks that have any.
     fn evict_elsewhere(&mut self, number: u32, block: usize) -> Option<Millis> {
         let numbers = (number..self.segment_count).chain(0..number);
         let numbers = numbers.take(SEGMENT_LOOKS_MAX);
         let segments = numbers.map(|number| (number, self.segments.get(number)));
-        let mut blocks = segments.flat_map(|(n, held)| {
+        let blocks = segments.flat_map(|(n, held)| {
             let blocks = (0..held.used()).filter(|&at| held.count(at) > 0);
             blocks.map(move |at| (n, at)).collect::<Vec<_>>()
         });
-        let Some((number, block)) = blocks.find(|&at| at != (number, block)) else {
-            return self.evict_stashed();
-        };
-        let (slot, _, next) = self.first_to_end(number, block, None)?;
-        self.segments.get_mut(number).set_due(block, next);
-        Some(self.evict(slot))
+        let others: Vec<_> = blocks
+            .filter(|&at| at != (number, block))
+            .take(VICTIM_LOOKS_MAX)
+            .collect();
+        let mut evicted = others
+            .into_iter()
+            .filter_map(|(number, block)| self.evict_of_block(number, block));
+        evicted.next().or_else(|| self.evict_stashed())
     }
 
     /// The segment with the earliest end, as far as that is known; `None` if no segment has keys.
@@ -249,8 +253,15 @@ impl Table {
             return None;
         }
         let block = segment.block_of(hash);
+        self.evict_of_block(number, block)
+    }
+
+    /// Drops the key that ends first in a block.
+    fn evict_of_block(&mut self, number: u32, block: usize) -> Option<Millis> {
         let (slot, _, next) = self.first_to_end(number, block, None)?;
-        self.segments.get_mut(number).set_due(block, next);
+        if !self.has_records() {
+            self.segments.get_mut(number).set_due(block, next);
+        }
         Some(self.evict(slot))
     }
 
@@ -296,7 +307,7 @@ impl Table {
             let place = block::place(at);
             let entry = buckets[place.bucket()].entry(place.slot());
             let ends = self.true_end(entry);
-            if ends == 0 || ends >= next {
+            if ends == 0 || ends >= next || self.is_record(entry) {
                 continue;
             }
             if ends < end {
@@ -314,6 +325,16 @@ impl Table {
             };
             (slot, end, next)
         })
+    }
+
+    /// Whether an entry is a record, which is never evicted.
+    fn is_record(&self, entry: Entry) -> bool {
+        entry.packed.kind == Kind::Aside && self.asides.is_record(entry.packed)
+    }
+
+    /// Whether there may be records, which end unnoticed by who looks for a key to evict.
+    fn has_records(&self) -> bool {
+        self.asides.records() > 0
     }
 
     fn evict(&mut self, slot: Slot) -> Millis {

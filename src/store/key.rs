@@ -179,11 +179,7 @@ impl<'a> LoggedKey<'a> {
     pub fn hashed(&self, secret: &Secret, digests: bool) -> Hashed {
         match *self {
             Self::Packed { form, id } => {
-                let packed = Packed::new(id, Kind::of(form.into()));
-                Hashed {
-                    hash: secret.hash(packed.id),
-                    packed,
-                }
+                Hashed::of_packed(Packed::new(id, Kind::of(form.into())), secret)
             }
             Self::Bytes(bytes) => secret.hashed(bytes, digests),
         }
@@ -260,6 +256,14 @@ pub struct Hashed {
 }
 
 impl Hashed {
+    /// Of a key that fits 16 bytes.
+    pub(super) fn of_packed(packed: Packed, secret: &Secret) -> Self {
+        Self {
+            hash: secret.hash(packed.id),
+            packed,
+        }
+    }
+
     /// The key again, with the bytes and the secret that this came from.
     #[inline]
     pub fn of<'a>(&self, bytes: &'a [u8], secret: &'a Secret) -> Key<'a> {
@@ -365,7 +369,7 @@ impl Packed {
     }
 
     #[inline]
-    fn new(bytes: [u8; 16], kind: Kind) -> Self {
+    pub(super) fn new(bytes: [u8; 16], kind: Kind) -> Self {
         let wide = u128::from_le_bytes(bytes);
         Self {
             id: [wide as u64, (wide >> 64) as u64],
@@ -373,7 +377,7 @@ impl Packed {
         }
     }
 
-    fn bytes(&self) -> [u8; 16] {
+    pub(super) fn bytes(&self) -> [u8; 16] {
         (u128::from(self.id[0]) | u128::from(self.id[1]) << 64).to_le_bytes()
     }
 

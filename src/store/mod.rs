@@ -11,7 +11,8 @@
 //!   place, `stash` for what finds none
 //! - `memory`: the chunks that blocks are cut out of
 //! - `wheel`, `expiry`: which segments are due, and giving back what has lapsed in them; `scan` lists
-//! - [`shard`]: all of that together, and the only way to change it
+//! - [`record`]: what may become of an idempotency record; `kept`: the bytes that one is kept as
+//! - [`shard`]: all of that together, and the only way to change it; `records`: its part for records
 //!
 //! ```
 //! use onced::store::{Ask, Secret, Shard, Unbounded, Verdict};
@@ -33,9 +34,12 @@ mod bucket;
 mod check;
 mod expiry;
 mod growth;
+mod kept;
 pub mod key;
 mod memory;
 pub mod model;
+pub mod record;
+mod records;
 mod scan;
 mod segment;
 pub mod shard;
@@ -44,10 +48,13 @@ mod stash;
 mod table;
 mod wheel;
 
+pub use kept::{STATE_BYTES_MAX, TOKENS_MAX, push_record, read_record};
 pub use key::{Hashed, Key, Secret};
 pub use model::{Ask, Change, Counters, Fingerprint, Room, Unbounded, Verdict, WindowMode};
+pub use record::{Begin, Held, Outcome, Record, Settle, State};
+pub use records::{Claim, Holding, Settled};
 pub use scan::StoredKeyRef;
-pub use shard::{EXPIRE_STEP_SLOTS_MAX, Entry, INSERT_SLOTS_MAX, Shard};
+pub use shard::{EXPIRE_STEP_SLOTS_MAX, Entry, INSERT_SLOTS_MAX, Restored, Shard};
 
 /// Gives some of the memory that no shard uses back to the system; returns whether there may be more.
 /// For a thread that has time, now and then.

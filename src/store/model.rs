@@ -102,6 +102,12 @@ pub trait Room {
     /// Whether growing by so many keys and bytes (less what was evicted for it) is allowed.
     fn admits(&self, keys: isize, bytes: isize) -> bool;
 
+    /// Whether a record that is there may grow by so many bytes: there is a reserve, so that work that was
+    /// begun can be ended where nothing new is taken any more.
+    fn admits_of_reserve(&self, bytes: isize) -> bool {
+        self.admits(0, bytes)
+    }
+
     /// Whether keys may be evicted to make room.
     fn evicts(&self) -> bool;
 
@@ -151,8 +157,22 @@ pub struct Counters {
     pub expired: u64,
     /// Keys dropped before their window ended, to make room.
     pub evicted: u64,
-    /// Answers [`Verdict::Full`].
+    /// Answers [`Verdict::Full`], and the like for records.
     pub full: u64,
+    /// Of records: how often somebody was told to do the work.
+    pub begun: u64,
+    /// How often somebody was told that another is at work.
+    pub busy: u64,
+    /// How often somebody was given what came of the work.
+    pub replayed: u64,
+    /// Records completed.
+    pub completed: u64,
+    /// Records that failed for good.
+    pub failed: u64,
+    /// How often the holder of a token gave up.
+    pub released: u64,
+    /// How often somebody came with a token that was not the record's any more.
+    pub stale: u64,
 }
 
 impl Counters {
@@ -165,5 +185,12 @@ impl Counters {
         self.expired += other.expired;
         self.evicted += other.evicted;
         self.full += other.full;
+        self.begun += other.begun;
+        self.busy += other.busy;
+        self.replayed += other.replayed;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.released += other.released;
+        self.stale += other.stale;
     }
 }

@@ -11,10 +11,12 @@
 
 use bytes::Bytes;
 
-use super::aside::Extra;
+use super::aside::{Content, ContentRef, Extra};
 use super::expiry::LOOK_SLOTS_MAX;
+use super::kept::StoredRecord;
 use super::key::{Hashed, Key};
 use super::model::{Ask, Change, Counters, Fingerprint, Room, Verdict, WindowMode};
+use super::record::{Held, Record};
 use super::scan::StoredKeyRef;
 use super::segment::STEP_SLOTS_MAX;
 use super::table::{Found, Glance, Space, Table};
@@ -38,26 +40,66 @@ pub const EXPIRE_STEP_SLOTS_MAX: u64 = STEP_SLOTS_MAX as u64;
 pub struct Entry<'a> {
     /// The last millisecond of its window.
     pub deadline: Millis,
-    extra: Option<&'a Extra>,
+    content: Option<ContentRef<'a>>,
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
     /// The fingerprint it came with.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        self.extra.and_then(|extra| extra.fingerprint)
+        match self.content? {
+            ContentRef::Marker(extra) => extra.fingerprint,
+            ContentRef::Record(record) => record.record().fingerprint,
+        }
     }
 
-    /// Its value; `None` is `1`.
-    pub fn value(&self) -> Option<&Bytes> {
-        self.extra.and_then(|extra| extra.value.as_ref())
+    /// A marker's value; `None` is `1`.
+    pub fn value(&self) -> Option<&'a Bytes> {
+        match self.content? {
+            ContentRef::Marker(extra) => extra.value.as_ref(),
+            ContentRef::Record(_) => None,
+        }
     }
+
+    /// The record, if the key holds one.
+    pub fn record(&self) -> Option<Record<'a>> {
+        match self.content? {
+            ContentRef::Marker(_) => None,
+            ContentRef::Record(record) => Some(record.record()),
+        }
+    }
+
+    /// The body of a record that was settled, shared and not copied; else nothing.
+    pub fn body(&self) -> Bytes {
+        match self.content {
+            Some(ContentRef::Record(record)) => record.body(),
+            Some(ContentRef::Marker(_)) | None => Bytes::new(),
+        }
+    }
+
+    pub(super) fn held(&self) -> Held<'a> {
+        match self.record() {
+            Some(record) => Held::Record(record, self.deadline),
+            None => Held::Marker(self.fingerprint()),
+        }
+    }
+}
+
+/// What a key holds that a log gives back, beside its deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored<'a> {
+    /// A marker's fingerprint.
+    pub fingerprint: Option<Fingerprint>,
+    /// A marker's value; `None` is `1`.
+    pub value: Option<&'a [u8]>,
+    /// The record, if it holds one.
+    pub record: Option<Record<'a>>,
 }
 
 /// A part of the key space: keys with deadlines, and what they cost.
 #[derive(Debug, Default)]
 pub struct Shard {
     pub(super) table: Table,
-    counters: Counters,
+    pub(super) counters: Counters,
 }
 
 impl Shard {
@@ -119,10 +161,10 @@ impl Shard {
             fingerprint: ask.fingerprint,
             value: ask.value,
         };
-        let extra = extra(ask.fingerprint, ask.value);
+        let content = marker(ask.fingerprint, ask.value);
         // Before anything is evicted for it: what goes then is another key.
         let is_unsure = is_unsure(ask, room, now);
-        if !self.put(found, key, deadline, extra, room, now) {
+        if !self.put(found, key, deadline, content, room, now) {
             self.counters.full += 1;
             return (Verdict::Full, None);
         }
@@ -171,18 +213,17 @@ impl Shard {
         room: &impl Room,
         now: Millis,
     ) -> (Verdict, Option<Change<'k>>) {
-        if let Some(asked) = ask.fingerprint {
-            let held = self
-                .table
-                .extra(found, key)
-                .and_then(|extra| extra.fingerprint);
-            if held.is_some_and(|held| held != asked) {
-                self.counters.mismatch += 1;
-                return (Verdict::Mismatch, None);
-            }
+        let entry = self.entry(found, key);
+        if let Some(asked) = ask.fingerprint
+            && entry.fingerprint().is_some_and(|held| held != asked)
+        {
+            self.counters.mismatch += 1;
+            return (Verdict::Mismatch, None);
         }
         let slid = ask.deadline(now);
-        if ask.mode == WindowMode::Fixed || slid <= found.deadline {
+        // A record's window is the business of who works on it.
+        let is_fixed = ask.mode == WindowMode::Fixed || entry.record().is_some();
+        if is_fixed || slid <= found.deadline {
             self.counters.dup += 1;
             return (Verdict::Dup, None);
         }
@@ -216,7 +257,7 @@ impl Shard {
             value,
         };
         let found = self.table.find(key);
-        let stored = self.put(found, key, deadline, extra(None, value), room, now);
+        let stored = self.put(found, key, deadline, marker(None, value), room, now);
         self.counters.full += u64::from(!stored);
         stored.then_some(change)
     }
@@ -224,10 +265,14 @@ impl Shard {
     /// A live key.
     pub fn get(&self, key: &Key<'_>, now: Millis) -> Option<Entry<'_>> {
         let found = self.table.find(key)?;
-        (now <= found.deadline).then(|| Entry {
+        (now <= found.deadline).then(|| self.entry(&found, key))
+    }
+
+    fn entry(&self, found: &Found, key: &Key<'_>) -> Entry<'_> {
+        Entry {
             deadline: found.deadline,
-            extra: self.table.extra(&found, key),
-        })
+            content: self.table.content(found, key),
+        }
     }
 
     /// Sets when a live key's window ends; `None` if the key is not there.
@@ -263,12 +308,12 @@ impl Shard {
         &mut self,
         key: Key<'k>,
         deadline: Millis,
-        content: (Option<Fingerprint>, Option<&'k [u8]>),
+        content: Restored<'k>,
         room: &mut impl Room,
         now: Millis,
         replaced: impl FnOnce(Millis),
     ) -> bool {
-        if content == (None, None)
+        if content == Restored::default()
             && let Glance::Vacant(slot) = self.table.glance(&key, now)
             && room.admits(1, 0)
             && self.table.insert_plain(&key, slot, deadline, now)
@@ -279,8 +324,11 @@ impl Shard {
         if let Some(found) = &found {
             replaced(found.deadline);
         }
-        let (fingerprint, value) = content;
-        let is_stored = self.put(found, &key, deadline, extra(fingerprint, value), room, now);
+        let content = match content.record {
+            None => marker(content.fingerprint, content.value),
+            Some(record) => Content::Record(StoredRecord::new(&key, &record)),
+        };
+        let is_stored = self.put(found, &key, deadline, content, room, now);
         if !is_stored {
             self.apply(&Change::Remove { key }, now);
         }
@@ -296,11 +344,7 @@ impl Shard {
                 fingerprint,
                 value,
             } => {
-                let extra = extra(fingerprint, value);
-                match self.table.find(key) {
-                    Some(found) => self.table.replace(&found, key, deadline, extra, now),
-                    None => self.insert(key, deadline, extra, now),
-                }
+                self.store(key, deadline, marker(fingerprint, value), now);
             }
             Change::Deadline { ref key, deadline } => {
                 if let Some(found) = self.table.find(key) {
@@ -312,6 +356,14 @@ impl Shard {
                     self.table.remove(&found, key);
                 }
             }
+        }
+    }
+
+    /// Stores a key, whether or not it was there, whatever room it takes.
+    pub(super) fn store(&mut self, key: &Key<'_>, deadline: Millis, content: Content, now: Millis) {
+        match self.table.find(key) {
+            Some(found) => self.table.replace(&found, key, deadline, content, now),
+            None => self.insert(key, deadline, content, now),
         }
     }
 
@@ -363,12 +415,12 @@ impl Shard {
     }
 
     /// Stores a key if there is room; `found` is where it was found, live or not.
-    fn put(
+    pub(super) fn put(
         &mut self,
         found: Option<Found>,
         key: &Key<'_>,
         deadline: Millis,
-        extra: Extra,
+        content: Content,
         room: &mut impl Room,
         now: Millis,
     ) -> bool {
@@ -378,23 +430,24 @@ impl Shard {
             self.table.give_back(&lapsed, key);
             self.count_lapsed();
         }
-        let Some(space) = self.make_room(found, key, (deadline, &extra), room, before, now) else {
+        let Some(space) = self.make_room(found, key, (deadline, &content), room, before, now)
+        else {
             return false;
         };
         match space {
             // Found again: what was given back or evicted meanwhile may have moved it.
             None => match self.table.find(key) {
-                Some(found) => self.table.replace(&found, key, deadline, extra, now),
+                Some(found) => self.table.replace(&found, key, deadline, content, now),
                 None => return false,
             },
-            Some(space) => self.table.insert(key, space, deadline, extra, now),
+            Some(space) => self.table.insert(key, space, deadline, content, now),
         }
         true
     }
 
     /// Stores a key that is not there, whatever room it takes. Nothing that has lapsed is given back
     /// for it: a change that was made before that may still be to come.
-    fn insert(&mut self, key: &Key<'_>, deadline: Millis, extra: Extra, now: Millis) {
+    fn insert(&mut self, key: &Key<'_>, deadline: Millis, content: Content, now: Millis) {
         let mut space = self.table.space(key, Millis(0));
         for _ in 0..GROWTHS_MAX {
             if !matches!(space, Space::Grows(_)) {
@@ -403,7 +456,7 @@ impl Shard {
             self.table.grow(key, now);
             space = self.table.space(key, Millis(0));
         }
-        self.table.insert(key, space, deadline, extra, now);
+        self.table.insert(key, space, deadline, content, now);
     }
 
     /// Finds space for a key (none is needed for one that is there), growing, giving back what has
@@ -414,7 +467,7 @@ impl Shard {
         &mut self,
         found: Option<Found>,
         key: &Key<'_>,
-        (deadline, extra): (Millis, &Extra),
+        (deadline, content): (Millis, &Content),
         room: &mut impl Room,
         before: (isize, isize),
         now: Millis,
@@ -427,7 +480,7 @@ impl Shard {
             };
             self.count_lapsed();
             let mut keys = self.len();
-            let mut bytes = self.bytes() + self.table.content_bytes(key, deadline, extra);
+            let mut bytes = self.bytes() + self.table.content_bytes(key, deadline, content);
             keys += usize::from(space.is_some());
             match space {
                 Some(Space::Grows(growth)) => bytes += growth,
@@ -506,7 +559,7 @@ impl Shard {
 
     /// Counts a key that was stored as new.
     #[inline]
-    fn count_new(&mut self, is_unsure: bool) -> Verdict {
+    pub(super) fn count_new(&mut self, is_unsure: bool) -> Verdict {
         self.counters.new += 1;
         if is_unsure {
             self.counters.unsure += 1;
@@ -526,9 +579,9 @@ fn is_unsure(ask: &Ask<'_>, room: &impl Room, now: Millis) -> bool {
     ask.is_too_old(now) || room.may_have_lost(ask.ttl_ms, now)
 }
 
-fn extra(fingerprint: Option<Fingerprint>, value: Option<&[u8]>) -> Extra {
-    Extra {
+fn marker(fingerprint: Option<Fingerprint>, value: Option<&[u8]>) -> Content {
+    Content::Marker(Extra {
         fingerprint,
         value: value.map(Bytes::copy_from_slice),
-    }
+    })
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::aside::{Extra, RichKey};
+use super::aside::{Content, RichKey};
 use super::key::{Id, Key, Kind, Packed};
 use super::segment::Homeless;
 use super::table::Table;
@@ -25,14 +25,22 @@ pub(super) type StashKey = (u64, Id, u8, Box<[u8]>);
 #[derive(Debug)]
 pub(super) struct Stashed {
     pub(super) deadline: Millis,
-    pub(super) extra: Extra,
+    pub(super) content: Content,
 }
 
 impl Stashed {
     /// Bytes that it takes under this key.
     pub(super) fn bytes(&self, key: &StashKey) -> usize {
-        let value = self.extra.value.as_ref().map_or(0, bytes::Bytes::len);
-        STASHED_BYTES + key.3.len() + value
+        let content = match &self.content {
+            Content::Marker(extra) => extra.value.as_ref().map_or(0, bytes::Bytes::len),
+            Content::Record(record) => record.heap_bytes(),
+        };
+        STASHED_BYTES + key.3.len() + content
+    }
+
+    /// Whether it is a record, which is never evicted.
+    pub(super) fn is_record(&self) -> bool {
+        matches!(self.content, Content::Record(_))
     }
 }
 
@@ -41,10 +49,10 @@ impl Table {
     pub(super) fn stash_homeless(&mut self, homeless: Homeless) {
         for (hash, entry) in homeless {
             let deadline = self.deadline_of(entry);
-            let (mut key, mut extra) = (None, Extra::default());
+            let (mut key, mut content) = (None, Content::default());
             if entry.packed.kind == Kind::Aside {
                 let (held, rest) = self.asides.take(entry.packed);
-                (key, extra) = (held, rest);
+                (key, content) = (held, rest);
             }
             let key = match key {
                 Some(RichKey::Long(bytes)) => (hash, [0; 2], Kind::Aside as u8, bytes),
@@ -52,7 +60,7 @@ impl Table {
                 None => stash_key_of(hash, entry.packed),
             };
             self.len -= 1;
-            self.put_in_stash(key, Stashed { deadline, extra });
+            self.put_in_stash(key, Stashed { deadline, content });
         }
     }
 

@@ -11,7 +11,7 @@
 //! `growth` makes it larger, `stash` holds what growth cannot help, `expiry` finds what has lapsed,
 //! `scan` lists. What is live, and what growth is allowed, is the shard's business.
 
-use super::aside::{self, Asides, Extra};
+use super::aside::{self, Asides, Content, ContentRef};
 use super::block::{self, Place};
 use super::bucket::{Entry, FAR};
 use super::key::{Key, Kind, Packed, Secret};
@@ -233,16 +233,16 @@ impl Table {
         })
     }
 
-    /// What else is known of a stored key.
+    /// What a stored key holds beside its deadline, if that is anything.
     #[inline]
-    pub(super) fn extra(&self, found: &Found, key: &Key<'_>) -> Option<&Extra> {
+    pub(super) fn content(&self, found: &Found, key: &Key<'_>) -> Option<ContentRef<'_>> {
         match found.at {
-            At::Slot(_) if found.packed.kind == Kind::Aside => self.asides.extra(found.packed),
+            At::Slot(_) if found.packed.kind == Kind::Aside => self.asides.content(found.packed),
             At::Slot(_) => None,
             At::Stash => self
                 .stash
                 .get(&stash_key(key))
-                .map(|stashed| &stashed.extra),
+                .map(|stashed| stashed.content.as_ref()),
         }
     }
 
@@ -269,8 +269,8 @@ impl Table {
                 self.ends_at(slot, end, now);
             }
             _ => {
-                let extra = self.extra(found, key).cloned().unwrap_or_default();
-                self.replace(found, key, deadline, extra, now);
+                let content = self.content(found, key).map(ContentRef::to_owned);
+                self.replace(found, key, deadline, content.unwrap_or_default(), now);
             }
         }
     }
@@ -281,18 +281,18 @@ impl Table {
         found: &Found,
         key: &Key<'_>,
         deadline: Millis,
-        extra: Extra,
+        content: Content,
         now: Millis,
     ) {
         let At::Slot(slot) = found.at else {
             self.unstash(&stash_key(key));
-            self.put_in_stash(stash_key(key), Stashed { deadline, extra });
+            self.put_in_stash(stash_key(key), Stashed { deadline, content });
             return;
         };
         if found.packed.kind == Kind::Aside {
             self.asides.forget(found.packed);
         }
-        let entry = self.make_entry(key, deadline, extra);
+        let entry = self.make_entry(key, deadline, content);
         let segment = self.segments.get_mut(slot.segment);
         segment.replace(slot.block.into(), slot.place, entry);
         self.ends_at(slot, entry.end, now);
@@ -354,10 +354,15 @@ impl Table {
     }
 
     /// Bytes that storing this key adds beside the room for it.
-    pub(super) fn content_bytes(&self, key: &Key<'_>, deadline: Millis, extra: &Extra) -> usize {
+    pub(super) fn content_bytes(
+        &self,
+        key: &Key<'_>,
+        deadline: Millis,
+        content: &Content,
+    ) -> usize {
         let has_end = self.end_of(deadline).is_none();
-        if key.is_long() || has_end || !extra.is_nothing() {
-            self.asides.growth() + aside::heap_bytes(key, has_end, extra)
+        if key.is_long() || has_end || !content.is_nothing() {
+            self.asides.growth() + aside::heap_bytes(key, has_end, content)
         } else {
             0
         }
@@ -368,7 +373,7 @@ impl Table {
         if self.end_of(deadline).is_some() {
             return 0;
         }
-        self.content_bytes(key, deadline, &Extra::default())
+        self.content_bytes(key, deadline, &Content::default())
     }
 
     /// Bytes that storing this key in the stash would add.
@@ -408,26 +413,26 @@ impl Table {
         key: &Key<'_>,
         space: Space,
         deadline: Millis,
-        extra: Extra,
+        content: Content,
         now: Millis,
     ) {
         self.len += 1;
         if let Space::Vacant(slot) = space {
-            let entry = self.make_entry(key, deadline, extra);
+            let entry = self.make_entry(key, deadline, content);
             let segment = self.segments.get_mut(slot.segment);
             segment.fill(slot.block.into(), slot.place, key.hash, entry);
             self.ends_at(slot, entry.end, now);
         } else {
             self.len -= 1; // `put_in_stash` counts
-            self.put_in_stash(stash_key(key), Stashed { deadline, extra });
+            self.put_in_stash(stash_key(key), Stashed { deadline, content });
         }
     }
 
-    fn make_entry(&mut self, key: &Key<'_>, deadline: Millis, extra: Extra) -> Entry {
+    fn make_entry(&mut self, key: &Key<'_>, deadline: Millis, content: Content) -> Entry {
         let end = self.end_of(deadline);
-        let packed = if key.is_long() || end.is_none() || !extra.is_nothing() {
+        let packed = if key.is_long() || end.is_none() || !content.is_nothing() {
             self.asides
-                .insert(key, end.is_none().then_some(deadline), extra)
+                .insert(key, end.is_none().then_some(deadline), content)
         } else {
             key.packed
         };

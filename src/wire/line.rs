@@ -6,7 +6,8 @@
 use memchr::memchr;
 
 use super::{Decoded, push_number, recycle};
-use crate::command::{Args, Code, Error, Reply, Span};
+use crate::command::spec::takes_body;
+use crate::command::{Args, Code, Error, Reply, Span, too_big};
 use crate::eight::{TOPS, all};
 use crate::limits::{DISCARD_BYTES_MAX, Limits};
 use crate::time::parse_u64;
@@ -18,7 +19,18 @@ pub struct LineDecoder {
     scratch: Vec<u8>,
     /// Bytes of the unfinished line that hold no line end.
     scanned: usize,
+    /// The line is complete, but not the body that it announced.
+    awaited: Option<Awaited>,
     discard: Discard,
+}
+
+/// A body that is still to come, or part of it.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    /// Where it begins, behind its line.
+    begins: usize,
+    /// Bytes of it.
+    len: usize,
 }
 
 /// What of a refused body is still to come.
@@ -40,7 +52,14 @@ impl LineDecoder {
         if self.discard != Discard::Nothing {
             return self.skip_body(input);
         }
-        let Some(end) = memchr(b'\n', &input[self.scanned..]).map(|at| self.scanned + at) else {
+        let end = match self.awaited {
+            Some(awaited) if input.len() <= awaited.begins + awaited.len => {
+                return Decoded::Incomplete;
+            }
+            Some(awaited) => Some(awaited.begins - 1),
+            None => memchr(b'\n', &input[self.scanned..]).map(|at| self.scanned + at),
+        };
+        let Some(end) = end else {
             self.scanned = input.len();
             // A `\r` may be the first half of the line end.
             let is_over =
@@ -67,12 +86,73 @@ impl LineDecoder {
                 close,
             };
         }
-        if self.spans.is_empty() {
-            return Decoded::Skip { consumed };
+        let Some(before_last) = self.spans.len().checked_sub(2) else {
+            if self.spans.is_empty() {
+                return Decoded::Skip { consumed };
+            }
+            return self.request(input, consumed);
+        };
+        if self.spans[before_last].len() == LEN.len() && takes_body(first_word(line)) {
+            return self.with_body(input, line, consumed, limits);
         }
+        self.request(input, consumed)
+    }
+
+    #[inline]
+    fn request<'a>(&'a self, input: &'a [u8], consumed: usize) -> Decoded<'a> {
         Decoded::Request {
             consumed,
             args: Args::new(input, &self.scratch, &self.spans),
+        }
+    }
+
+    /// A request whose line may announce a body, which begins where the line ends.
+    fn with_body<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        line: &[u8],
+        begins: usize,
+        limits: &Limits,
+    ) -> Decoded<'a> {
+        self.awaited = None;
+        let len = match announced_body(line) {
+            Body::None => return self.request(input, begins),
+            Body::Bytes(len) if len <= limits.body_bytes_max => len,
+            Body::Bytes(len) => {
+                return Decoded::Refused {
+                    consumed: begins,
+                    error: too_big(len, limits),
+                    close: self.refuse(line),
+                };
+            }
+            Body::Unreadable => {
+                return Decoded::Refused {
+                    consumed: begins,
+                    error: Error::args("LEN takes how many bytes the body has; closing"),
+                    close: true,
+                };
+            }
+        };
+        let end = match input[begins..].get(len..) {
+            Some([b'\n', ..]) => begins + len + 1,
+            Some([b'\r', b'\n', ..]) => begins + len + 2,
+            None | Some([] | [b'\r']) => {
+                // A `\r` alone may be half of the line end.
+                let is_half = input.len() > begins + len;
+                self.awaited = Some(Awaited {
+                    begins,
+                    len: len + usize::from(is_half),
+                });
+                return Decoded::Incomplete;
+            }
+            Some(_) => return body_does_not_end(input.len()),
+        };
+        // Its length is told by the body itself from here on.
+        self.spans.truncate(self.spans.len() - 2);
+        let args = Args::new(input, &self.scratch, &self.spans);
+        Decoded::Request {
+            consumed: end,
+            args: args.with_body(Span::input(begins, len)),
         }
     }
 
@@ -138,21 +218,26 @@ impl LineDecoder {
                 self.discard = Discard::Nothing;
                 1
             }
-            _ => {
-                let error = Error::new(
-                    Code::Syntax,
-                    "the body does not end where LEN said it would",
-                );
-                return Decoded::Refused {
-                    consumed: input.len(),
-                    error,
-                    close: true,
-                };
-            }
+            _ => return body_does_not_end(input.len()),
         };
         Decoded::Skip { consumed }
     }
 }
+
+/// The refusal of a body without a line end behind it; nobody knows what all these bytes are.
+fn body_does_not_end<'a>(consumed: usize) -> Decoded<'a> {
+    Decoded::Refused {
+        consumed,
+        error: Error::new(
+            Code::Syntax,
+            "the body does not end where LEN said it would",
+        ),
+        close: true,
+    }
+}
+
+/// Announces a body, with how many bytes it has.
+const LEN: &[u8] = b"LEN";
 
 /// What a line says of a body behind it.
 #[derive(Debug, PartialEq, Eq)]
@@ -171,7 +256,7 @@ fn announced_body(line: &[u8]) -> Body {
     let (Some(len), Some(name)) = (words.next(), words.next()) else {
         return Body::None;
     };
-    if !name.eq_ignore_ascii_case(b"LEN") {
+    if !name.eq_ignore_ascii_case(LEN) {
         return Body::None;
     }
     parse_u64(len)
@@ -326,7 +411,7 @@ fn is_blank(byte: u8) -> bool {
 pub fn push_word(word: &[u8], out: &mut Vec<u8>) {
     let is_bare = |b: &u8| b.is_ascii_graphic() && *b != b'"' && *b != b'\\';
     // A bare LEN near the end of a refused line would announce a body.
-    if !word.is_empty() && word.iter().all(is_bare) && !word.eq_ignore_ascii_case(b"LEN") {
+    if !word.is_empty() && word.iter().all(is_bare) && !word.eq_ignore_ascii_case(LEN) {
         out.extend_from_slice(word);
         return;
     }
@@ -366,6 +451,15 @@ pub fn encode(reply: &Reply<'_>, out: &mut Vec<u8>) {
                 out.extend_from_slice(value.as_bytes());
             }
         }
+        Reply::Outcome { word, code, body } => {
+            out.extend_from_slice(word.as_bytes());
+            for number in [i64::from(*code), body.len() as i64] {
+                out.push(b' ');
+                push_number(number, out);
+            }
+            out.push(b'\n');
+            out.extend_from_slice(body);
+        }
         Reply::Error(error) => {
             out.extend_from_slice(b"ERR ");
             out.extend_from_slice(error.code.word().as_bytes());
@@ -380,7 +474,14 @@ pub fn encode(reply: &Reply<'_>, out: &mut Vec<u8>) {
 fn encode_word(reply: &Reply<'_>, out: &mut Vec<u8>) {
     match reply {
         Reply::Word(word) => out.extend_from_slice(word.as_bytes()),
-        Reply::Letters(letters) => out.extend_from_slice(letters),
+        Reply::Letters(letters) | Reply::Items(letters) => out.extend_from_slice(letters),
+        Reply::Figures(word, numbers) => {
+            out.extend_from_slice(word.as_bytes());
+            for number in numbers.iter().flatten() {
+                out.push(b' ');
+                push_number(*number, out);
+            }
+        }
         Reply::Text(text) => push_word(text, out),
         Reply::Value(value) => push_word(value, out),
         Reply::Number(number) => push_number(*number, out),
@@ -398,7 +499,7 @@ fn encode_word(reply: &Reply<'_>, out: &mut Vec<u8>) {
                 encode_word(item, out);
             }
         }
-        Reply::Map(_) | Reply::Rows(_) | Reply::Error(_) => {
+        Reply::Map(_) | Reply::Rows(_) | Reply::Outcome { .. } | Reply::Error(_) => {
             debug_assert!(
                 false,
                 "no verb of the line protocol answers with this inside a line"

@@ -318,7 +318,29 @@ pub fn encode(reply: &Reply<'_>, version: u8, out: &mut Vec<u8>) {
         Reply::Word(word) => push_line(b'+', word.as_bytes(), out),
         Reply::Text(text) => push_bulk(text, out),
         Reply::Letters(letters) => push_bulk(letters, out),
+        Reply::Figures(word, numbers) => {
+            push_head(b'*', 1 + numbers.iter().flatten().count() as i64, out);
+            push_line(b'+', word.as_bytes(), out);
+            for number in numbers.iter().flatten() {
+                push_head(b':', *number, out);
+            }
+        }
+        Reply::Items(items) => {
+            let items = || {
+                items
+                    .split(|&byte| byte == b' ')
+                    .filter(|item| !item.is_empty())
+            };
+            push_head(b'*', items().count() as i64, out);
+            items().for_each(|item| push_bulk(item, out));
+        }
         Reply::Value(value) => push_bulk(value, out),
+        Reply::Outcome { word, code, body } => {
+            push_head(b'*', 3, out);
+            push_line(b'+', word.as_bytes(), out);
+            push_head(b':', i64::from(*code), out);
+            push_bulk(body, out);
+        }
         Reply::Number(number) | Reply::Count(number) => push_head(b':', *number, out),
         Reply::Flag(flag) if version >= 3 => {
             out.extend_from_slice(if *flag { b"#t\r\n" } else { b"#f\r\n" });

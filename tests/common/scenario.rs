@@ -1,7 +1,8 @@
 //! Scenarios as data: requests and the replies they must get, in order, on one connection.
 //!
 //! In a request and in a reply, `{now+60000}` is Unix milliseconds, `{at}` a whole Unix second
-//! an hour after the scenario began, `{a*65}` a letter so many times. In a reply, `…` stands for
+//! an hour after the scenario began, `{a*65}` a letter so many times, `{token}` the token of the last
+//! `RUN`, and `{older}` the one before. In a reply, `…` stands for
 //! any text, and `~60000` for a number that was that a moment ago: up to a third less.
 //! A reply of several lines is written as one, `a | b`; [`CLOSED`] is the end of the connection.
 
@@ -37,7 +38,9 @@ pub fn play_lines(server: &TestServer, steps: &[Step]) {
     play(server, steps, |client, request| {
         client.send(format!("{request}\n"));
         let head = client.try_line()?;
+        let has_body = head.starts_with("DONE ") || head.starts_with("FAILED ");
         let rows = head.strip_prefix("ROWS ").map_or(0, |n| n.parse().unwrap());
+        let rows = if has_body { 1 } else { rows };
         let rows: Vec<_> = (0..rows).map(|_| client.line()).collect();
         Some(
             std::iter::once(head)
@@ -58,19 +61,46 @@ pub fn play_resp(server: &TestServer, steps: &[Step]) {
 }
 
 fn play(server: &TestServer, steps: &[Step], ask: impl Fn(&mut Client, &str) -> Option<String>) {
-    let at = unix_ms() / 1_000 + 3_600;
+    let mut marks = Marks {
+        at: unix_ms() / 1_000 + 3_600,
+        tokens: [0; 2],
+    };
     let mut client = server.connect();
     for (request, expected) in steps {
         if request.is_empty() && *expected == CLOSED {
             assert!(client.is_closed(), "the connection is still open");
             continue;
         }
-        let reply = ask(&mut client, &fill(request, at)).unwrap_or(CLOSED.to_owned());
-        let expected = fill(expected, at);
+        let reply = ask(&mut client, &fill(request, &marks)).unwrap_or(CLOSED.to_owned());
+        marks.note(&reply);
+        let expected = fill(expected, &marks);
         assert!(
             matches(&expected, &reply),
             "{request}\n    answers: {reply}\n   expected: {expected}"
         );
+    }
+}
+
+/// What the placeholders of one scenario stand for.
+struct Marks {
+    at: u64,
+    /// Of the last two `RUN`s, the last one first.
+    tokens: [u64; 2],
+}
+
+impl Marks {
+    /// Takes a token from a reply that tells one, in either dialect.
+    fn note(&mut self, reply: &str) {
+        let told = ["RUN ", "UNSURE ", "[+RUN, :", "[+UNSURE, :", "N:", "[$N:"]
+            .iter()
+            .find_map(|head| reply.strip_prefix(head));
+        let Some((Some(token), _)) = told.map(leading_number) else {
+            return;
+        };
+        if token != self.tokens[0] {
+            assert!(token > self.tokens[0], "tokens rise: {reply}");
+            self.tokens = [token, self.tokens[0]];
+        }
     }
 }
 
@@ -88,7 +118,7 @@ pub fn words(request: &str) -> Vec<String> {
 }
 
 /// Replaces what stands in braces.
-fn fill(text: &str, at: u64) -> String {
+fn fill(text: &str, marks: &Marks) -> String {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once('{') {
@@ -96,7 +126,7 @@ fn fill(text: &str, at: u64) -> String {
         let Some((name, behind_name)) = behind.split_once('}') else {
             break;
         };
-        if let Some(value) = placeholder(name, at) {
+        if let Some(value) = placeholder(name, marks) {
             filled.push_str(&value);
             rest = behind_name;
         } else {
@@ -107,12 +137,15 @@ fn fill(text: &str, at: u64) -> String {
     filled + rest
 }
 
-fn placeholder(name: &str, at: u64) -> Option<String> {
+fn placeholder(name: &str, marks: &Marks) -> Option<String> {
     if let Some((letter, times)) = name.split_once('*') {
         return Some(letter.repeat(times.parse().ok()?));
     }
-    if name == "at" {
-        return Some(at.to_string());
+    match name {
+        "at" => return Some(marks.at.to_string()),
+        "token" => return Some(marks.tokens[0].to_string()),
+        "older" => return Some(marks.tokens[1].to_string()),
+        _ => {}
     }
     let shift = name.strip_prefix("now")?;
     let shift: i64 = if shift.is_empty() {

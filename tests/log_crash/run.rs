@@ -512,6 +512,7 @@ impl Run {
                 let content = Content {
                     fingerprint: after.fingerprint,
                     value: after.value.as_deref(),
+                    record: None,
                 };
                 record::push_put(&mut bytes, &key, after.deadline, &content);
                 last = last.max(after.deadline);

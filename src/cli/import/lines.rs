@@ -66,6 +66,8 @@ pub(super) enum Problem {
     Hex(&'static str),
     #[error("a key has a fingerprint or a value, not both")]
     FingerprintAndValue,
+    #[error("an idempotency record cannot be loaded: its token is the server's that gave it")]
+    Record,
     #[error("a namespace has a name")]
     Unnamed,
     /// The server said no.
@@ -141,6 +143,7 @@ struct Object {
     fingerprint: Option<String>,
     value: Option<String>,
     value_hex: Option<String>,
+    record: Option<serde::de::IgnoredAny>,
     ttl_ms: Option<u64>,
     ttl_max_ms: Option<u64>,
     mode: Option<String>,
@@ -183,6 +186,9 @@ fn put(object: Object) -> Result<Put, Problem> {
     let key = bytes("key", object.key, object.key_hex)?.unwrap_or_default();
     if key.is_empty() {
         return Err(Problem::NoKey);
+    }
+    if object.record.is_some() {
+        return Err(Problem::Record);
     }
     let value = bytes("value", object.value, object.value_hex)?;
     if value.is_some() && object.fingerprint.is_some() {
@@ -323,6 +329,7 @@ mod tests {
             (br#"{"op":"x","key":"a"}"#, "'x'"),
             (br#"{"namespace_id":3,"key":"a"}"#, "no name"),
             (br#"{"key":"a","value":"b","fingerprint":"c"}"#, "not both"),
+            (br#"{"key":"a","record":{"state":"released"}}"#, "record"),
             (b"{\"key\":\"\xff\"}", "column"),
             (b"a", "not a JSON line"),
         ] {

@@ -15,7 +15,7 @@ use super::{Frame, Known, look, present, read};
 use crate::log::control::{Control, Space};
 use crate::log::record::{self, Record};
 use crate::log::segment::Position;
-use crate::store::Fingerprint;
+use crate::store::{self, Fingerprint, State};
 use crate::time::Millis;
 
 /// What lines look like, for `--help`.
@@ -23,7 +23,13 @@ const LINES: &str = r#"One object a line. A key that was stored, or stored again
 
   {"op":"put","namespace":"orders","key":"order-17","deadline_ms":1767225600000}
 
-with "fingerprint" (hex digits) or "value" where it has one. A key that was removed:
+with "fingerprint" (hex digits), "value" or "record" where it has one. A record is idempotency's:
+
+  "record":{"state":"completed","token":245135528472577,"attempt":1,"began_ms":1767225500000,
+   "code":200,"body":"charged"}
+
+where state is in_progress, released, completed or failed; one in progress has "lease_end_ms",
+"lease_ms" and perhaps "owner" in the place of "code" and "body". A key that was removed:
 
   {"op":"remove","namespace":"orders","key":"order-17","deadline_ms":1767225600000}
 
@@ -35,7 +41,7 @@ it is made and whenever its properties change:
    "covered_since_ms":0,"unsure_until_ms":0}
 
 A key that is not UTF-8 stands as "key_hex" instead of "key", two digits for each byte, and such
-a value as "value_hex". A put without "value" has the value that every marker has, 1."#;
+a value, owner or body as "value_hex", "owner_hex" or "body_hex". A put without "value" has the value that every marker has, 1."#;
 
 /// Print what a data directory holds as JSON lines, in the order of the log
 ///
@@ -268,9 +274,13 @@ impl<'a, W: Write> Printer<'a, W> {
                 key,
                 key_hex,
                 deadline_ms: record.deadline.0,
-                fingerprint: content.fingerprint.map(fingerprint_hex),
+                fingerprint: content
+                    .fingerprint
+                    .or(content.record.and_then(|record| record.fingerprint))
+                    .map(fingerprint_hex),
                 value,
                 value_hex,
+                record: content.record.as_ref().map(ClaimLine::of),
             })
         })
     }
@@ -317,6 +327,62 @@ struct RecordLine<'a> {
     value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value_hex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<ClaimLine<'a>>,
+}
+
+/// An idempotency record.
+#[derive(Serialize)]
+struct ClaimLine<'a> {
+    state: &'static str,
+    token: u64,
+    attempt: u32,
+    began_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_end_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner_hex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_hex: Option<String>,
+}
+
+impl<'a> ClaimLine<'a> {
+    fn of(record: &store::Record<'a>) -> Self {
+        let (state, lease, owner) = match record.state {
+            State::Running {
+                lease_end,
+                lease_ms,
+                owner,
+            } => ("in_progress", Some((lease_end.0, lease_ms)), owner),
+            State::Released => ("released", None, None),
+            State::Completed(_) => ("completed", None, None),
+            State::Failed(_) => ("failed", None, None),
+        };
+        let outcome = record.outcome();
+        let (owner, owner_hex) = text_or_hex(owner);
+        let (body, body_hex) = text_or_hex(outcome.map(|outcome| outcome.body));
+        Self {
+            state,
+            token: record.token,
+            attempt: record.attempt,
+            began_ms: record.began.0,
+            lease_end_ms: lease.map(|(end, _)| end),
+            lease_ms: lease.map(|(_, ms)| ms),
+            owner,
+            owner_hex,
+            code: outcome.map(|outcome| outcome.code),
+            body,
+            body_hex,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -18,7 +18,7 @@ const EXAMPLE: &str =
 /// nothing. Namespaces that the server does not have are made with the properties of the dump; those that
 /// it has keep theirs, with a line on standard error where they differ.
 ///
-/// What cannot be carried over: a removal, so a dump without --live is refused where it has some; how far
+/// What cannot be carried over: an idempotency record, which is refused; a removal, so a dump without --live is refused where it has some; how far
 /// a namespace's memory reached (say NS SET name COVERED once all is loaded); the very millisecond of a
 /// key with a fingerprint, whose window ends as much later as its request takes to be executed; and a
 /// deadline beyond the namespace's longest ttl, which is cut to that and counted.

@@ -249,6 +249,7 @@ fn finish(
         while let Some(record) = record::take(&mut rest) {
             records += 1;
             *last = record.deadline.max(*last);
+            spaces.last_token = spaces.last_token.max(record.token());
         }
         Ok(())
     })?;
@@ -276,6 +277,7 @@ fn finish(
             earlier: last.into_iter().collect(),
             next_space: spaces.next,
             covered_since: spaces.covered_since.unwrap_or_default(),
+            last_token: spaces.last_token,
             spaces: spaces.present.into_values().collect(),
         };
         let header = Header {

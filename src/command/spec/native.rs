@@ -1,7 +1,11 @@
 //! The rows of this protocol's own verbs.
 
 use super::super::native as build;
-use super::{ALL_KEYS, Effect, Home, KEYS_FROM_2, KeyWords, NO_KEY, ONE_KEY, Spec};
+use super::super::records;
+use super::{
+    ALL_KEYS, Effect, Home, KEYS_AND_TOKENS, KEYS_FROM_2, KEYS_FROM_3, KeyWords, NO_KEY, ONE_KEY,
+    Spec,
+};
 
 const ANY: usize = usize::MAX;
 
@@ -61,7 +65,7 @@ pub(super) static ROWS: &[Spec] = &[
         ..verb("MSEEN", "ttl key...", 2, ANY, Effect::Write, KEYS_FROM_2)
     },
     Spec {
-        replies: "one letter per key: N not there, D seen",
+        replies: "one letter per key: N not there, D seen, B in progress, R free to run again, C completed, F failed for good",
         summary: "Looks without changing anything.",
         example: ("PEEK order-18", "N"),
         build: build::peek,
@@ -97,10 +101,120 @@ pub(super) static ROWS: &[Spec] = &[
     },
     Spec {
         replies: "ROWS n of name and value, NIL",
-        summary: "Tells what is known of a key: state, expires_in_ms, fingerprint.",
+        summary: "Tells what is known of a key: state, expires_in_ms, fingerprint; of a record also age_ms, attempt, and lease_ms or code and size.",
         example: ("INSPECT order-18", "NIL"),
         build: build::inspect,
         ..verb("INSPECT", "key [NS name]", 1, 3, Effect::Read, ONE_KEY)
+    },
+    Spec {
+        replies: "RUN token lease_ms attempt, BUSY retry_ms, DONE code len and body, FAILED code len and body, MISMATCH, UNSURE token lease_ms attempt",
+        summary: "Asks whether to do the work behind the key: RUN tells one to, everyone else that it is under way or what came of it. WAIT holds the reply while it is under way.",
+        build: records::begin,
+        ..verb(
+            "BEGIN",
+            "key [LEASE d] [TTL d] [FP hex] [OWNER id] [WAIT d] [NS name]",
+            1,
+            13,
+            Effect::Write,
+            ONE_KEY,
+        )
+    },
+    Spec {
+        replies: "OK lease_ms, STALE, GONE",
+        summary: "Extends the lease of who was told to run: it lasts lease_ms from now.",
+        example: ("RENEW job-7 1", "GONE"),
+        build: records::renew,
+        ..verb(
+            "RENEW",
+            "key token [LEASE d] [NS name]",
+            2,
+            6,
+            Effect::Write,
+            ONE_KEY,
+        )
+    },
+    Spec {
+        replies: "OK, STALE, GONE, MISMATCH",
+        summary: "Says that the work is done, and leaves a code and a body for everyone who asks later. ADOPT stores that also where the record is gone.",
+        example: ("COMPLETE job-7 1 CODE 200 BODY done", "GONE"),
+        build: records::complete,
+        ..verb(
+            "COMPLETE",
+            "key token [CODE n] [TTL d] [FP hex] [ADOPT] [NS name] [BODY word | LEN n, and the body behind the line]",
+            2,
+            13,
+            Effect::Write,
+            ONE_KEY,
+        )
+    },
+    Spec {
+        replies: "OK, STALE, GONE",
+        summary: "Says that the work failed: RETRY lets anybody begin it again, FINAL makes the failure the answer.",
+        example: ("FAIL job-7 1 RETRY", "GONE"),
+        build: records::fail,
+        ..verb(
+            "FAIL",
+            "key token RETRY [NS name] | key token FINAL [CODE n] [TTL d] [NS name] [BODY word | LEN n, and the body behind the line]",
+            3,
+            11,
+            Effect::Write,
+            ONE_KEY,
+        )
+    },
+    Spec {
+        replies: "DONE code len and body, FAILED code len and body, FREE, TIMEOUT",
+        summary: "Holds the reply until the work is settled, or is free to be begun: FREE.",
+        example: ("WAIT job-7 TIMEOUT 1s", "FREE"),
+        build: records::wait,
+        ..verb(
+            "WAIT",
+            "key [TIMEOUT d] [NS name]",
+            1,
+            5,
+            Effect::Read,
+            ONE_KEY,
+        )
+    },
+    Spec {
+        replies: "an item per key: N:token run it, B busy, C completed, F failed for good, D seen or a repeat, E not stored",
+        summary: "Begins the work behind many keys.",
+        build: records::mbegin,
+        ..verb(
+            "MBEGIN",
+            "ttl lease key...",
+            3,
+            ANY,
+            Effect::Write,
+            KEYS_FROM_3,
+        )
+    },
+    Spec {
+        replies: "one letter per pair: O ok, S stale, G gone, E not stored",
+        summary: "Says that the work behind many keys is done.",
+        example: ("MCOMPLETE job-7 1 job-8 2", "GG"),
+        build: records::mcomplete,
+        ..verb(
+            "MCOMPLETE",
+            "key token...",
+            2,
+            ANY,
+            Effect::Write,
+            KEYS_AND_TOKENS,
+        )
+    },
+    Spec {
+        replies: "one letter per pair: O ok, S stale, G gone, E not stored",
+        summary: "Lets anybody begin the work behind many keys again.",
+        example: ("MFAIL job-7 1 job-8 2", "GG"),
+        build: records::mfail,
+        ..verb(
+            "MFAIL",
+            "key token...",
+            2,
+            ANY,
+            Effect::Write,
+            KEYS_AND_TOKENS,
+        )
     },
     Spec {
         replies: "OK",
@@ -116,7 +230,7 @@ pub(super) static ROWS: &[Spec] = &[
         build: build::namespace,
         ..verb(
             "NS",
-            "LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] [KEYS EXACT|DIGEST] [UNSURE NEW|REPORT] [COVERED] | PURGE name | DROP name",
+            "LIST | INFO name | SET name [TTL d] [MAXTTL d] [MODE FIXED|SLIDE] [MAXKEYS n] [FULL REJECT|EVICT] [KEYS EXACT|DIGEST] [UNSURE NEW|REPORT] [COVERED] | PURGE name [FORCE] | DROP name [FORCE]",
             1,
             17,
             Effect::Admin,

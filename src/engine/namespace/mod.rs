@@ -28,7 +28,7 @@ use self::policy::SharedPolicy;
 pub(super) use self::room::NamespaceRoom;
 pub(crate) use self::room::full;
 use super::budget::Budget;
-use super::journal::{Promise, Refused, Writing};
+use super::journal::{Promise, Refused, Writing, largest_frame};
 use crate::command::{Error, PolicyChange};
 use crate::log::control::Space;
 use crate::log::writer::Log;
@@ -61,6 +61,8 @@ fn raise(moment: &AtomicU64, at: Millis) {
 /// Keys that have nothing to do with those of other namespaces.
 #[derive(Debug)]
 pub struct Namespace {
+    /// No other has or had it.
+    id: u64,
     name: Box<str>,
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     /// Whether only a digest is kept of long keys. Never changed: keys of both kinds would not know
@@ -84,6 +86,15 @@ pub struct Namespace {
     evicted_until: AtomicU64,
 }
 
+/// Why a namespace was not emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// The log has no space to say so.
+    NoSpace,
+    /// There are records in progress.
+    InProgress,
+}
+
 /// Where a log will be, once what it holds was read.
 pub(super) type LogSlot = Arc<OnceLock<Arc<Log>>>;
 
@@ -100,8 +111,10 @@ impl Namespace {
         budget: Arc<Budget>,
         log: LogSlot,
     ) -> Self {
+        static LAST_ID: AtomicU64 = AtomicU64::new(0);
         debug_assert!(shards.is_power_of_two());
         Self {
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             shards: (0..shards)
                 .map(|_| CachePadded::new(Mutex::new(Shard::default())))
@@ -196,6 +209,11 @@ impl Namespace {
         ] {
             moment.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Tells it from all others of this process, those of its name included.
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Its name.
@@ -409,9 +427,32 @@ impl Namespace {
         policy: &Policy,
         change: impl FnOnce(&mut Writing<'_, '_>, &mut NamespaceRoom<'_>) -> R,
     ) -> R {
+        let promise = Promise::for_key(self.log(), key.bytes(), value);
+        self.write_as_promised(key, promise, policy, change)
+    }
+
+    /// The same for a key that holds an idempotency record, or is to hold one with this body.
+    pub(super) fn write_record<R>(
+        &self,
+        key: &Key<'_>,
+        body: &[u8],
+        policy: &Policy,
+        change: impl FnOnce(&mut Writing<'_, '_>, &mut NamespaceRoom<'_>) -> R,
+    ) -> R {
+        let promise = Promise::for_record(self.log(), key.bytes(), body);
+        self.write_as_promised(key, promise, policy, change)
+    }
+
+    #[inline]
+    fn write_as_promised<R>(
+        &self,
+        key: &Key<'_>,
+        mut promise: Promise<'_>,
+        policy: &Policy,
+        change: impl FnOnce(&mut Writing<'_, '_>, &mut NamespaceRoom<'_>) -> R,
+    ) -> R {
         let index = self.index(key);
         let mut room = NamespaceRoom::new(self, index, policy);
-        let mut promise = Promise::for_key(self.log(), key.bytes(), value);
         self.change(&mut self.shards[index].lock(), |shard| {
             let mut writing = Writing::new(shard, &mut promise, self);
             let result = change(&mut writing, &mut room);
@@ -507,21 +548,74 @@ impl Namespace {
     }
 
     /// Takes all keys out, so that all of this moment and before may be missing; their bytes stay counted
-    /// until the shards that are returned are dropped.
-    pub(super) fn clear(&self, now: Millis) -> Result<Vec<Shard>, Refused> {
+    /// until the shards that are returned are dropped. Where records in progress are spared, those stay.
+    pub(super) fn clear(
+        &self,
+        secret: &Secret,
+        spares: bool,
+        now: Millis,
+    ) -> Result<Vec<Shard>, Kept> {
         let _no_other_policy_meanwhile = self.policy_change.lock();
         let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
         // Under all locks, so that every key is either in what was cleared or in what the log says is
         // there from now on: it has another number.
-        self.log_space(|space| {
+        let mut promise = Promise::of(None, 0);
+        if spares && self.log().is_some() {
+            let mut bytes = 0;
+            for shard in &shards {
+                shard.each_running(secret, now, |key, _| {
+                    bytes += largest_frame(0, key.bytes().len());
+                });
+                if self.keeps_digests && shard.running() > 0 {
+                    // The log would have to know keys of which nobody else does.
+                    return Err(Kept::InProgress);
+                }
+            }
+            promise = Promise::of(self.log(), bytes);
+            if !promise.is_given() {
+                return Err(Kept::NoSpace);
+            }
+        }
+        let emptied = self.log_space(|space| {
             space.id = 0;
             space.covered_since = space.covered_since.max(now.after(1));
-        })?;
+        });
+        emptied.map_err(|Refused| Kept::NoSpace)?;
         self.raise_lost_until(now);
-        Ok(shards
-            .iter_mut()
-            .filter_map(|shard| self.take_all(shard))
-            .collect())
+        let taken = shards.iter_mut().filter_map(|shard| {
+            let taken = self.take_all(shard)?;
+            if spares && taken.running() > 0 {
+                self.change(shard, |shard| {
+                    let mut writing = Writing::new(shard, &mut promise, self);
+                    taken.each_running(secret, now, |key, entry| writing.keep(key, &entry, now));
+                    writing.finish();
+                });
+            }
+            Some(taken)
+        });
+        Ok(taken.collect())
+    }
+
+    /// Takes all keys out and no more in, since it is to be gone; once `log` says that the log knows.
+    pub(super) fn close_for_good(
+        &self,
+        spares: bool,
+        is_logged: impl FnOnce() -> bool,
+        now: Millis,
+    ) -> Result<Vec<Shard>, Kept> {
+        let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
+        if spares && shards.iter().any(|shard| shard.has_running(now)) {
+            return Err(Kept::InProgress);
+        }
+        if !is_logged() {
+            return Err(Kept::NoSpace);
+        }
+        // Who is under way finds it closed, and goes to one that is made anew.
+        self.closed.store(true, Ordering::Relaxed);
+        self.mark_dropped();
+        self.raise_lost_until(now);
+        let taken = shards.iter_mut().filter_map(|shard| self.take_all(shard));
+        Ok(taken.collect())
     }
 
     /// Takes all keys out of what nobody looks at any more.

@@ -90,6 +90,10 @@ impl Room for NamespaceRoom<'_> {
         is_open && keys_fit && memory_fits && !self.refuses
     }
 
+    fn admits_of_reserve(&self, bytes: isize) -> bool {
+        self.namespace.budget.admits_of_reserve(bytes + self.bytes) && !self.refuses
+    }
+
     fn evicts(&self) -> bool {
         self.evict && !self.refuses
     }

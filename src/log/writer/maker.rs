@@ -289,6 +289,7 @@ pub(super) fn opened(
             .collect(),
         next_space: pending.next_space,
         covered_since: pending.covered_since,
+        last_token: pending.tokens.last(),
         spaces: pending.spaces.values().cloned().collect(),
     }))
 }

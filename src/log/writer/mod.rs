@@ -92,6 +92,29 @@ pub struct Start {
     pub next_space: u32,
     /// The moment from which on no key of a namespace that is not there was lost.
     pub covered_since: Millis,
+    /// Where tokens come from.
+    pub tokens: TokensGiven,
+}
+
+/// What a log needs to know of tokens: which was given last.
+#[derive(Clone, Debug, Default)]
+pub struct TokensGiven {
+    /// The last one, or the number below the first.
+    pub last: Arc<AtomicU64>,
+    /// What that was when this run began.
+    pub began_at: u64,
+    /// The last one of the runs before; 0 if there was none.
+    pub before: u64,
+}
+
+impl TokensGiven {
+    /// The last token that was given; 0 if none ever was.
+    fn last(&self) -> u64 {
+        match self.last.load(Ordering::Relaxed) {
+            last if last > self.began_at => last,
+            _ => self.before,
+        }
+    }
 }
 
 /// A segment that is complete.
@@ -164,6 +187,7 @@ struct Pending {
     spaces: BTreeMap<u32, Space>,
     next_space: u32,
     covered_since: Millis,
+    tokens: TokensGiven,
 }
 
 #[derive(Debug)]
@@ -206,6 +230,7 @@ impl Log {
         let pending = Pending {
             next_space: start.next_space.max(1),
             covered_since: start.covered_since,
+            tokens: start.tokens,
             spaces: start
                 .spaces
                 .into_iter()

@@ -39,6 +39,8 @@ mod process;
 #[cfg(target_os = "linux")]
 mod rate;
 #[cfg(target_os = "linux")]
+mod records;
+#[cfg(target_os = "linux")]
 mod reload;
 #[cfg(target_os = "linux")]
 mod report;
@@ -57,6 +59,7 @@ fn main() -> std::process::ExitCode {
     let outcome = match args.next() {
         Some(role) if role == hold::ROLE => hold::exec(args),
         Some(role) if role == floor::ROLE => floor::serve(args),
+        Some(role) if role == records::ROLE => records::make(args),
         _ => report::run(),
     };
     if let Err(error) = outcome {

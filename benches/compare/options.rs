@@ -29,7 +29,7 @@ pub(crate) struct Options {
 
     /// What to measure
     #[arg(long, value_name = "PART,..", value_delimiter = ',',
-          default_values = ["speed", "memory", "shapes", "rate", "stalls", "log", "reload", "calm"])]
+          default_values = ["speed", "memory", "shapes", "records", "rate", "stalls", "log", "reload", "calm"])]
     pub(crate) parts: Vec<Part>,
 
     /// Write every round's figures to this file, as one JSON object
@@ -76,6 +76,8 @@ pub(crate) enum Part {
     Memory,
     /// Resident bytes per key for keys of many shapes
     Shapes,
+    /// What it costs to claim a key and to store what came of the work, and what that takes
+    Records,
     /// Latency at 30% and 70% of what the slowest peer can do
     Rate,
     /// Latency while millions of keys come, and while millions end within a second
@@ -109,6 +111,8 @@ pub(crate) struct Scale {
     pub(crate) memory_worst_from: u64,
     /// Keys of each shape.
     pub(crate) shape_keys: u64,
+    /// Records that are begun and completed, at each depth.
+    pub(crate) record_pairs: [u64; 3],
     /// How long a fixed rate lasts, the warm-up before it excluded.
     pub(crate) rate_ms: u64,
     /// Its warm-up, and that of the prober.
@@ -148,6 +152,7 @@ impl Scale {
             memory_step: 250_000,
             memory_worst_from: 2_000_000,
             shape_keys: 2_000_000,
+            record_pairs: [200_000, 1_000_000, 2_000_000],
             rate_ms: 4_000,
             warmup_ms: 1_000,
             stall_keys: 10_000_000,
@@ -175,6 +180,7 @@ impl Scale {
             memory_step: 50_000,
             memory_worst_from: 100_000,
             shape_keys: 50_000,
+            record_pairs: [1_000, 20_000, 40_000],
             rate_ms: 200,
             warmup_ms: 100,
             stall_keys: 100_000,

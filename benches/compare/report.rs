@@ -18,7 +18,7 @@ use crate::hold::Cores;
 use crate::load::Form;
 use crate::options::{Options, Part, Scale};
 use crate::server::{self, Kind, Server};
-use crate::{calm, folder, log, memory, process, rate, reload, shapes, speed, stalls};
+use crate::{calm, folder, log, memory, process, rate, records, reload, shapes, speed, stalls};
 
 /// What all parts need to know.
 pub(crate) struct Bench {
@@ -72,6 +72,7 @@ struct Figures {
     speed: Vec<speed::Figure>,
     memory: Vec<memory::Figure>,
     shapes: Vec<shapes::Figure>,
+    records: Vec<records::Figure>,
     rate: Vec<rate::Figure>,
     stalls: Vec<stalls::Figure>,
     log: log::Figures,
@@ -119,6 +120,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         speed: Vec::new(),
         memory: Vec::new(),
         shapes: Vec::new(),
+        records: Vec::new(),
         rate: Vec::new(),
         stalls: Vec::new(),
         log: log::Figures::default(),
@@ -130,6 +132,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Part::Speed,
         Part::Memory,
         Part::Shapes,
+        Part::Records,
         Part::Rate,
         Part::Stalls,
         Part::Log,
@@ -161,6 +164,10 @@ impl Figures {
             Part::Shapes => {
                 self.shapes = shapes::measure(bench)?;
                 shapes::print(bench, &self.shapes);
+            }
+            Part::Records => {
+                self.records = records::measure(bench)?;
+                records::print(bench, &self.records);
             }
             Part::Rate => {
                 self.rate = rate::measure(bench, &speed::capacities(bench, &self.speed)?)?;

@@ -35,17 +35,13 @@ if [ -n "$SOCKET" ]; then
 fi
 
 echo "# records"
-if [ "${INTEROP_RECORDS:-yes}" = no ]; then
-  matches "BEGIN is not known yet; once it is, INTEROP_RECORDS says yes" '^ERR UNKNOWN ' "$(ask 'BEGIN %s\n' "$k:job")"
-else
-  run=$(ask 'BEGIN %s LEASE 20s\n' "$k:job")
-  matches "BEGIN of a new key" '^RUN [1-9][0-9]* 20000 1$' "$run"
-  token=$(cut -d' ' -f2 <<<"$run")
-  matches "BEGIN again" '^BUSY [1-9][0-9]*$' "$(ask 'BEGIN %s\n' "$k:job")"
-  equals "COMPLETE with a body" $'OK\nDONE 7 5\nhello' "$(ask 'COMPLETE %s %s CODE 7 LEN 5\nhello\nBEGIN %s\n' "$k:job" "$token" "$k:job")"
-  other=$(ask 'BEGIN %s\n' "$k:other" | cut -d' ' -f2)
-  equals "another record's token is stale" 'STALE' "$(ask 'COMPLETE %s %s\n' "$k:job" "$other")"
-fi
+run=$(ask 'BEGIN %s LEASE 20s\n' "$k:job")
+matches "BEGIN of a new key" '^RUN [1-9][0-9]* 20000 1$' "$run"
+token=$(cut -d' ' -f2 <<<"$run")
+matches "BEGIN again" '^BUSY [1-9][0-9]*$' "$(ask 'BEGIN %s\n' "$k:job")"
+equals "COMPLETE with a body" $'OK\nDONE 7 5\nhello' "$(ask 'COMPLETE %s %s CODE 7 LEN 5\nhello\nBEGIN %s\n' "$k:job" "$token" "$k:job")"
+other=$(ask 'BEGIN %s\n' "$k:other" | cut -d' ' -f2)
+equals "another record's token is stale" 'STALE' "$(ask 'COMPLETE %s %s\n' "$k:job" "$other")"
 
 echo "# a batch of lines"
 # many: 10,000 SEEN lines.

@@ -18,7 +18,6 @@ import redis
 import redis.asyncio
 
 AGAINST_REDIS = os.environ.get("INTEROP_PEER") == "redis"
-RECORDS = os.environ.get("INTEROP_RECORDS") != "no"
 LONGEST_TTL_S = 365 * 86_400
 counts = {"passed": 0, "failed": 0, "skipped": 0}
 section = ""
@@ -316,8 +315,7 @@ def everything(name, protocol, **address):
         else:
             only_ours(r, k, protocol)
             bloom(r, k)
-            if RECORDS:
-                records(r, k)
+            records(r, k)
     asynchronous(k, protocol=protocol, **address)
 
 

@@ -14,8 +14,12 @@ use proptest::prelude::*;
 /// What a decoder made of a stream; skipped bytes leave no trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
-    Request(Vec<Vec<u8>>),
-    Refused { text: String, close: bool },
+    /// Its words, and its body if it came with one.
+    Request(Vec<Vec<u8>>, Option<Vec<u8>>),
+    Refused {
+        text: String,
+        close: bool,
+    },
 }
 
 /// Small enough that a short stream is over them.
@@ -23,6 +27,7 @@ fn small_limits() -> Limits {
     let limits = Limits {
         request_bytes_max: 64,
         key_bytes_max: 32,
+        body_bytes_max: 16,
         ..Limits::DEFAULT
     };
     assert!(limits.request_bytes_max < Limits::DEFAULT.request_bytes_max);
@@ -49,7 +54,8 @@ fn decode(pieces: &[&[u8]], limits: &Limits) -> (Vec<Outcome>, usize) {
                         .map(<[u8]>::to_vec)
                         .collect();
                     let refused = lookup_line(&words[0]).is_none();
-                    (consumed, Some(Outcome::Request(words)), refused)
+                    let body = args.body().map(<[u8]>::to_vec);
+                    (consumed, Some(Outcome::Request(words, body)), refused)
                 }
                 Decoded::Refused {
                     consumed,
@@ -124,6 +130,21 @@ const LINES: &[&[u8]] = &[
     b"FOO LEN 99999999999999999999\nPING\n",
     b"FOO \"LEN x\nPING\n",
     b"FOO LEN 3 more\nabc\nPING\n",
+    // Bodies of verbs that take one.
+    b"COMPLETE k 1 LEN 5\nPING\n\nPING\n",
+    b"complete k 1 len 5\r\nPING\n\r\nPING\r\n",
+    b"FAIL k 1 FINAL LEN 0\n\nPING\nFAIL k 1 FINAL LEN 0\r\n\r\nPING\n",
+    b"COMPLETE k 1 LEN 5\nPINGXX\nPING\n",
+    b"COMPLETE k 1 LEN 5\nPING\n\rPING\n",
+    b"COMPLETE k 1 LEN 5\nPI",
+    b"COMPLETE k 1 LEN 16\n0123456789abcdef\nPING\n",
+    b"COMPLETE k 1 LEN 17\n0123456789abcdef\n\nPING\n",
+    b"COMPLETE k 1 LEN 16777217\nPING\n",
+    b"COMPLETE k 1 LEN x\nPING\n",
+    b"COMPLETE k 1 \"LEN\" 5\nPING\n",
+    b"COMPLETE LEN 2\nab\nCOMPLETE \"\\x41\" 1 LEN 2\n\r\n\nPING\n",
+    b"COMPLETE \"k LEN 4\nPING\nPING\n",
+    b"LEN 4\nPING\nCOMPLETE\nFAIL LEN\nPING\n",
     b"PEEK LEN 5\nPING\n",
     // Over the line's limit of 64 bytes, and just within.
     b"PING 01234567890123456789012345678901234567890123456789012345678\nPING\n",
@@ -203,7 +224,7 @@ fn a_resp_request_over_the_limit_is_refused_in_any_pieces() {
             text: "TOOBIG the request is over 64 bytes".to_owned(),
             close: false,
         };
-        let ping = Outcome::Request(vec![b"PING".to_vec()]);
+        let ping = Outcome::Request(vec![b"PING".to_vec()], None);
         assert_eq!(decode(&[&stream], &small_limits()).0, [refused, ping]);
         // Broken in the part that is thrown away.
         let end = stream.len() - b"*1\r\n$4\r\nPING\r\n".len();

@@ -73,7 +73,8 @@ fn found(bytes: &[u8], piece: usize) -> Vec<Found> {
                 let command = verb
                     .ok_or(Error::new(Code::Unknown, "unknown"))
                     .and_then(|verb| verb.spec().parse(&args, &LIMITS));
-                let is_refused = command.is_err();
+                // What came with the request is consumed with it.
+                let is_refused = command.is_err() && args.body().is_none();
                 let reply = match command {
                     Ok(command) => encoded(&engine.execute(&mut session, &command, now), is_resp),
                     Err(error) => encoded(&Reply::Error(error), is_resp),

@@ -413,14 +413,22 @@ impl Restoring<'_> {
             value: content.value,
             record: content.record,
         };
+        let is_record = content.record.is_some();
         let replaced = |before: Millis| {
             // Only of a key that had been evicted there is no removal in between.
             if before > record.deadline {
                 namespace.note_in_log(before.after(1));
             }
         };
-        if !shard.restore(key, record.deadline, content, room, self.now, replaced) {
-            room.evicted(record.deadline);
+        let (deadline, now) = (record.deadline, self.now);
+        // An idempotency record is never evicted, whatever room there is.
+        let is_stored = if is_record {
+            shard.restore(key, deadline, content, &mut Unbounded, now, replaced)
+        } else {
+            shard.restore(key, deadline, content, room, now, replaced)
+        };
+        if !is_stored {
+            room.evicted(deadline);
         }
     }
 

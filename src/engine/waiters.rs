@@ -262,3 +262,120 @@ impl Drop for Place {
         waiters.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Begin, Command, Reply, Single, Ttl};
+    use crate::engine::{Engine, EngineConfig, Session, Wait};
+
+    const LEASE_MS: u64 = 1_000;
+    const WAIT_MS: u64 = 10_000;
+
+    /// A caller with its place in line.
+    struct Caller {
+        session: Session,
+        place: Option<Place>,
+    }
+
+    impl Caller {
+        fn new(engine: &Engine) -> Self {
+            let session = engine.session();
+            let place = None;
+            Self { session, place }
+        }
+
+        /// `RUN` with its token, `BUSY`, or nothing yet.
+        fn begin(&mut self, engine: &Engine, wait_ms: u64, now: u64) -> Option<Result<u64, u64>> {
+            let begin = Command::Begin(Begin {
+                at: Single {
+                    key: b"k",
+                    namespace: None,
+                },
+                lease_ms: LEASE_MS,
+                ttl: Ttl::Default,
+                fingerprint: None,
+                owner: None,
+                wait_ms,
+            });
+            let wait = Wait {
+                place: &mut self.place,
+                waker: Waker::noop(),
+            };
+            match engine.execute_or_wait(&mut self.session, &begin, wait, Millis(now))? {
+                Reply::Figures("RUN", [Some(token), ..]) => Some(Ok(token as u64)),
+                Reply::Figures("BUSY", [Some(ms), ..]) => Some(Err(ms as u64)),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn is_due(&self, now: u64) -> bool {
+            self.place
+                .as_ref()
+                .is_some_and(|place| place.is_due(Millis(now)))
+        }
+    }
+
+    fn callers<const N: usize>(engine: &Engine) -> [Caller; N] {
+        std::array::from_fn(|_| Caller::new(engine))
+    }
+
+    #[test]
+    fn who_comes_later_is_not_told_to_run_before_who_waits() {
+        let engine = Engine::new(EngineConfig::default());
+        let [mut holder, mut first, mut second, mut late] = callers(&engine);
+        let namespace = engine.session().namespace().clone();
+        let token = holder.begin(&engine, 0, 0).unwrap().unwrap();
+        assert_eq!(first.begin(&engine, WAIT_MS, 1), None);
+        assert_eq!(second.begin(&engine, WAIT_MS, 2), None);
+        assert!(!first.is_due(3) && !second.is_due(3));
+        engine.release(&namespace, b"k", token, Millis(3));
+        assert!(first.is_due(3) && !second.is_due(3));
+        // Neither one that would take what it gets, nor one that would wait.
+        assert_eq!(late.begin(&engine, 0, 4), Some(Err(1)));
+        assert_eq!(late.begin(&engine, WAIT_MS, 4), None);
+        assert_eq!(second.begin(&engine, WAIT_MS, 4), None);
+        let token = first.begin(&engine, WAIT_MS, 5).unwrap().unwrap();
+        // It left the line, so the next one is the first and looks when the lease ends.
+        assert!(second.is_due(5) && !late.is_due(5));
+        assert_eq!(second.begin(&engine, WAIT_MS, 5), None);
+        assert!(!second.is_due(5 + LEASE_MS) && second.is_due(6 + LEASE_MS));
+        let next = second.begin(&engine, WAIT_MS, 6 + LEASE_MS).unwrap();
+        assert!(next.unwrap() > token);
+        assert_eq!(engine.waiting(), 1);
+    }
+
+    #[test]
+    fn a_place_that_is_given_up_is_the_next_ones() {
+        let engine = Engine::new(EngineConfig::default());
+        let [mut holder, mut first, mut second] = callers(&engine);
+        let namespace = engine.session().namespace().clone();
+        let token = holder.begin(&engine, 0, 0).unwrap().unwrap();
+        assert_eq!(first.begin(&engine, WAIT_MS, 1), None);
+        assert_eq!(second.begin(&engine, WAIT_MS, 2), None);
+        engine.release(&namespace, b"k", token, Millis(3));
+        // It was woken, and dies before it looks.
+        drop(first);
+        assert!(second.is_due(3));
+        assert!(second.begin(&engine, WAIT_MS, 3).unwrap().is_ok());
+        assert_eq!(engine.waiting(), 0);
+    }
+
+    #[test]
+    fn a_wait_ends_in_its_time_whatever_happens_to_the_lease() {
+        let engine = Engine::new(EngineConfig::default());
+        let [mut holder, mut waiter] = callers(&engine);
+        let namespace = engine.session().namespace().clone();
+        let token = holder.begin(&engine, 0, 0).unwrap().unwrap();
+        assert_eq!(waiter.begin(&engine, 1_500, 100), None);
+        engine.renew(&namespace, b"k", (token, None), Millis(900));
+        assert!(
+            waiter.is_due(1_001),
+            "it looks when the lease ended at first"
+        );
+        assert_eq!(waiter.begin(&engine, 1_500, 1_001), None);
+        assert!(!waiter.is_due(1_599) && waiter.is_due(1_600));
+        assert_eq!(waiter.begin(&engine, 1_500, 1_600), Some(Err(301)));
+        assert_eq!(engine.waiting(), 0);
+    }
+}

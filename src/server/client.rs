@@ -176,6 +176,11 @@ impl Client {
         self.place.as_ref()
     }
 
+    /// Gives up the place in line; the request whose reply is held takes another when it is asked again.
+    pub(super) fn leave_line(&mut self) {
+        self.place = None;
+    }
+
     /// Answers the request whose reply is held without waiting any longer.
     pub(super) fn give_up(&mut self, now: Millis, out: &mut Vec<u8>) {
         if let Some(place) = self.place.take() {

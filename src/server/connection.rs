@@ -256,7 +256,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Waits until the request is due whose reply is held; the first of those in `input`. Meanwhile what the
     /// client sends is kept, to see when it sends no more: then it is not told to run.
     fn poll_held(&mut self, read: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let kept_max = self.shared.engine.limits().request_bytes_max;
+        let engine = &self.shared.engine;
+        let kept_max = if engine.budget().admits(READ_BYTES as isize) {
+            engine.limits().request_bytes_max
+        } else {
+            UNFINISHED_WHEN_SHORT
+        };
         while self.phase == Phase::Open && self.input.len() < kept_max {
             match self.poll_read(read, cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Gone)),
@@ -543,6 +548,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Waits for the client to take replies, but not for ever. Nothing is read meanwhile, so an
     /// unfinished request cannot be finished and is not waited for.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        // Nobody waits behind one that does not even read.
+        self.client.leave_line();
         let since = *self.stalled_since.get_or_insert_with(Instant::now);
         let timeout_ms = self.shared.engine.limits().unread_timeout_ms;
         ready!(self.poll_timeout(since, timeout_ms, cx));

@@ -12,7 +12,7 @@
 //! | floor | what | does not |
 //! |---|---|---|
 //! | 0 | [`time`], [`limits`], [`address`]: words and bounds; `eight`: eight bytes at once | read a clock |
-//! | 1 | [`store`]: keys, table, timing wheel, shard; [`command`]: what can be asked and answered | do I/O, lock, or draw randomness |
+//! | 1 | [`store`]: keys, table, timing wheel, idempotency records, shard; [`command`]: what can be asked and answered | do I/O, lock, or draw randomness |
 //! | 2 | [`wire`]: bytes to commands and back; [`log`]: changes to files and back; [`metrics`]: counters | know sockets |
 //! | 3 | [`engine`]: shards behind locks, namespaces, memory budget, commands executed | know connections |
 //! | 4 | [`server`]: listeners, workers, connections, the only clock | decide anything about keys |
@@ -46,6 +46,12 @@
 //! (`server/keeper.rs`): one that reads it at the start, one that syncs, and one that prepares, deletes
 //! and compacts its segments.
 //!
+//! `BEGIN charge-17 WAIT 10s` goes the same way to [`engine::Engine::execute_or_wait`]. What it may do
+//! is decided by [`store::record`], which knows nothing but the record, the request and the moment.
+//! Where another is at work, the request takes a place in line ([`engine::waiters`]) while the shard is
+//! still locked, and stays in its connection's buffer; who changes the record wakes it, and it is
+//! executed again.
+//!
 //! # What always holds
 //!
 //! - For a key, from its first `NEW` to its deadline, every other asker is told `DUP`: the
@@ -54,6 +60,7 @@
 //!   long keys by digests under a secret.
 //! - A key that is not there is `NEW` with certainty only where the memory reaches back far enough:
 //!   what was lost or evicted is known by moments, which a namespace keeps.
+//! - A record has one token at a time, tokens rise, and a token that is not the last changes nothing.
 //! - The store reads no clock. A key lives while `now <= deadline`, with `now` rounded down.
 //! - Nothing from outside makes memory grow by more than what arrived, or runs without a bound:
 //!   the bounds are in [`limits`].

@@ -303,8 +303,8 @@ mod tests {
                 waker: Waker::noop(),
             };
             match engine.execute_or_wait(&mut self.session, &begin, wait, Millis(now))? {
-                Reply::Figures("RUN", [Some(token), ..]) => Some(Ok(token as u64)),
-                Reply::Figures("BUSY", [Some(ms), ..]) => Some(Err(ms as u64)),
+                Reply::Figures("RUN", [Some(token), ..]) => Some(Ok(token.cast_unsigned())),
+                Reply::Figures("BUSY", [Some(ms), ..]) => Some(Err(ms.cast_unsigned())),
                 other => panic!("{other:?}"),
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! It is a sharded, in-memory check-and-set server with per-key expiry and, if wanted, an append-only
 //! log that outlasts it, spoken to in a line protocol that works from netcat and in Redis's RESP, on
-//! one port. This crate is both the server and its parts: the pure [`store`], and the embedded,
-//! thread-safe [`engine`].
+//! one port. This crate is the server, its parts, the pure [`store`] and the embedded, thread-safe
+//! [`engine`], and the async [`client`].
 //!
 //! # The house
 //!
@@ -15,7 +15,7 @@
 //! | 1 | [`store`]: keys, table, timing wheel, idempotency records, shard; [`command`]: what can be asked and answered | do I/O, lock, or draw randomness |
 //! | 2 | [`wire`]: bytes to commands and back; [`log`]: changes to files and back; [`metrics`]: counters | know sockets |
 //! | 3 | [`engine`]: shards behind locks, namespaces, memory budget, commands executed | know connections |
-//! | 4 | [`server`]: listeners, workers, connections, the only clock | decide anything about keys |
+//! | 4 | [`server`]: listeners, workers, connections, the only clock; [`client`]: the async client | decide anything about keys |
 //! | 5 | [`config`]: settings; [`cli`]: subcommands | |
 //!
 //! # One request's way
@@ -71,6 +71,7 @@
 
 pub mod address;
 pub mod cli;
+pub mod client;
 pub mod command;
 pub mod config;
 mod eight;

@@ -138,7 +138,7 @@ fn ping_stats_and_repl_talk_to_a_server() {
     repl.stdin
         .take()
         .unwrap()
-        .write_all(b"SEEN b 60s\n\nHELP PING\nQUIT\nSEEN never 60s\n")
+        .write_all(b"SEEN b 60s\n\nHELP PING\nBEGIN b\nCOMPLETE b 1 LEN 5\nQUIT\nSEEN never 60s\n")
         .unwrap();
     let said = text(&repl.wait_with_output().unwrap().stdout);
     let lines: Vec<_> = said.lines().collect();
@@ -146,6 +146,8 @@ fn ping_stats_and_repl_talk_to_a_server() {
         (lines[0], lines[1], lines.last()),
         ("NEW", "ROWS 4", Some(&"BYE"))
     );
+    assert_eq!(lines[6..8], ["DONE 0 0", ""]);
+    assert!(lines[8].starts_with("here a body stands in the line"));
 }
 
 #[test]

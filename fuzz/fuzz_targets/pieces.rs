@@ -119,6 +119,7 @@ fn encoded(reply: &Reply<'_>, is_resp: bool) -> Vec<u8> {
         Dialect::Line.encode(reply, &mut out);
         let lines = 1 + match reply {
             Reply::Rows(rows) => rows.len(),
+            Reply::Outcome { body, .. } => 1 + body.iter().filter(|&&b| b == b'\n').count(),
             _ => 0,
         };
         let ends = out.iter().filter(|&&b| b == b'\n').count();
@@ -129,7 +130,10 @@ fn encoded(reply: &Reply<'_>, is_resp: bool) -> Vec<u8> {
 }
 
 fn check_session(engine: &Engine, session: &Session) {
-    assert!(engine.budget().used() <= MEMORY_BYTES_MAX);
-    assert!(engine.totals().namespaces <= LIMITS.namespaces_max);
+    // Ending work that was begun may take a twentieth more, and a few bytes for each record.
+    let totals = engine.totals();
+    let reserve = MEMORY_BYTES_MAX / 20 + 40 * totals.keys as usize;
+    assert!(engine.budget().used() <= MEMORY_BYTES_MAX + reserve);
+    assert!(totals.namespaces <= LIMITS.namespaces_max);
     assert!(!session.namespace().name().is_empty());
 }

@@ -2,8 +2,8 @@
 //!
 //! One connection, used by one thread. Requests are sent whole and replies come back in the
 //! order of the requests, so a caller may pipeline: several [`Remote::send`], one
-//! [`Remote::flush`], as many [`Remote::recv`]. It does not reconnect, repeat a request, or
-//! read bodies (`DONE`, `FAILED`): a subcommand that loses its server ends with an error.
+//! [`Remote::flush`], as many [`Remote::recv`]. It does not reconnect or repeat a request: a
+//! subcommand that loses its server ends with an error.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -32,7 +32,8 @@ pub(crate) struct Remote {
     replies: BufReader<Stream>,
 }
 
-/// One reply: its first line and, behind `ROWS n`, the n lines that follow; without line ends.
+/// One reply: its first line and, behind `ROWS n`, the n lines that follow, or behind `DONE code n` or
+/// `FAILED code n` the body of n bytes; without line ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReplyText {
     pub(crate) head: Vec<u8>,
@@ -99,8 +100,23 @@ impl Remote {
             for _ in 0..count {
                 rows.push(self.recv_line()?);
             }
+        } else if head.starts_with(b"DONE ") || head.starts_with(b"FAILED ") {
+            let len = head.rsplit(|&byte| byte == b' ').next();
+            let len = len.and_then(crate::time::parse_u64).unwrap_or(0);
+            rows.push(self.recv_body(len)?);
         }
         Ok(ReplyText { head, rows })
+    }
+
+    /// So many bytes and a line end.
+    fn recv_body(&mut self, len: u64) -> anyhow::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        let read = (&mut self.replies).take(len + 1).read_to_end(&mut body);
+        read.map_err(|err| lost(&self.address, &err))?;
+        if body.len() as u64 != len + 1 || body.pop() != Some(b'\n') {
+            bail!("the server at {} closed the connection", self.address);
+        }
+        Ok(body)
     }
 
     fn recv_line(&mut self) -> anyhow::Result<Vec<u8>> {
@@ -228,9 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_one_line_or_rows() {
-        let mut remote = scripted(b"PONG\r\nROWS 2\na 1\nb 2\nROWS 0\nOK");
+    fn replies_are_one_line_or_rows_or_a_body() {
+        let mut remote =
+            scripted(b"PONG\r\nDONE 7 3\na\nb\nFAILED 0 0\n\nROWS 2\na 1\nb 2\nROWS 0\nOK");
         assert_eq!(remote.recv().unwrap().head, b"PONG");
+        assert_eq!(remote.recv().unwrap().rows, [b"a\nb"]);
+        assert_eq!(remote.recv().unwrap().rows, [b""]);
         let rows = remote.recv().unwrap();
         assert_eq!(rows.head, b"ROWS 2");
         assert_eq!(rows.rows, [b"a 1", b"b 2"]);

@@ -11,7 +11,7 @@ use rustyline::{Context, Editor, Helper, Highlighter, Validator};
 use super::ServerArgs;
 use super::remote::{Remote, ReplyText};
 use crate::command::lookup_line;
-use crate::command::spec::{Home, verbs};
+use crate::command::spec::{Home, takes_body, verbs};
 
 /// Talk to a server line by line
 #[derive(Debug, clap::Args)]
@@ -57,6 +57,10 @@ fn exchange(remote: &mut Remote, line: &[u8]) -> anyhow::Result<bool> {
     if line.is_empty() {
         return Ok(true);
     }
+    if announces_body(line) {
+        println!("here a body stands in the line, in the place of LEN: BODY \"like this\"");
+        return Ok(true);
+    }
     let ReplyText { head, rows } = remote.request(line)?;
     let mut out = std::io::stdout().lock();
     for text in std::iter::once(&head).chain(&rows) {
@@ -65,6 +69,18 @@ fn exchange(remote: &mut Remote, line: &[u8]) -> anyhow::Result<bool> {
     }
     out.flush()?;
     Ok(head != b"BYE")
+}
+
+/// Whether a body is to follow, which a person at a prompt cannot send.
+fn announces_body(line: &[u8]) -> bool {
+    let mut words = line
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
+    let takes_one = words.next().is_some_and(takes_body);
+    takes_one
+        && words
+            .nth_back(1)
+            .is_some_and(|word| word.eq_ignore_ascii_case(b"LEN"))
 }
 
 /// Completes verbs, and hints at the words behind them.

@@ -1,0 +1,75 @@
+//! The async client: one connection for any number of callers, and work that is done once.
+//!
+//! A [`Client`] is cheap to clone. All calls of all clones go over one connection, in the order in
+//! which they were made, without waiting for each other's replies. It connects when it is first
+//! needed, and again, with growing pauses, when the connection breaks. A call that may be held
+//! (`WAIT`, `BEGIN … WAIT`) travels on a connection of its own, so that nobody waits behind it.
+//!
+//! - `config`: what can be chosen; `calls`: the verbs, with typed replies
+//! - [`run_once`]: the whole life of a record around a piece of work
+//! - `pipeline`: the shared connection; `lane`: those of held calls; `reply`: RESP to values
+//!
+//! A request whose connection broke before the reply came is not repeated by itself: nobody knows
+//! whether it was executed ([`ClientError::Lost`]). [`Client::run_once`] knows which may be.
+//!
+//! ```no_run
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use onced::client::{Client, First};
+//!
+//! let client = Client::new("127.0.0.1:6623".parse()?);
+//! if client.seen("event-17", Some(Duration::from_secs(60))).await? == First::New {
+//!     println!("count it");
+//! }
+//! # Ok(()) }
+//! ```
+
+mod calls;
+mod config;
+mod lane;
+mod pipeline;
+mod reply;
+pub mod run_once;
+
+use std::sync::Arc;
+
+pub use calls::{Begin, BeginOptions, Claimed, Ending, First, Heard, Held, Outcome};
+pub use config::ClientConfig;
+pub use reply::ClientError;
+pub use run_once::{Done, Failure, Origin, Ran, RunOnce, RunOnceError};
+
+use self::lane::Lanes;
+use self::pipeline::Pipeline;
+use crate::address::Address;
+
+/// A client; its clones share one connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pipeline: Pipeline,
+    lanes: Arc<Lanes>,
+}
+
+impl Client {
+    /// A client of the server at this address, with the defaults. Connects with the first call; within a
+    /// runtime.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn new(address: Address) -> Self {
+        Self::with(ClientConfig::new(address))
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn with(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        Self {
+            pipeline: Pipeline::start(Arc::clone(&config)),
+            lanes: Arc::new(Lanes::new(config)),
+        }
+    }
+}

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use common::TestServer;
 use common::process::{Dice, Process, Scratch};
 use onced::client::{
-    Begin, BeginOptions, Claimed, Client, ClientConfig, ClientError, Done, Ending, Failure, First,
-    Heard, Held, Origin, RunOnce, RunOnceError,
+    Begin, BeginOptions, Claimed, Client, ClientConfig, ClientError, CompleteOptions, Done, Ending,
+    Failure, First, Heard, Held, Origin, RunOnce, RunOnceError,
 };
 use tokio::time::{sleep, timeout};
 
@@ -35,6 +35,14 @@ fn client_of(address: &str) -> Client {
 }
 
 const MINUTE: Option<Duration> = Some(Duration::from_mins(1));
+
+/// An outcome without a body.
+fn no(code: u32) -> Done {
+    Done {
+        code,
+        body: Bytes::new(),
+    }
+}
 
 fn held(begun: &Begin) -> Held {
     match begun {
@@ -86,11 +94,13 @@ fn every_call_has_a_typed_reply() {
         assert_eq!(told, Heard::Free);
         let second = held(&client.begin("k", &other).await.unwrap());
         assert!(second.token > first.token && second.attempt == 2);
-        let said = (7, &b"a\r\nb"[..]);
-        let told = client
-            .complete("k", second.token, said, false)
-            .await
-            .unwrap();
+        let said = Done {
+            code: 7,
+            body: "a\r\nb".into(),
+        };
+        let plain = CompleteOptions::default();
+        let told = client.complete("k", second.token, &said, &plain).await;
+        let told = told.unwrap();
         assert_eq!(told, Ending::Ok);
         let Heard::Settled(outcome) = client.wait("k", Duration::ZERO).await.unwrap() else {
             panic!("it is settled");
@@ -98,7 +108,10 @@ fn every_call_has_a_typed_reply() {
         assert_eq!((outcome.code, &outcome.body[..]), (7, &b"a\r\nb"[..]));
         assert_eq!(client.fail_retry("none", 1).await.unwrap(), Ending::Gone);
         let third = held(&client.begin("j", &other).await.unwrap());
-        let told = client.fail_final("j", third.token, (9, b"")).await.unwrap();
+        let told = client
+            .fail_final("j", third.token, &no(9), MINUTE)
+            .await
+            .unwrap();
         assert_eq!(told, Ending::Ok);
         let begun = client.begin("j", &other).await.unwrap();
         assert!(
@@ -170,7 +183,7 @@ fn calls_share_a_connection_and_held_ones_have_their_own() {
         assert_eq!(new, 2_500);
         assert_eq!(
             client
-                .complete("k", holder.token, (1, b"x"), false)
+                .complete("k", holder.token, &no(1), &CompleteOptions::default())
                 .await
                 .unwrap(),
             Ending::Ok
@@ -394,7 +407,10 @@ fn a_lease_is_renewed_while_the_work_runs_and_its_loss_stops_it() {
                 held(&other.begin("j", &BeginOptions::default()).await.unwrap());
             }
         );
-        assert!(matches!(lost, Err(RunOnceError::LeaseLost)), "{lost:?}");
+        assert!(
+            matches!(lost, Err(RunOnceError::LeaseLost { outcome: None, .. })),
+            "{lost:?}"
+        );
         assert!(stopped.get());
     });
 }
@@ -461,7 +477,7 @@ async fn work_through(socket: &str, caller: u64, jobs: u32) -> Vec<Bytes> {
     let mut dice = Dice::new(caller);
     let mut told = Vec::new();
     let options = RunOnce {
-        lease: Duration::from_secs(1),
+        lease: Duration::from_secs(10), // longer than a server is away
         patience: Duration::from_secs(20),
         ..RunOnce::default()
     };

@@ -32,7 +32,8 @@ pub struct BeginOptions {
     pub fingerprint: Option<String>,
     /// Names this attempt, so that it is told its token again if it asks again. 1 to 128 bytes.
     pub owner: Option<Vec<u8>>,
-    /// How long to wait while another is at work.
+    /// How long to wait while another is at work, at most as long as the server lets anybody wait: 60 s
+    /// unless set otherwise there.
     pub wait: Option<Duration>,
 }
 
@@ -72,6 +73,26 @@ pub struct Outcome {
     pub code: u32,
     /// What its holder left for everyone else.
     pub body: Bytes,
+}
+
+/// What work comes to that was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// What to say of it, such as an HTTP status.
+    pub code: u32,
+    /// What everyone else is to be given.
+    pub body: Bytes,
+}
+
+/// What [`Client::complete`] may ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CompleteOptions {
+    /// How long the outcome is kept; as `begin` said, if absent.
+    pub ttl: Option<Duration>,
+    /// The fingerprint that the record must have, and gets if it has none.
+    pub fingerprint: Option<String>,
+    /// Whether it is stored also where there is no record any more.
+    pub adopts: bool,
 }
 
 /// The answer to the holder of a token.
@@ -262,35 +283,27 @@ impl Client {
         ending(&told).map(Err)
     }
 
-    /// The work is done: `code` and `body` are what everyone else is told, for as long as `begin` said. With
-    /// `adopts`, also where there is no record any more.
+    /// The work is done, and what came of it is what everyone else is told.
     pub async fn complete(
         &self,
         key: impl AsRef<[u8]>,
         token: u64,
-        (code, body): (u32, &[u8]),
-        adopts: bool,
+        done: &Done,
+        options: &CompleteOptions,
     ) -> Result<Ending, ClientError> {
-        let mut words = Words::of([b"ONCE.COMPLETE", key.as_ref()]);
-        words.text(&token).add(&b"CODE"[..]).text(&code);
-        if adopts {
-            words.add(&b"ADOPT"[..]);
-        }
-        words.add(&b"BODY"[..]).add(body);
+        let words = completion(key.as_ref(), token, done, options);
         ending(&self.pipeline.call(&words.slices()).await?)
     }
 
-    /// The work failed for good, and that is what everyone else is told.
+    /// The work failed for good, and that is what everyone else is told, for `ttl` or as long as `begin` said.
     pub async fn fail_final(
         &self,
         key: impl AsRef<[u8]>,
         token: u64,
-        (code, body): (u32, &[u8]),
+        done: &Done,
+        ttl: Option<Duration>,
     ) -> Result<Ending, ClientError> {
-        let mut words = Words::of([b"ONCE.FAIL", key.as_ref()]);
-        words.text(&token).add(&b"FINAL"[..]);
-        words.add(&b"CODE"[..]).text(&code);
-        words.add(&b"BODY"[..]).add(body);
+        let words = failure(key.as_ref(), token, done, ttl);
         ending(&self.pipeline.call(&words.slices()).await?)
     }
 
@@ -305,14 +318,33 @@ impl Client {
         ending(&self.pipeline.call(&words).await?)
     }
 
-    /// The same, without waiting: if it does not arrive, the lease lapses.
+    /// The same as [`Client::fail_retry`] without waiting: if it does not arrive, the lease lapses.
     pub(super) fn let_go(&self, key: &[u8], token: u64) {
         let token = token.to_string();
         self.pipeline
             .tell(&[b"ONCE.FAIL", key, token.as_bytes(), b"RETRY"]);
     }
 
-    /// Waits until the work behind a key is settled or free to be begun.
+    /// The same as [`Client::complete`] without waiting.
+    pub(super) fn leave(&self, key: &[u8], token: u64, done: &Done, options: &CompleteOptions) {
+        let words = completion(key, token, done, options);
+        self.pipeline.tell(&words.slices());
+    }
+
+    /// The same as [`Client::fail_final`] without waiting.
+    pub(super) fn leave_failure(&self, key: &[u8], token: u64, done: &Done, ttl: Option<Duration>) {
+        let words = failure(key, token, done, ttl);
+        self.pipeline.tell(&words.slices());
+    }
+
+    /// Asks for a sign of life. Whatever was asked for before by this client, dropped work included, was
+    /// executed once it is there, if the connection did not break.
+    pub async fn ping(&self) -> Result<(), ClientError> {
+        self.pipeline.call(&[b"PING"]).await.map(drop)
+    }
+
+    /// Waits until the work behind a key is settled or free to be begun, at most as long as the server lets
+    /// anybody wait: 60 s unless set otherwise there.
     pub async fn wait(
         &self,
         key: impl AsRef<[u8]>,
@@ -392,6 +424,36 @@ impl Client {
             _ => None,
         })
     }
+}
+
+/// The request of [`Client::complete`].
+fn completion<'a>(
+    key: &'a [u8],
+    token: u64,
+    done: &'a Done,
+    options: &'a CompleteOptions,
+) -> Words<'a> {
+    let mut words = Words::of([b"ONCE.COMPLETE", key]);
+    words.text(&token).add(&b"CODE"[..]).text(&done.code);
+    words.duration("TTL", options.ttl);
+    if let Some(fingerprint) = &options.fingerprint {
+        words.add(&b"FP"[..]).add(fingerprint.as_bytes());
+    }
+    if options.adopts {
+        words.add(&b"ADOPT"[..]);
+    }
+    words.add(&b"BODY"[..]).add(&done.body[..]);
+    words
+}
+
+/// The request of [`Client::fail_final`].
+fn failure<'a>(key: &'a [u8], token: u64, done: &'a Done, ttl: Option<Duration>) -> Words<'a> {
+    let mut words = Words::of([b"ONCE.FAIL", key]);
+    words.text(&token).add(&b"FINAL"[..]);
+    words.add(&b"CODE"[..]).text(&done.code);
+    words.duration("TTL", ttl);
+    words.add(&b"BODY"[..]).add(&done.body[..]);
+    words
 }
 
 /// A letter per key.

@@ -1,7 +1,7 @@
 //! Connections of held calls: each has one to itself, so that nobody waits behind it.
 //!
 //! One whose reply has come is kept for the next call. One whose caller went away is closed: the server
-//! then gives its place in line to the next.
+//! then gives its place in line to the next. There are only so many; a further call waits for one.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncWriteExt, ReadBuf};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 
 use super::config::ClientConfig;
-use super::pipeline::{Stream, connect, receive};
+use super::pipeline::Backoff;
 use super::reply::{ClientError, Value, lost, push_request};
+use super::stream::{Stream, connect, receive};
 
-/// Connections that wait for a call.
+/// Connections that wait for a call, and places for those that have one.
 pub(super) struct Lanes {
     config: Arc<ClientConfig>,
+    places: Semaphore,
     idle: Mutex<Vec<Box<dyn Stream>>>,
 }
 
@@ -31,6 +34,7 @@ impl std::fmt::Debug for Lanes {
 impl Lanes {
     pub(super) fn new(config: Arc<ClientConfig>) -> Self {
         Self {
+            places: Semaphore::new(config.held_max.max(1)),
             config,
             idle: Mutex::default(),
         }
@@ -40,15 +44,22 @@ impl Lanes {
     pub(super) async fn call(&self, words: &[&[u8]], held: Duration) -> Result<Value, ClientError> {
         let mut request = Vec::new();
         push_request(words, &mut request);
-        let patience = self.config.timeout + held;
+        let patience = self.config.timeout.saturating_add(held);
+        let failure = Mutex::new(None);
         let called = timeout(patience, async {
-            let mut stream = self.lane().await?;
+            let _place = self
+                .places
+                .acquire()
+                .await
+                .map_err(|_| ClientError::Ended)?;
+            let mut stream = self.lane(&failure).await?;
             let sent = stream.write_all(&request).await;
             sent.map_err(|error| lost(&error))?;
             let value = receive(&mut *stream).await?;
             Ok((value, stream))
         });
-        let (value, stream) = called.await.unwrap_or(Err(ClientError::Timeout))?;
+        let too_late = || failure.lock().take().unwrap_or(ClientError::Timeout);
+        let (value, stream) = called.await.unwrap_or_else(|_| Err(too_late()))?;
         let mut idle = self.idle.lock();
         if idle.len() < self.config.idle_lanes_max {
             idle.push(stream);
@@ -57,7 +68,11 @@ impl Lanes {
         value.refused()
     }
 
-    async fn lane(&self) -> Result<Box<dyn Stream>, ClientError> {
+    /// A connection; where none comes about, `failure` says why until one does.
+    async fn lane(
+        &self,
+        failure: &Mutex<Option<ClientError>>,
+    ) -> Result<Box<dyn Stream>, ClientError> {
         loop {
             let idle = self.idle.lock().pop();
             let Some(mut stream) = idle else { break };
@@ -65,11 +80,17 @@ impl Lanes {
                 return Ok(stream);
             }
         }
-        let connected = connect(&self.config).await;
-        connected.map_err(|error| ClientError::Unreachable {
-            address: self.config.address.clone(),
-            reason: error.to_string(),
-        })
+        let mut backoff = Backoff::new(&self.config);
+        loop {
+            match connect(&self.config).await {
+                Err(error) if error.is_transient() => *failure.lock() = Some(error),
+                connected => {
+                    failure.lock().take();
+                    return connected;
+                }
+            }
+            sleep(backoff.next()).await;
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! - `config`: what can be chosen; `calls`: the verbs, with typed replies
 //! - [`run_once`]: the whole life of a record around a piece of work
-//! - `pipeline`: the shared connection; `lane`: those of held calls; `reply`: RESP to values
+//! - `pipeline`: the shared connection; `lane`: those of held calls; `stream`: any one of them;
+//!   `reply`: RESP to values
 //!
 //! A request whose connection broke before the reply came is not repeated by itself: nobody knows
 //! whether it was executed ([`ClientError::Lost`]). [`Client::run_once`] knows which may be.
@@ -30,19 +31,24 @@ mod lane;
 mod pipeline;
 mod reply;
 pub mod run_once;
+mod stream;
 
 use std::sync::Arc;
 
-pub use calls::{Begin, BeginOptions, Claimed, Ending, First, Heard, Held, Outcome};
+pub use calls::{
+    Begin, BeginOptions, Claimed, CompleteOptions, Done, Ending, First, Heard, Held, Outcome,
+};
 pub use config::ClientConfig;
 pub use reply::ClientError;
-pub use run_once::{Done, Failure, Origin, Ran, RunOnce, RunOnceError};
+pub use run_once::{Failure, Origin, Ran, RunOnce, RunOnceError, StoreError};
 
 use self::lane::Lanes;
 use self::pipeline::Pipeline;
 use crate::address::Address;
 
-/// A client; its clones share one connection.
+/// A client; its clones share one connection. It lives in the runtime in which it was made.
+///
+/// The end of the program does not wait for what dropped work has still to say: [`Client::ping`] does.
 #[derive(Clone, Debug)]
 pub struct Client {
     pipeline: Pipeline,

@@ -2,35 +2,57 @@
 //!
 //! One task owns it. It connects when there is something to send, and after a failure again, with
 //! pauses that grow and vary by chance, so that many clients of a server that was restarted do not come
-//! all at once. A call that was not sent yet waits for the next connection; one that was is lost with
-//! its connection.
+//! all at once. A connection on which nothing comes back in time is given up. What of a call was not
+//! sent yet waits for the next connection, if its caller still does; one that was sent is lost with its
+//! connection.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::config::ClientConfig;
 use super::reply::{ClientError, Value, lost, push_request};
-use crate::address::Address;
+use super::stream::{Stream, connect};
 
 /// Bytes of requests that are put together before they are sent.
 const SEND_BYTES: usize = 64 << 10;
+/// Bytes of replies that there is always room for.
+const RECEIVE_BYTES: usize = 16 << 10;
+
+/// The longest pause after a server that is there took no requests.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// A call on its way.
 #[derive(Debug)]
 struct Call {
     request: Vec<u8>,
     reply: oneshot::Sender<Result<Value, ClientError>>,
-    /// Its place among those that may be under way.
-    _place: OwnedSemaphorePermit,
+    /// Its place among those that may be under way; the last words of work that was dropped need none.
+    _place: Option<OwnedSemaphorePermit>,
+    /// Nobody waits for the reply, and it is to be sent all the same, until then.
+    unheard_until: Option<Instant>,
+}
+
+impl Call {
+    /// Whether it is still to be sent: a caller that was told that there is no connection must not find
+    /// later that its request was executed.
+    fn is_wanted(&self) -> bool {
+        match self.unheard_until {
+            Some(until) => Instant::now() < until,
+            None => !self.reply.is_closed(),
+        }
+    }
+
+    fn fail(self, error: ClientError) {
+        let _the_caller_may_be_gone = self.reply.send(Err(error));
+    }
 }
 
 /// The way to the task that owns the connection.
@@ -40,18 +62,16 @@ pub(super) struct Pipeline {
     calls: mpsc::UnboundedSender<Call>,
     places: Arc<Semaphore>,
     /// Why there is no connection, while there is none.
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Option<ClientError>>>,
+    runtime: Handle,
 }
-
-/// Either kind of connection.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl Pipeline {
     pub(super) fn start(config: Arc<ClientConfig>) -> Self {
         let (calls, called) = mpsc::unbounded_channel();
         let failure = Arc::default();
-        tokio::spawn(
+        let runtime = Handle::current();
+        runtime.spawn(
             Driver {
                 config: Arc::clone(&config),
                 called,
@@ -65,6 +85,7 @@ impl Pipeline {
             config,
             calls,
             failure,
+            runtime,
         }
     }
 
@@ -76,42 +97,47 @@ impl Pipeline {
         answered.unwrap_or_else(|_| Err(self.too_late()))?.refused()
     }
 
-    /// Sends a request if that can be done at once, and asks for no reply.
+    /// Sends a request behind those that were made before, and asks for no reply.
     pub(super) fn tell(&self, words: &[&[u8]]) {
         let mut request = Vec::new();
         push_request(words, &mut request);
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            let (reply, _nobody_waits) = oneshot::channel();
-            let _the_runtime_may_end = self.calls.send(Call {
-                request,
-                reply,
-                _place: place,
-            });
-        }
+        let (reply, _nobody_waits) = oneshot::channel();
+        let _the_runtime_may_have_ended = self.calls.send(Call {
+            request,
+            reply,
+            _place: None,
+            unheard_until: Some(from_now(self.config.timeout)),
+        });
+    }
+
+    /// The runtime that the client lives in.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     async fn ask(&self, request: Vec<u8>) -> Result<Value, ClientError> {
-        let ended = || ClientError::Lost("the client's runtime ended".to_owned());
         let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.map_err(|_| ended())?;
+        let place = place.map_err(|_| ClientError::Ended)?;
         let (reply, replied) = oneshot::channel();
         let call = Call {
             request,
             reply,
-            _place: place,
+            _place: Some(place),
+            unheard_until: None,
         };
-        self.calls.send(call).map_err(|_| ended())?;
-        replied.await.map_err(|_| ended())?
+        self.calls.send(call).map_err(|_| ClientError::Ended)?;
+        replied.await.map_err(|_| ClientError::Ended)?
     }
 
-    fn too_late(&self) -> ClientError {
-        match &*self.failure.lock() {
-            None => ClientError::Timeout,
-            Some(reason) => ClientError::Unreachable {
-                address: self.config.address.clone(),
-                reason: reason.clone(),
-            },
-        }
+    /// Whether the last attempt to connect failed, and none came about since.
+    pub(super) fn is_down(&self) -> bool {
+        self.failure.lock().is_some()
+    }
+
+    /// Why there is no reply yet.
+    pub(super) fn too_late(&self) -> ClientError {
+        let failure = self.failure.lock().clone();
+        failure.unwrap_or(ClientError::Timeout)
     }
 }
 
@@ -121,7 +147,7 @@ struct Driver {
     called: mpsc::UnboundedReceiver<Call>,
     /// Calls that wait for a connection.
     unsent: VecDeque<Call>,
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Option<ClientError>>>,
 }
 
 impl Driver {
@@ -129,8 +155,11 @@ impl Driver {
     async fn drive(mut self) {
         let mut backoff = Backoff::new(&self.config);
         loop {
+            while let Ok(call) = self.called.try_recv() {
+                self.unsent.push_back(call);
+            }
             // Who gave up is not waited for.
-            self.unsent.retain(|call| !call.reply.is_closed());
+            self.unsent.retain(Call::is_wanted);
             if self.unsent.is_empty() {
                 match self.called.recv().await {
                     None => return,
@@ -140,134 +169,165 @@ impl Driver {
             match connect(&self.config).await {
                 Ok(stream) => {
                     *self.failure.lock() = None;
-                    if self.converse(stream, &mut backoff).await {
+                    if Conversation::new(&mut self)
+                        .hold(stream, &mut backoff)
+                        .await
+                    {
                         return;
                     }
                 }
-                Err(error) => *self.failure.lock() = Some(error.to_string()),
+                Err(error) => {
+                    if let ClientError::Refused { .. } = &error {
+                        // It is there, and loads its log or has no place yet.
+                        backoff.stay_below(REFUSAL_PAUSE);
+                    }
+                    if !error.is_transient() {
+                        // To wait is of no use, so nobody does.
+                        for call in self.unsent.drain(..) {
+                            call.fail(error.clone());
+                        }
+                    }
+                    *self.failure.lock() = Some(error);
+                }
             }
             sleep(backoff.next()).await;
         }
     }
 
+    /// The next call that is to be sent, if there is one.
+    fn next(&mut self) -> Option<Call> {
+        loop {
+            let next = self.unsent.pop_front();
+            let call = next.or_else(|| self.called.try_recv().ok())?;
+            if call.is_wanted() {
+                return Some(call);
+            }
+        }
+    }
+}
+
+/// What is said on one connection.
+struct Conversation<'a> {
+    driver: &'a mut Driver,
+    /// Calls whose requests were put into `output`, and where in the stream each begins.
+    sent: VecDeque<(Call, u64)>,
+    input: BytesMut,
+    output: BytesMut,
+    /// Bytes of requests that were written, and that were put into `output`, since it began.
+    written: u64,
+    put: u64,
+    /// Since when a reply is due and nothing has come.
+    silent_since: Instant,
+}
+
+impl<'a> Conversation<'a> {
+    fn new(driver: &'a mut Driver) -> Self {
+        Self {
+            driver,
+            sent: VecDeque::new(),
+            input: BytesMut::with_capacity(RECEIVE_BYTES),
+            output: BytesMut::new(),
+            written: 0,
+            put: 0,
+            silent_since: Instant::now(),
+        }
+    }
+
     /// Sends and receives until the connection breaks (false) or no client is left.
-    async fn converse(&mut self, stream: Box<dyn Stream>, backoff: &mut Backoff) -> bool {
+    async fn hold(mut self, stream: Box<dyn Stream>, backoff: &mut Backoff) -> bool {
         let (mut reader, mut writer) = tokio::io::split(stream);
-        let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
-        let mut sent: VecDeque<Call> = VecDeque::new();
         let mut is_open = true;
         let error = loop {
-            while output.len() < SEND_BYTES {
-                let next = self.unsent.pop_front();
-                let Some(call) = next.or_else(|| self.called.try_recv().ok()) else {
-                    break;
-                };
-                output.extend_from_slice(&call.request);
-                sent.push_back(call);
-            }
-            if !is_open && sent.is_empty() {
+            self.put_together();
+            if !is_open && self.sent.is_empty() {
                 return true;
             }
+            self.input.reserve(RECEIVE_BYTES);
+            let due = self.silent_since + self.driver.config.timeout.min(FAR);
             tokio::select! {
-                read = reader.read_buf(&mut input) => match read {
+                read = reader.read_buf(&mut self.input) => match read {
                     Ok(0) => break ClientError::Lost("the server closed it".to_owned()),
-                    Ok(_) => match answer(&mut input, &mut sent) {
+                    Ok(_) => match self.answer() {
                         Ok(()) => backoff.begin_anew(),
                         Err(error) => break error,
                     },
                     Err(error) => break lost(&error),
                 },
-                written = writer.write_buf(&mut output), if !output.is_empty() => {
-                    if let Err(error) = written {
-                        break lost(&error);
-                    }
-                }
-                call = self.called.recv(), if is_open && output.len() < SEND_BYTES => match call {
-                    Some(call) => self.unsent.push_back(call),
+                written = writer.write_buf(&mut self.output), if !self.output.is_empty() => match written {
+                    Ok(bytes) => self.written += bytes as u64,
+                    Err(error) => break lost(&error),
+                },
+                call = self.driver.called.recv(), if is_open && self.output.len() < SEND_BYTES => match call {
+                    Some(call) => self.driver.unsent.push_back(call),
                     None => is_open = false,
                 },
+                () = sleep_until(due), if !self.sent.is_empty() => {
+                    break ClientError::Lost("the server is silent".to_owned());
+                }
             }
         };
-        if !sent.is_empty() {
-            let reason = match &error {
-                ClientError::Protocol(reason) | ClientError::Lost(reason) => reason.clone(),
-                other => other.to_string(),
-            };
-            for call in sent {
-                let error = match &error {
-                    ClientError::Protocol(_) => ClientError::Protocol(reason.clone()),
-                    _ => ClientError::Lost(reason.clone()),
-                };
-                let _the_caller_may_be_gone = call.reply.send(Err(error));
-            }
-        }
+        self.end(&error);
         false
     }
-}
 
-/// Hands whole replies to those who wait for them, in order.
-fn answer(input: &mut BytesMut, sent: &mut VecDeque<Call>) -> Result<(), ClientError> {
-    while let Some(value) = Value::take(input)? {
-        let call = sent
-            .pop_front()
-            .ok_or_else(|| ClientError::Protocol("a reply to nothing".to_owned()))?;
-        let _the_caller_may_be_gone = call.reply.send(Ok(value));
-    }
-    Ok(())
-}
-
-/// A connection in the namespace that is meant.
-pub(super) async fn connect(config: &ClientConfig) -> io::Result<Box<dyn Stream>> {
-    let connecting = async {
-        let mut stream: Box<dyn Stream> = match &config.address {
-            Address::Tcp(host_port) => {
-                let stream = TcpStream::connect(host_port).await?;
-                stream.set_nodelay(true)?;
-                Box::new(stream)
+    /// Puts requests together that wait to be sent.
+    fn put_together(&mut self) {
+        while self.output.len() < SEND_BYTES {
+            let Some(call) = self.driver.next() else {
+                return;
+            };
+            if self.sent.is_empty() {
+                self.silent_since = Instant::now();
             }
-            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        };
-        if let Some(namespace) = &config.namespace {
-            choose(&mut *stream, namespace).await?;
-        }
-        Ok(stream)
-    };
-    let connected = timeout(config.connect_timeout, connecting).await;
-    connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-async fn choose(stream: &mut dyn Stream, namespace: &str) -> io::Result<()> {
-    let mut request = Vec::new();
-    push_request(&[b"USE", namespace.as_bytes()], &mut request);
-    stream.write_all(&request).await?;
-    let told = receive(stream).await.and_then(Value::refused);
-    told.map(drop).map_err(io::Error::other)
-}
-
-/// The next reply of a connection that nothing else is read from.
-pub(super) async fn receive(stream: &mut dyn Stream) -> Result<Value, ClientError> {
-    let mut input = BytesMut::new();
-    loop {
-        if let Some(value) = Value::take(&mut input)? {
-            return Ok(value);
-        }
-        match stream.read_buf(&mut input).await {
-            Ok(0) => return Err(ClientError::Lost("the server closed it".to_owned())),
-            Ok(_) => {}
-            Err(error) => return Err(lost(&error)),
+            self.output.extend_from_slice(&call.request);
+            let begins = self.put;
+            self.put += call.request.len() as u64;
+            self.sent.push_back((call, begins));
         }
     }
+
+    /// Hands whole replies to those who wait for them, in order.
+    fn answer(&mut self) -> Result<(), ClientError> {
+        self.silent_since = Instant::now();
+        while let Some(value) = Value::take(&mut self.input)? {
+            let (call, _) = self
+                .sent
+                .pop_front()
+                .ok_or_else(|| ClientError::Protocol("a reply to nothing".to_owned()))?;
+            let _the_caller_may_be_gone = call.reply.send(Ok(value));
+        }
+        Ok(())
+    }
+
+    /// The connection broke: calls of which something was sent fail, the others wait for the next one.
+    fn end(self, error: &ClientError) {
+        for (call, begins) in self.sent.into_iter().rev() {
+            if begins >= self.written {
+                self.driver.unsent.push_front(call);
+            } else {
+                call.fail(error.clone());
+            }
+        }
+    }
+}
+
+/// Longer than anything is waited for.
+const FAR: Duration = Duration::from_hours(24 * 365);
+
+/// The moment so long from now, or one that is as good as never.
+pub(super) fn from_now(after: Duration) -> Instant {
+    Instant::now() + after.min(FAR)
 }
 
 /// Pauses that grow.
-struct Backoff {
+pub(super) struct Backoff {
     min: Duration,
     max: Duration,
     next: Duration,
 }
 
 impl Backoff {
-    fn new(config: &ClientConfig) -> Self {
+    pub(super) fn new(config: &ClientConfig) -> Self {
         Self {
             min: config.backoff_min,
             max: config.backoff_max,
@@ -279,8 +339,12 @@ impl Backoff {
         self.next = self.min;
     }
 
+    fn stay_below(&mut self, most: Duration) {
+        self.next = self.next.min(most);
+    }
+
     /// Between half and all of what its turn is.
-    fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let most = self.next;
         self.next = (2 * most).min(self.max);
         jittered(most)

@@ -15,8 +15,11 @@ const BULK_BYTES_MAX: usize = 64 << 20;
 const ITEMS_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 8;
 
+/// How a server answers that has as many connections as it may have.
+const TOO_MANY: &str = "max number of clients";
+
 /// Why there is no reply, or not the one that was asked for.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ClientError {
     /// There is no connection, and none came about in time.
     #[error("cannot reach onced at {address}: {reason}")]
@@ -29,6 +32,9 @@ pub enum ClientError {
     /// No reply in time; the request may have been executed, or be yet.
     #[error("onced did not answer in time")]
     Timeout,
+    /// The runtime in which the client was made has ended, and the client with it.
+    #[error("the runtime of this client of onced has ended")]
+    Ended,
     /// The connection broke while the reply was still to come: the request may have been executed.
     #[error("the connection to onced broke before the reply came: {0}")]
     Lost(String),
@@ -53,7 +59,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } | Self::Timeout | Self::Lost(_) => true,
             Self::Refused { code, .. } => matches!(code.as_str(), "LOADING" | "FULL"),
-            Self::Protocol(_) => false,
+            Self::Protocol(_) | Self::Ended => false,
         }
     }
 }
@@ -89,6 +95,12 @@ impl Value {
             "ERR" => rest.split_once(' ').unwrap_or((rest, "")),
             "OOM" => ("FULL", rest),
             other => (other, rest),
+        };
+        // Redis's own words, which clients know.
+        let code = if rest.starts_with(TOO_MANY) {
+            "FULL"
+        } else {
+            code
         };
         Err(ClientError::Refused {
             code: code.to_owned(),

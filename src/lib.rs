@@ -15,7 +15,7 @@
 //! | 1 | [`store`]: keys, table, timing wheel, idempotency records, shard; [`command`]: what can be asked and answered | do I/O, lock, or draw randomness |
 //! | 2 | [`wire`]: bytes to commands and back; [`log`]: changes to files and back; [`metrics`]: counters | know sockets |
 //! | 3 | [`engine`]: shards behind locks, namespaces, memory budget, commands executed | know connections |
-//! | 4 | [`server`]: listeners, workers, connections, the only clock; [`client`]: the async client | decide anything about keys |
+//! | 4 | [`server`]: listeners, workers, connections, the only clock; [`client`]: the async client, and on it `http`: the tower layer (feature `http`) | decide anything about keys |
 //! | 5 | [`config`]: settings; [`cli`]: subcommands | |
 //!
 //! # One request's way
@@ -76,6 +76,8 @@ pub mod command;
 pub mod config;
 mod eight;
 pub mod engine;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod limits;
 pub mod log;
 pub mod metrics;

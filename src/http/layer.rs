@@ -1,0 +1,258 @@
+//! The layer, and what can be chosen about it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode, response};
+use tower_layer::Layer;
+
+use super::counts::{Counters, Counts};
+use super::key::{Scope, essence};
+use super::service::IdempotencyService;
+use crate::client::{Client, RunOnce};
+use crate::limits::Limits;
+
+/// The most bytes of a request's body, unless chosen otherwise.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// The most bytes of a key, unless chosen otherwise.
+const KEY_BYTES_MAX: usize = 255;
+/// How long onced may be out of reach before a request is told so, unless chosen otherwise.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The longest that a client is told to wait before it comes again, unless chosen otherwise.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
+type Essence = dyn Fn(&Parts, &[u8]) -> Vec<u8> + Send + Sync;
+type KeepIf = dyn Fn(&response::Parts) -> bool + Send + Sync;
+type CheckKey = dyn Fn(&str) -> bool + Send + Sync;
+
+/// What all services under one layer share.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) client: Client,
+    pub(super) scope: Scope,
+    pub(super) methods: Vec<Method>,
+    pub(super) is_key_optional: bool,
+    pub(super) accepts_bare: bool,
+    pub(super) key_bytes_max: usize,
+    pub(super) check_key: Option<Arc<CheckKey>>,
+    pub(super) essence: Arc<Essence>,
+    pub(super) keep_if: Arc<KeepIf>,
+    pub(super) never_replayed: Vec<HeaderName>,
+    pub(super) request_bytes_max: usize,
+    pub(super) stored_bytes_max: usize,
+    pub(super) retry_after_max: Duration,
+    pub(super) fails_open: bool,
+    pub(super) documentation: Option<HeaderValue>,
+    /// Lease, TTL, waiting and patience; the fingerprint is of each request.
+    pub(super) run: RunOnce,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// The layer: put it on a router or service, inside of what finds out who sends a request, outside of
+/// what handles it.
+///
+/// In axum, `Router::nest` hides the beginning of the path from the layers of the inner router: put it
+/// on the outer one, or give the whole path to [`Idempotency::fingerprint`].
+///
+/// Cheap to clone; clones share their counts. Each method that chooses something states the default.
+#[derive(Clone)]
+pub struct Idempotency {
+    pub(super) settings: Arc<Settings>,
+}
+
+impl fmt::Debug for Idempotency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Idempotency")
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Idempotency {
+    /// A layer that keeps its records with this client, in its namespace, apart for each scope.
+    pub fn new(client: Client, scope: Scope) -> Self {
+        Self {
+            settings: Arc::new(Settings {
+                client,
+                scope,
+                methods: vec![Method::POST, Method::PATCH],
+                is_key_optional: false,
+                accepts_bare: false,
+                key_bytes_max: KEY_BYTES_MAX,
+                check_key: None,
+                essence: Arc::new(essence),
+                keep_if: Arc::new(keeps),
+                never_replayed: Vec::new(),
+                request_bytes_max: REQUEST_BYTES_MAX,
+                stored_bytes_max: Limits::DEFAULT.body_bytes_max,
+                retry_after_max: RETRY_AFTER_MAX,
+                fails_open: false,
+                documentation: None,
+                run: RunOnce {
+                    wait: Duration::ZERO,
+                    patience: PATIENCE,
+                    ..RunOnce::default()
+                },
+                counters: Arc::new(Counters::new()),
+            }),
+        }
+    }
+
+    /// The methods whose requests are looked at; all others are passed on. Default: `POST`, `PATCH`.
+    #[must_use]
+    pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.with(|settings| settings.methods = methods.into_iter().collect())
+    }
+
+    /// Requests without a key are passed on, instead of refused with 400.
+    #[must_use]
+    pub fn optional(self) -> Self {
+        self.with(|settings| settings.is_key_optional = true)
+    }
+
+    /// Keys without quotes are taken as well, as many clients send them: `Idempotency-Key: 8e03978e`.
+    /// Default: only quoted ones, as the draft says.
+    #[must_use]
+    pub fn accept_bare_keys(self) -> Self {
+        self.with(|settings| settings.accepts_bare = true)
+    }
+
+    /// The most bytes that a key may have. Default 255. (The server's limit is for key and scope together.)
+    #[must_use]
+    pub fn key_bytes_max(self, bytes: usize) -> Self {
+        self.with(|settings| settings.key_bytes_max = bytes)
+    }
+
+    /// Keys for which this is false are refused with 400. Default: none.
+    #[must_use]
+    pub fn check_key(self, check: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|settings| settings.check_key = Some(Arc::new(check)))
+    }
+
+    /// What must be equal in a retry: the bytes that this function makes of the request's head and its
+    /// body. Default: method, path with query, and body.
+    #[must_use]
+    pub fn fingerprint(
+        self,
+        essence: impl Fn(&Parts, &[u8]) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| settings.essence = Arc::new(essence))
+    }
+
+    /// Which responses are stored; the key of all others is free for a retry. A handler can tell this
+    /// function by the response's extensions. Default: all below 500 but 401, 408, 425 and 429, which
+    /// ask for the same request again.
+    #[must_use]
+    pub fn keep_if(self, keep: impl Fn(&response::Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|settings| settings.keep_if = Arc::new(keep))
+    }
+
+    /// A header that is not replayed, beside `Set-Cookie`, `Date` and what is of one connection.
+    #[must_use]
+    pub fn never_replay(self, header: HeaderName) -> Self {
+        self.with(|settings| settings.never_replayed.push(header))
+    }
+
+    /// The most bytes that the body of a request with a key may have; it is read as a whole before the
+    /// request is handled. Default 1 MiB.
+    #[must_use]
+    pub fn request_bytes_max(self, bytes: usize) -> Self {
+        self.with(|settings| settings.request_bytes_max = bytes)
+    }
+
+    /// The most bytes, headers and body together, that are stored of a response. One that is larger
+    /// reaches its own client whole, and is replayed without its body, marked
+    /// `Idempotency-Body-Omitted: true`. Default 256 KiB, as the server's `max-value`.
+    #[must_use]
+    pub fn stored_bytes_max(self, bytes: usize) -> Self {
+        self.with(|settings| settings.stored_bytes_max = bytes)
+    }
+
+    /// How long a request waits while another with its key is being handled, before it is told 409.
+    /// Default: not at all.
+    #[must_use]
+    pub fn wait(self, at_most: Duration) -> Self {
+        self.with(|settings| settings.run.wait = at_most)
+    }
+
+    /// The most that `Retry-After` says with 409, where the lease of the one that is being handled may
+    /// be longer. Default 5 s.
+    #[must_use]
+    pub fn retry_after_max(self, at_most: Duration) -> Self {
+        self.with(|settings| settings.retry_after_max = at_most)
+    }
+
+    /// How long a retry is refused after this process died in the middle of a request; renewed while a
+    /// request is being handled. Default 30 s.
+    #[must_use]
+    pub fn lease(self, lease: Duration) -> Self {
+        self.with(|settings| settings.run.lease = lease)
+    }
+
+    /// How long a response is replayed. Default: as the server says, 24 h.
+    #[must_use]
+    pub fn ttl(self, ttl: Duration) -> Self {
+        self.with(|settings| settings.run.ttl = Some(ttl))
+    }
+
+    /// How long onced may be out of reach before it is down. Default 2 s.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        self.with(|settings| settings.run.patience = patience)
+    }
+
+    /// While onced is down, requests are handled without protection, instead of refused with 503:
+    /// where a second time does less harm than no time.
+    #[must_use]
+    pub fn fail_open(self) -> Self {
+        self.with(|settings| settings.fails_open = true)
+    }
+
+    /// Where the service's documentation says how it uses keys; refusals link to it.
+    ///
+    /// # Panics
+    ///
+    /// If it has bytes that no header may have.
+    #[must_use]
+    pub fn documentation(self, url: &'static str) -> Self {
+        self.with(|settings| settings.documentation = Some(HeaderValue::from_static(url)))
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        self.settings.counters.read()
+    }
+
+    /// Returns once no request is being handled, those included whose clients have gone. For a
+    /// shutdown: after the last response, before the runtime ends.
+    pub async fn idle(&self) {
+        self.settings.counters.idle().await;
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+}
+
+/// Whether a response is stored, unless chosen otherwise.
+fn keeps(parts: &response::Parts) -> bool {
+    let again = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::TOO_EARLY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    let status = parts.status;
+    !status.is_informational() && !status.is_server_error() && !again.contains(&status)
+}
+
+impl<S> Layer<S> for Idempotency {
+    type Service = IdempotencyService<S>;
+
+    fn layer(&self, inner: S) -> IdempotencyService<S> {
+        IdempotencyService::new(Arc::clone(&self.settings), inner)
+    }
+}

@@ -394,7 +394,7 @@ impl Run {
     fn settle(&mut self, key: usize, token: u64, settle: &Settle<'_>) {
         let bytes = name(key);
         let (shard, now) = (&mut self.shard, self.now);
-        let told = shard.settle(&SECRET.key(&bytes), token, settle, &mut Unbounded, now);
+        let (told, _) = shard.settle(&SECRET.key(&bytes), token, settle, &mut Unbounded, now);
         let outcome = (settle.outcome.code, settle.outcome.body.to_vec());
         let is = if settle.is_failure {
             Is::Failed(outcome.0, outcome.1)
@@ -450,7 +450,7 @@ impl Run {
     fn release(&mut self, key: usize, token: u64) {
         let bytes = name(key);
         let (shard, now) = (&mut self.shard, self.now);
-        let told = shard.release(&SECRET.key(&bytes), token, &mut Unbounded, now);
+        let (told, _) = shard.release(&SECRET.key(&bytes), token, &mut Unbounded, now);
         let wanted = match self.refusal(key, token) {
             Err(refusal) => refusal,
             Ok((mut known, mut record)) => match record.is {

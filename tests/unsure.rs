@@ -15,6 +15,7 @@ use std::thread;
 
 use onced::command::{PolicyChange, lookup_line, lookup_resp};
 use onced::engine::{BATCH_MAX, Engine, EngineConfig, Namespace, Question, Session};
+use onced::limits::Limits;
 use onced::store::{Ask, Verdict, WindowMode};
 use onced::time::Millis;
 use onced::wire::{Decoded, Decoder, Dialect};
@@ -427,4 +428,35 @@ proptest! {
         prop_assert_eq!(singly.unsure_until(), batched.unsure_until());
         prop_assert_eq!(singly.counters(), batched.counters());
     }
+}
+
+/// Who asks again after a lost reply is told what it was told before.
+#[test]
+fn a_claim_that_was_unsure_is_so_when_its_owner_asks_again() {
+    let covered_since = START;
+    let (engine, _) = engine(covered_since);
+    let mut session = engine.session();
+    let mut ask = |request: &str, now: Millis| {
+        let line = format!("{request}\n");
+        let mut decoder = Decoder::default();
+        let Decoded::Request { args, .. } = decoder.next(line.as_bytes(), &Limits::DEFAULT) else {
+            panic!("{request} is no request");
+        };
+        let verb = lookup_line(args.verb()).unwrap();
+        let command = verb.spec().parse(&args, &Limits::DEFAULT).unwrap();
+        let mut out = Vec::new();
+        Dialect::Line.encode(&engine.execute(&mut session, &command, now), &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    ask("USE space", START);
+    let begin = "BEGIN k OWNER me LEASE 10m TTL 60s";
+    let told = ask(begin, START.after(1_000));
+    assert!(told.starts_with("UNSURE "), "{told}");
+    // Also once the memory reaches back far enough for who would ask anew.
+    let again = ask(begin, START.after(120_000));
+    assert!(again.starts_with("UNSURE "), "{again}");
+    assert_eq!(told.split(' ').nth(1), again.split(' ').nth(1));
+    let sure = "BEGIN j OWNER me LEASE 10m TTL 60s";
+    assert!(ask(sure, START.after(120_000)).starts_with("RUN "));
+    assert!(ask(sure, START.after(121_000)).starts_with("RUN "));
 }

@@ -172,16 +172,26 @@ pub fn takes_body(name: &[u8]) -> bool {
     VERBS.contains(&Keyword::of(name))
 }
 
+/// Whether a verb, in either dialect, ends work that was begun, and may have a body for that.
+pub fn ends_work(name: &[u8]) -> bool {
+    takes_body(without_prefix(name).unwrap_or(name))
+}
+
 /// Finds a RESP command, in any case.
 pub fn lookup_resp(name: &[u8]) -> Option<Verb> {
-    match name.split_at_checked(RESP_PREFIX.len()) {
-        Some((prefix, verb)) if prefix.eq_ignore_ascii_case(RESP_PREFIX.as_bytes()) => {
-            lookup_line(verb)
-        }
+    match without_prefix(name) {
+        Some(verb) => lookup_line(verb),
         // Redis's own means that a replica wants to follow.
-        _ if name.eq_ignore_ascii_case(b"SYNC") => None,
-        _ => RESP_NAMES.find(name),
+        None if name.eq_ignore_ascii_case(b"SYNC") => None,
+        None => RESP_NAMES.find(name),
     }
+}
+
+/// What stands behind [`RESP_PREFIX`], if the name begins with that.
+fn without_prefix(name: &[u8]) -> Option<&[u8]> {
+    let (prefix, verb) = name.split_at_checked(RESP_PREFIX.len())?;
+    let is_ours = prefix.eq_ignore_ascii_case(RESP_PREFIX.as_bytes());
+    is_ours.then_some(verb)
 }
 
 /// Stands before a verb of this protocol's own in RESP.

@@ -111,6 +111,10 @@ impl Engine {
         if claim == Claim::Full
             && let Some(next) = self.successor(namespace)
         {
+            // A place in the line of what the name stood for before is of no use.
+            if let Some(wait) = &mut wait {
+                *wait.place = None;
+            }
             return self.begin_or_wait(&next, key, ask, (until, wait), now);
         }
         claim
@@ -128,7 +132,8 @@ impl Engine {
         if wait.place.is_none() {
             let bounds = (until, self.limits.waiters_max);
             let waiters = &self.waiters;
-            *wait.place = waiters.join(namespace, key, purpose, wait.waker, bounds);
+            let asked = (purpose, wait.waker);
+            *wait.place = waiters.join(&self.budget, namespace, key, asked, bounds);
         }
         if let Some(place) = wait.place {
             let is_behind =
@@ -176,9 +181,9 @@ impl Engine {
         };
         let body = settle.outcome.body;
         let told = namespace.write_record(&kept, body, &namespace.policy(), |shard, room| {
+            // What is said again is not logged again.
             shard.change_record(&kept, body.len(), room, now, |shard, room| {
-                let told = shard.settle(&kept, token, &settle, room, now);
-                (told, told == Holding::Ok)
+                shard.settle(&kept, token, &settle, room, now)
             })
         });
         if told == Holding::Full
@@ -195,8 +200,7 @@ impl Engine {
         let kept = namespace.key(&self.secret, key);
         let told = namespace.write_record(&kept, &[], &namespace.policy(), |shard, room| {
             shard.change_record(&kept, 0, room, now, |shard, room| {
-                let told = shard.release(&kept, token, room, now);
-                (told, told == Holding::Ok)
+                shard.release(&kept, token, room, now)
             })
         });
         self.waiters.wake(namespace, key, Concerns::Next);

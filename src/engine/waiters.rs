@@ -15,7 +15,7 @@ use std::task::Waker;
 
 use dashmap::DashMap;
 
-use super::Namespace;
+use super::{Budget, Namespace};
 use crate::time::Millis;
 
 /// All who wait.
@@ -30,8 +30,11 @@ pub(super) struct Waiters {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct LineOf {
     namespace: u64,
-    key: Box<[u8]>,
+    key: Arc<[u8]>,
 }
+
+/// Bytes that a place takes beside its key: here, in its line and in the map of lines.
+const PLACE_BYTES: usize = 512;
 
 /// Those who wait for one key, in the order of arrival.
 #[derive(Debug, Default)]
@@ -69,6 +72,7 @@ pub enum Purpose {
 #[derive(Debug)]
 pub struct Place {
     waiters: Arc<Waiters>,
+    budget: Arc<Budget>,
     line: LineOf,
     number: u64,
     purpose: Purpose,
@@ -111,21 +115,27 @@ impl Waiters {
         first.is_some_and(|first| place.is_none_or(|place| place.number != first))
     }
 
-    /// Takes a place at the end of a line; `None` if so many wait already.
+    /// Takes a place at the end of a line; `None` if so many wait already, or there is no memory for it.
     pub(super) fn join(
         self: &Arc<Self>,
+        budget: &Arc<Budget>,
         namespace: &Namespace,
         key: &[u8],
-        purpose: Purpose,
-        waker: &Waker,
+        (purpose, waker): (Purpose, &Waker),
         (until, max): (Millis, usize),
     ) -> Option<Place> {
+        let bytes = (PLACE_BYTES + key.len()) as isize;
+        if !budget.admits(bytes) {
+            return None;
+        }
         if self.count.fetch_add(1, Ordering::Relaxed) >= max {
             self.count.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
+        budget.change(bytes);
         let place = Place {
             waiters: Arc::clone(self),
+            budget: Arc::clone(budget),
             line: LineOf::new(namespace, key),
             number: self.last.fetch_add(1, Ordering::Relaxed),
             purpose,
@@ -244,6 +254,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let Self {
             waiters,
+            budget,
             line,
             number,
             ..
@@ -260,6 +271,7 @@ impl Drop for Place {
             line.to_begin.is_empty() && line.to_hear.is_empty()
         });
         waiters.count.fetch_sub(1, Ordering::Relaxed);
+        budget.change(-((PLACE_BYTES + line.key.len()) as isize));
     }
 }
 

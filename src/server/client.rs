@@ -181,13 +181,20 @@ impl Client {
         self.place = None;
     }
 
-    /// Answers the request whose reply is held without waiting any longer.
-    pub(super) fn give_up(&mut self, now: Millis, out: &mut Vec<u8>) {
-        if let Some(place) = self.place.take() {
-            let reply = self.shared.engine.give_up(&place, now);
-            self.dialect.encode(&reply, out);
-            self.held_replies += 1;
-        }
+    /// Answers the request whose reply is held without waiting any longer; false if none is.
+    pub(super) fn give_up(&mut self, args: &Args<'_>, exchange: &mut Exchange<'_>) -> bool {
+        let Some(place) = self.place.take() else {
+            return false;
+        };
+        self.answer_alone(exchange, |client, now, out| {
+            if let Some(verb) = client.verb(args) {
+                client.tally.count(verb, false);
+            }
+            let reply = client.shared.engine.give_up(&place, now);
+            client.dialect.encode(&reply, out);
+            After::GoOn
+        });
+        true
     }
 
     /// The replies so far may be sent.

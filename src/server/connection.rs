@@ -27,6 +27,7 @@ use super::batch::Batch;
 use super::client::{After, Client, Exchange, REQUESTS_PER_LOOK};
 use super::shared::Shared;
 use super::spares::Spares;
+use crate::command::spec::ends_work;
 use crate::command::{Code, Error};
 use crate::engine::waiters::Purpose;
 use crate::limits::SLICE_MS;
@@ -254,7 +255,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Waits until the request is due whose reply is held; the first of those in `input`. Meanwhile what the
-    /// client sends is kept, to see when it sends no more: then it is not told to run.
+    /// client sends is kept, up to a bound, to see when it sends no more: then, or where that can no longer be
+    /// seen, it is not told to run.
     fn poll_held(&mut self, read: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let engine = &self.shared.engine;
         let kept_max = if engine.budget().admits(READ_BYTES as isize) {
@@ -277,8 +279,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Some(place) = self.client.place() else {
             return Poll::Ready(Ok(()));
         };
-        let is_begin = place.purpose() == Purpose::Begin;
-        if self.draining || is_begin && self.phase == Phase::HalfClosed {
+        // One that goes on sending could be gone behind that, and nobody would see it.
+        let may_be_gone = self.phase == Phase::HalfClosed || self.input.len() >= kept_max;
+        if self.draining || place.purpose() == Purpose::Begin && may_be_gone {
             self.gives_up = true;
             return Poll::Ready(Ok(()));
         }
@@ -399,12 +402,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.decoder.rest();
         self.input_changed();
         let is_unfinished = self.left == Left::Nothing && self.input.len() > UNFINISHED_WHEN_SHORT;
-        if is_unfinished && !self.shared.engine.budget().admits(READ_BYTES as isize) {
+        if is_unfinished && !self.has_memory_for_more() {
             self.close_with(Error::new(
                 Code::Full,
                 "no memory for more of this request; closing",
             ));
         }
+    }
+
+    /// Whether more may come of the request that `input` begins with. What ends work that was begun may
+    /// take of what is kept back for that.
+    fn has_memory_for_more(&self) -> bool {
+        let budget = self.shared.engine.budget();
+        let more = READ_BYTES as isize;
+        budget.admits(more)
+            || budget.admits_of_reserve(more) && ends_work(self.decoder.verb_of(&self.input))
     }
 
     fn input_changed(&mut self) {
@@ -453,11 +465,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let request = &input[at..at + consumed];
                     // What came with the request is consumed with it.
                     let has_body = args.body().is_some();
-                    if std::mem::take(&mut self.gives_up) {
-                        self.client.give_up(reading.now, &mut self.output);
-                        at += consumed;
-                        continue;
-                    }
+                    let gives_up = std::mem::take(&mut self.gives_up);
                     let mut exchange = Exchange {
                         input,
                         batch,
@@ -465,6 +473,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         out: &mut self.output,
                         waker: &self.waker,
                     };
+                    if gives_up && self.client.give_up(&args, &mut exchange) {
+                        at += consumed;
+                        continue;
+                    }
                     let after = self.client.answer(request, &args, &mut exchange);
                     if after == After::Hold {
                         self.left = Left::Held;

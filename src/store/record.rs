@@ -29,7 +29,7 @@ pub struct Record<'a> {
     pub token: u64,
     /// How often the work was begun.
     pub attempt: u32,
-    /// When it was begun first.
+    /// When it was begun first; never after its lease's end, whatever the clock did between two runs.
     pub began: Millis,
     /// The payload's fingerprint.
     pub fingerprint: Option<Fingerprint>,
@@ -110,6 +110,8 @@ pub enum Begun<'a> {
         lease_ms: u64,
         /// Which attempt it is.
         attempt: u32,
+        /// When the work was begun first.
+        began: Millis,
     },
     /// Somebody else is at work, or is to be next.
     Busy {
@@ -221,6 +223,7 @@ impl<'a> Held<'a> {
                             token: record.token,
                             lease_ms: lease_end.since(now),
                             attempt: record.attempt,
+                            began: record.began,
                         };
                     }
                     let token = record.token;
@@ -239,7 +242,7 @@ impl<'a> Held<'a> {
         let record = Record {
             token: 0,
             attempt: before.map_or(0, |before| before.attempt).saturating_add(1),
-            began: before.map_or(now, |before| before.began),
+            began: before.map_or(now, |before| before.began.min(now)),
             fingerprint: self.fingerprint().or(ask.fingerprint),
             state: State::Running {
                 lease_end,
@@ -284,7 +287,12 @@ impl<'a> Held<'a> {
             owner,
         };
         let ttl_ms = record.ttl_ms(deadline);
-        Ended::Becomes(Record { state, ..record }, lease_end.after(ttl_ms))
+        let renewed = Record {
+            began: record.began.min(now),
+            state,
+            ..record
+        };
+        Ended::Becomes(renewed, lease_end.after(ttl_ms))
     }
 
     /// `COMPLETE`, and `FAIL … FINAL`.

@@ -121,7 +121,7 @@ impl Shard {
         let (record, deadline) = match held.begin(ask, now) {
             Begun::Run { record, deadline } => (record, deadline),
             begun => {
-                let claim = self.claim_of(&begun, key, now);
+                let claim = self.claim_of(&begun, key, (ask, room), now);
                 self.count(&claim);
                 return claim;
             }
@@ -150,7 +150,13 @@ impl Shard {
     }
 
     /// What a claim that changes nothing comes to.
-    fn claim_of(&self, begun: &Begun<'_>, key: &Key<'_>, now: Millis) -> Claim {
+    fn claim_of(
+        &self,
+        begun: &Begun<'_>,
+        key: &Key<'_>,
+        (ask, room): (&Begin<'_>, &impl Room),
+        now: Millis,
+    ) -> Claim {
         let settled = |is_failure, code| {
             let body = self.get(key, now).map(|entry| entry.body());
             Claim::Settled(Settled {
@@ -164,11 +170,13 @@ impl Shard {
                 token,
                 lease_ms,
                 attempt,
+                began,
             } => Claim::Run {
                 token,
                 lease_ms,
                 attempt,
-                is_unsure: false,
+                // As it was told then; only who was the first could not be sure.
+                is_unsure: attempt == 1 && room.may_have_lost(ask.ttl_ms, began),
                 is_repeat: true,
             },
             Begun::Busy { lease_end, token } => Claim::Busy { lease_end, token },
@@ -216,7 +224,8 @@ impl Shard {
         )
     }
 
-    /// Settles the work of who holds this token: it was done, or failed for good.
+    /// Settles the work of who holds this token: it was done, or failed for good. Also tells whether that
+    /// changed anything.
     pub fn settle(
         &mut self,
         key: &Key<'_>,
@@ -224,7 +233,7 @@ impl Shard {
         settle: &Settle<'_>,
         room: &mut impl Room,
         now: Millis,
-    ) -> Holding {
+    ) -> (Holding, bool) {
         let decided = Decided::of(&self.held(key, now).settle(token, settle, now), key);
         let growth = if settle.outcome.body.is_empty() {
             Growth::Little
@@ -233,7 +242,8 @@ impl Shard {
         };
         let is_change = decided.is_change();
         let told = self.carry_out(decided, key, growth, room, now);
-        if is_change && told == Holding::Ok {
+        let is_change = is_change && told == Holding::Ok;
+        if is_change {
             let counter = if settle.is_failure {
                 &mut self.counters.failed
             } else {
@@ -241,22 +251,23 @@ impl Shard {
             };
             *counter += 1;
         }
-        told
+        (told, is_change)
     }
 
-    /// Lets anybody begin the work of who holds this token.
+    /// Lets anybody begin the work of who holds this token. Also tells whether that changed anything.
     pub fn release(
         &mut self,
         key: &Key<'_>,
         token: u64,
         room: &mut impl Room,
         now: Millis,
-    ) -> Holding {
+    ) -> (Holding, bool) {
         let decided = Decided::of(&self.held(key, now).release(token), key);
         let is_change = decided.is_change();
         let told = self.carry_out(decided, key, Growth::Little, room, now);
-        self.counters.released += u64::from(is_change && told == Holding::Ok);
-        told
+        let is_change = is_change && told == Holding::Ok;
+        self.counters.released += u64::from(is_change);
+        (told, is_change)
     }
 
     /// How many records are running, whether or not their window has ended.

@@ -132,6 +132,18 @@ impl Decoder {
         held.saturating_sub(SPANS_KEPT * (size_of::<Span>() + 1))
     }
 
+    /// The verb of the request that these bytes are the beginning of, as far as it has come.
+    pub fn verb_of<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        let verb = match &self.dialect {
+            // Behind how many words there are, and how long the first one is.
+            Some(Framing::Resp(_)) => input.split(|&byte| byte == b'\n').nth(2),
+            _ => input
+                .split(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
+                .next(),
+        };
+        verb.unwrap_or_default().trim_ascii_end()
+    }
+
     /// Whether what was consumed last belongs to a request whose end is still to come: a refused
     /// body, or a request over the limit, that is being thrown away.
     pub fn is_discarding(&self) -> bool {
@@ -187,6 +199,23 @@ fn push_number(number: i64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_verb_of_what_has_come_so_far_is_known() {
+        for (bytes, verb) in [
+            (&b"COMPLETE k 7 LEN 5\nab"[..], &b"COMPLETE"[..]),
+            (b"fail\tk", b"fail"),
+            (b"COMP", b"COMP"),
+            (b"*5\r\n$13\r\nONCE.COMPLETE\r\n$1\r\nk", b"ONCE.COMPLETE"),
+            (b"*5\r\n$4", b""),
+            (b"*5\r\n$4\r\nFA", b"FA"),
+        ] {
+            let mut decoder = Decoder::default();
+            let found = decoder.next(bytes, &Limits::DEFAULT);
+            assert!(matches!(found, Decoded::Incomplete), "{found:?}");
+            assert_eq!(decoder.verb_of(bytes), verb);
+        }
+    }
 
     #[test]
     fn numbers_are_written_as_everyone_writes_them() {

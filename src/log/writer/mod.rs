@@ -96,24 +96,15 @@ pub struct Start {
     pub tokens: TokensGiven,
 }
 
-/// What a log needs to know of tokens: which was given last.
+/// The last token that was given, or the number below the first that this run will give: what a log says
+/// was reached. That is said before any token is given, so that of two runs that lose all that they
+/// wrote, the second begins above the first.
 #[derive(Clone, Debug, Default)]
-pub struct TokensGiven {
-    /// The last one, or the number below the first.
-    pub last: Arc<AtomicU64>,
-    /// What that was when this run began.
-    pub began_at: u64,
-    /// The last one of the runs before; 0 if there was none.
-    pub before: u64,
-}
+pub struct TokensGiven(pub Arc<AtomicU64>);
 
 impl TokensGiven {
-    /// The last token that was given; 0 if none ever was.
     fn last(&self) -> u64 {
-        match self.last.load(Ordering::Relaxed) {
-            last if last > self.began_at => last,
-            _ => self.before,
-        }
+        self.0.load(Ordering::Relaxed)
     }
 }
 

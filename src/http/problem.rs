@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LANGUAGE, CONTENT_TYPE, LINK, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
-use serde_json::json;
+use serde::Serialize;
 
 use super::body::{Body, full};
 
@@ -34,6 +34,16 @@ pub(super) enum Problem {
     BrokenResponse,
     /// What is stored under the key is no response.
     NoResponse,
+}
+
+/// The members of a problem, in the order in which people read them.
+#[derive(Serialize)]
+struct Details<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
 }
 
 /// When to come again where nobody knows.
@@ -107,13 +117,14 @@ impl Problem {
     pub(super) fn response(&self, documentation: Option<&HeaderValue>) -> Response<Body> {
         let kind = documentation.and_then(|url| url.to_str().ok());
         let status = self.status();
-        let body = json!({
-            "type": kind.unwrap_or("about:blank"),
-            "title": self.title(),
-            "status": status.as_u16(),
-            "detail": self.detail(),
-        });
-        let mut response = Response::new(full(Bytes::from(body.to_string())));
+        let details = Details {
+            kind: kind.unwrap_or("about:blank"),
+            title: self.title(),
+            status: status.as_u16(),
+            detail: &self.detail(),
+        };
+        let body = serde_json::to_vec(&details).expect("texts and a number are JSON");
+        let mut response = Response::new(full(Bytes::from(body)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(

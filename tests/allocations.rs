@@ -185,12 +185,15 @@ fn assert_allocates_nothing(server: &TestServer, shapes: &[Shape]) {
     };
     for shape in shapes {
         let batch = BATCH.min(PIECE_BYTES_MAX / shape.requests[0].len());
-        // The first time around, keys are new, and their replies are not looked at.
+        // The first time around, keys are new, and of their replies only the lines are counted: one that
+        // is left unread would leave one request more in flight than is said.
+        let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
         for request in &shape.requests {
             stream.write_all(request).unwrap();
-            let mut line = [0; 1];
-            while line != *b"\n" {
-                stream.read_exact(&mut line).unwrap();
+            let (mut byte, mut left) = ([0; 1], lines(&shape.reply));
+            while left > 0 {
+                stream.read_exact(&mut byte).unwrap();
+                left -= lines(&byte);
             }
         }
         for batch in [1, batch] {

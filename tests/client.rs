@@ -14,25 +14,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::TestServer;
+use common::asynchronous::{client_of, run};
 use common::process::{Dice, Process, Scratch};
 use onced::client::{
     Begin, BeginOptions, Claimed, Client, ClientConfig, ClientError, CompleteOptions, Done, Ending,
     Failure, First, Heard, Held, Origin, RunOnce, RunOnceError,
 };
 use tokio::time::{sleep, timeout};
-
-/// Runs a test's future; one that hangs fails.
-fn run<F: Future>(test: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(async { timeout(Duration::from_secs(50), test).await.unwrap() })
-}
-
-fn client_of(address: &str) -> Client {
-    Client::new(address.parse().unwrap())
-}
 
 const MINUTE: Option<Duration> = Some(Duration::from_mins(1));
 

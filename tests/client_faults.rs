@@ -17,24 +17,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::TestServer;
+use common::asynchronous::{client_of, run};
 use onced::client::{
     Begin, BeginOptions, Client, ClientConfig, ClientError, CompleteOptions, Done, Ending, Failure,
     First, Held, Origin, RunOnce, RunOnceError, StoreError,
 };
 use tokio::time::{sleep, timeout};
-
-/// Runs a test's future; one that hangs fails.
-fn run<F: Future>(test: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(async { timeout(Duration::from_secs(50), test).await.unwrap() })
-}
-
-fn client_of(address: &str) -> Client {
-    Client::new(address.parse().unwrap())
-}
 
 const MINUTE: Option<Duration> = Some(Duration::from_mins(1));
 

@@ -24,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Extension, Router};
 use common::TestServer;
+use common::asynchronous::{client_of, run};
 use common::process::{Process, Scratch};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
@@ -35,19 +36,6 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt};
-
-/// Runs a test's future; one that hangs fails.
-fn run<F: Future>(test: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(async { timeout(Duration::from_secs(50), test).await.unwrap() })
-}
-
-fn client_of(address: &str) -> Client {
-    Client::new(address.parse().unwrap())
-}
 
 /// What the service under the layer has done, and what tests tell it.
 #[derive(Clone, Default)]

@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, response};
-use tower_layer::Layer;
 
 use super::counts::{Counters, Counts};
 use super::key::{Scope, essence};
-use super::service::IdempotencyService;
 use crate::client::{Client, RunOnce};
 use crate::limits::Limits;
 
@@ -247,12 +245,4 @@ fn keeps(parts: &response::Parts) -> bool {
     ];
     let status = parts.status;
     !status.is_informational() && !status.is_server_error() && !again.contains(&status)
-}
-
-impl<S> Layer<S> for Idempotency {
-    type Service = IdempotencyService<S>;
-
-    fn layer(&self, inner: S) -> IdempotencyService<S> {
-        IdempotencyService::new(Arc::clone(&self.settings), inner)
-    }
 }

@@ -10,13 +10,14 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
+use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Instrument, error, warn};
 
 use super::body::{Beginning, Body, BoxError, boxed, full};
 use super::counts::Event;
 use super::key::{fingerprint, named};
-use super::layer::Settings;
+use super::layer::{Idempotency, Settings};
 use super::problem::Problem;
 use super::stored::{replay, store};
 use crate::client::{
@@ -39,9 +40,14 @@ impl<S: std::fmt::Debug> std::fmt::Debug for IdempotencyService<S> {
     }
 }
 
-impl<S> IdempotencyService<S> {
-    pub(super) fn new(settings: Arc<Settings>, inner: S) -> Self {
-        Self { settings, inner }
+impl<S> Layer<S> for Idempotency {
+    type Service = IdempotencyService<S>;
+
+    fn layer(&self, inner: S) -> IdempotencyService<S> {
+        IdempotencyService {
+            settings: Arc::clone(&self.settings),
+            inner,
+        }
     }
 }
 

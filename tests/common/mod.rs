@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod asynchronous;
 pub mod process;
 pub mod scenario;
 

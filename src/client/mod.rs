@@ -5,7 +5,7 @@
 //! needed, and again, with growing pauses, when the connection breaks. A call that may be held
 //! (`WAIT`, `BEGIN … WAIT`) travels on a connection of its own, so that nobody waits behind it.
 //!
-//! - `config`: what can be chosen; `calls`: the verbs, with typed replies
+//! - `config`: what can be chosen; `calls`: the verbs; `answers`: their typed replies
 //! - [`run_once`]: the whole life of a record around a piece of work
 //! - `pipeline`: the shared connection; `lane`: those of held calls; `stream`: any one of them;
 //!   `reply`: RESP to values
@@ -25,6 +25,7 @@
 //! # Ok(()) }
 //! ```
 
+mod answers;
 mod calls;
 mod config;
 mod lane;
@@ -35,7 +36,7 @@ mod stream;
 
 use std::sync::Arc;
 
-pub use calls::{
+pub use answers::{
     Begin, BeginOptions, Claimed, CompleteOptions, Done, Ending, First, Heard, Held, Outcome,
 };
 pub use config::ClientConfig;

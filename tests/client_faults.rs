@@ -22,6 +22,7 @@ use onced::client::{
     Begin, BeginOptions, Client, ClientConfig, ClientError, CompleteOptions, Done, Ending, Failure,
     First, Held, Origin, RunOnce, RunOnceError, StoreError,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 const MINUTE: Option<Duration> = Some(Duration::from_mins(1));
@@ -364,12 +365,18 @@ fn work_does_not_begin_under_a_lease_that_may_be_over() {
 }
 
 /// A way to a server that can be cut.
-async fn cuttable(target: &str) -> (String, Arc<tokio::sync::Notify>) {
+async fn cuttable(
+    target: &str,
+) -> (
+    String,
+    Arc<tokio::sync::Notify>,
+    tokio::task::JoinHandle<()>,
+) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let cut = Arc::new(tokio::sync::Notify::new());
     let (target, cuts) = (target.to_owned(), Arc::clone(&cut));
-    tokio::spawn(async move {
+    let accepting = tokio::spawn(async move {
         loop {
             let (mut near, _) = listener.accept().await.unwrap();
             let (target, cuts) = (target.clone(), Arc::clone(&cuts));
@@ -382,7 +389,7 @@ async fn cuttable(target: &str) -> (String, Arc<tokio::sync::Notify>) {
             });
         }
     });
-    (address, cut)
+    (address, cut, accepting)
 }
 
 #[test]
@@ -393,7 +400,7 @@ fn patience_begins_when_something_fails() {
         let Ok(Begin::Run(held)) = holder.begin("k", &BeginOptions::default()).await else {
             panic!("the key is new");
         };
-        let (address, cut) = cuttable(&server.address).await;
+        let (address, cut, _accepting) = cuttable(&server.address).await;
         let options = RunOnce {
             patience: Duration::from_secs(1),
             wait: Duration::from_secs(20),
@@ -412,6 +419,160 @@ fn patience_begins_when_something_fails() {
         });
         assert_eq!(ran.unwrap().origin, Origin::Replayed);
     });
+}
+
+/// What is refused for another reason than the waiting ends the waiting.
+#[test]
+fn waiting_ends_though_the_server_refuses_what_it_did_not_before() {
+    let server = TestServer::start();
+    run(async {
+        let client = client_of(&server.address);
+        let Ok(Begin::Run(_)) = client.begin("k", &BeginOptions::default()).await else {
+            panic!("the key is new");
+        };
+        let options = RunOnce {
+            ttl: Some(Duration::from_hours(24)),
+            wait: Duration::from_secs(2),
+            ..RunOnce::default()
+        };
+        let began = Instant::now();
+        let (ran, ()) = tokio::join!(client.run_once("k", &options, done), async {
+            sleep(Duration::from_millis(300)).await;
+            let mut raw = server.connect();
+            assert_eq!(raw.ask("NS SET default TTL 1m MAXTTL 1h"), "OK");
+        });
+        assert!(matches!(ran, Err(RunOnceError::Busy { .. })), "{ran:?}");
+        assert!(
+            began.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            began.elapsed()
+        );
+    });
+}
+
+/// The server goes away for good while a caller waits: it hears that another was at work, in its time.
+#[test]
+fn waiting_ends_in_its_time_though_the_server_is_gone() {
+    let server = TestServer::start();
+    run(async {
+        let holder = client_of(&server.address);
+        let Ok(Begin::Run(_)) = holder.begin("k", &BeginOptions::default()).await else {
+            panic!("the key is new");
+        };
+        let (address, cut, accepting) = cuttable(&server.address).await;
+        let options = RunOnce {
+            patience: Duration::from_millis(500),
+            wait: Duration::from_secs(20),
+            ..RunOnce::default()
+        };
+        let client = client_of(&address);
+        let began = Instant::now();
+        let (ran, ()) = tokio::join!(client.run_once("k", &options, done), async {
+            sleep(Duration::from_millis(500)).await;
+            accepting.abort();
+            cut.notify_waiters();
+        });
+        assert!(matches!(ran, Err(RunOnceError::Busy { .. })), "{ran:?}");
+        assert!(
+            began.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            began.elapsed()
+        );
+    });
+}
+
+/// Callers that gave up before anything was sent for them leave nothing to do.
+#[test]
+fn who_gives_up_before_it_was_asked_for_costs_the_server_nothing() {
+    let server = Scripted::start(|_, words| {
+        pong(words).or_else(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            Some("*2\r\n+BUSY\r\n:1000\r\n".to_owned())
+        })
+    });
+    run(async {
+        let client = Client::with(ClientConfig {
+            in_flight_max: 2,
+            ..ClientConfig::new(server.address.parse().unwrap())
+        });
+        let mut callers = tokio::task::JoinSet::new();
+        for number in 0..100 {
+            let client = client.clone();
+            callers.spawn(async move {
+                let options = RunOnce::default();
+                let work = client.run_once(format!("k{number}"), &options, done);
+                let _given_up = timeout(Duration::from_millis(200), work).await;
+            });
+        }
+        while callers.join_next().await.is_some() {}
+        sleep(Duration::from_secs(2)).await;
+        let begun = server.when("ONCE.BEGIN").len();
+        let looked = server.when("ONCE.PEEK").len();
+        assert!(begun <= 2 && looked <= 2, "{begun} {looked}");
+    });
+}
+
+/// A claim that was granted, and whose answer was lost, is given back once there is a connection again.
+#[test]
+fn a_claim_that_was_lost_is_given_back_later() {
+    let server = TestServer::start();
+    run(async {
+        let (address, cut, gone) = cuttable_silently(&server.address).await;
+        let client = client_of(&address);
+        client.ping().await.unwrap();
+        let options = RunOnce {
+            patience: Duration::from_millis(200),
+            ..RunOnce::default()
+        };
+        cut.store(1, Ordering::SeqCst); // answers are not passed on any more
+        let told = client.run_once("k", &options, done).await;
+        assert!(matches!(told, Err(RunOnceError::Client(_))), "{told:?}");
+        let mut raw = server.connect();
+        assert_eq!(raw.ask("PEEK k"), "B");
+        cut.store(2, Ordering::SeqCst); // and then they are again, on new connections
+        gone.notify_waiters();
+        let began = Instant::now();
+        while raw.ask("PEEK k") != "R" {
+            assert!(began.elapsed() < Duration::from_secs(5));
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+}
+
+/// A way to a server whose answers can be held back (1), until it is cut.
+async fn cuttable_silently(target: &str) -> (String, Arc<AtomicUsize>, Arc<tokio::sync::Notify>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (mode, cut) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(tokio::sync::Notify::new()),
+    );
+    let (target, modes, cuts) = (target.to_owned(), Arc::clone(&mode), Arc::clone(&cut));
+    tokio::spawn(async move {
+        loop {
+            let (near, _) = listener.accept().await.unwrap();
+            let (target, modes, cuts) = (target.clone(), Arc::clone(&modes), Arc::clone(&cuts));
+            tokio::spawn(async move {
+                let far = tokio::net::TcpStream::connect(target).await.unwrap();
+                let (mut from_near, mut to_near) = near.into_split();
+                let (mut from_far, mut to_far) = far.into_split();
+                let answers = async {
+                    let mut bytes = [0; 1024];
+                    while let Ok(count @ 1..) = from_far.read(&mut bytes).await {
+                        if modes.load(Ordering::SeqCst) != 1 {
+                            to_near.write_all(&bytes[..count]).await.unwrap();
+                        }
+                    }
+                };
+                tokio::select! {
+                    _ = tokio::io::copy(&mut from_near, &mut to_far) => {}
+                    () = answers => {}
+                    () = cuts.notified() => {}
+                }
+            });
+        }
+    });
+    (address, mode, cut)
 }
 
 #[test]
@@ -499,7 +660,7 @@ fn callers_that_go_away_leave_no_key_behind() {
 fn work_that_is_done_is_stored_though_its_caller_goes_away() {
     let server = TestServer::start();
     run(async {
-        let (address, cut) = cuttable(&server.address).await;
+        let (address, cut, _accepting) = cuttable(&server.address).await;
         let client = client_of(&address);
         let options = RunOnce::default();
         let mut work = Box::pin(client.run_once("k", &options, |_| async {

@@ -23,9 +23,9 @@ use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Extension, Router};
-use common::TestServer;
 use common::asynchronous::{client_of, run};
 use common::process::{Process, Scratch};
+use common::{TestServer, fill};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
 use onced::client::{
@@ -67,7 +67,14 @@ async fn charge(
     match word {
         "wait" => {
             till.0.go_on.notified().await;
-            charged.into_response()
+            match argument.parse() {
+                Ok(bytes) => vec![b'x'; bytes].into_response(),
+                Err(_) => charged.into_response(),
+            }
+        }
+        "events" => {
+            let events = Events(Some("data: 1\n\n"));
+            ([("content-type", "text/event-stream")], Body::new(events)).into_response()
         }
         "status" => (
             StatusCode::from_u16(argument.parse().unwrap()).unwrap(),
@@ -125,6 +132,24 @@ impl http_body::Body for Pieces {
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         let piece = self.0.pop_front();
         Poll::Ready(piece.map(|piece| piece.map(|piece| Frame::data(piece.into()))))
+    }
+}
+
+/// A body that never ends.
+struct Events(Option<&'static str>);
+
+impl http_body::Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.0.take() {
+            Some(event) => Poll::Ready(Some(Ok(Frame::data(event.into())))),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -759,17 +784,17 @@ fn without_onced_requests_are_refused_or_handled_as_was_chosen() {
     });
 }
 
+/// A server that is killed while a request is handled, and one that comes back, or does not.
 #[test]
-fn a_response_that_cannot_be_stored_reaches_its_client() {
+fn a_response_that_cannot_be_stored_reaches_its_client_and_is_stored_later() {
     let directory = Scratch::new("http-lost");
     let data = directory.join("data");
     let socket = format!("unix:{}", directory.join("onced.sock").display());
-    let server = Process::start(&data, &["--listen", &socket]);
-    run(async {
-        let client = Client::new(socket.parse().unwrap());
-        let layer = Idempotency::new(client, Scope::shared()).patience(Duration::from_millis(300));
-        let service = Service::start(layer).await;
-        let (told, ()) = tokio::join!(service.charge("a", "wait"), async {
+    let start = || Process::start(&data, &["--listen", &socket]);
+    let patience = Duration::from_millis(300);
+    let layer = || Idempotency::new(client_of(&socket), Scope::shared()).patience(patience);
+    let answered = async |service: &Service, server: Process, key| {
+        let (told, ()) = tokio::join!(service.charge(key, "wait"), async {
             while service.till.charges() == 0 {
                 sleep(Duration::from_millis(5)).await;
             }
@@ -777,7 +802,179 @@ fn a_response_that_cannot_be_stored_reaches_its_client() {
             service.till.0.go_on.notify_one();
         });
         assert_eq!((told.status, &told.body[..]), (200, &b"charge 1"[..]));
-        assert_eq!(service.counts().not_stored, 1);
+    };
+    run(async {
+        let service = Service::start(layer()).await;
+        answered(&service, start(), "a").await;
+        let _again = start();
+        service.layer.idle().await;
+        assert!(service.charge("a", "wait").await.is_replayed());
+        assert_eq!((service.till.charges(), service.counts().fresh), (1, 1));
+    });
+    run(async {
+        let service = Service::start(layer().lease(Duration::from_millis(200))).await;
+        answered(&service, start(), "b").await;
+        while service.counts().not_stored == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
+/// Retries whose clients hang up take no place from others, and are not handled when it is their turn.
+#[test]
+fn who_hangs_up_waits_no_longer() {
+    let server = TestServer::start();
+    run(async {
+        let service = Service::with(&server, |layer| layer.wait(Duration::from_secs(30))).await;
+        let (first, ()) = tokio::join!(service.charge("a", "wait"), async {
+            while service.till.charges() == 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+            for _ in 0..5 {
+                let retry = timeout(Duration::from_millis(50), service.charge("a", "wait")).await;
+                assert!(retry.is_err());
+            }
+            while server.gauge("waiters") > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+            service.till.0.go_on.notify_one();
+        });
+        assert_eq!((first.status, service.till.charges()), (200, 1));
+    });
+}
+
+/// A request that is known to be handled by another is not handled without protection.
+#[test]
+fn failing_open_is_not_for_what_is_known_to_be_a_retry() {
+    let directory = Scratch::new("http-open");
+    let data = directory.join("data");
+    let socket = format!("unix:{}", directory.join("onced.sock").display());
+    let server = Process::start(&data, &["--listen", &socket]);
+    run(async {
+        let layer = Idempotency::new(client_of(&socket), Scope::shared())
+            .patience(Duration::from_millis(300))
+            .wait(Duration::from_secs(20))
+            .fail_open();
+        let service = Service::start(layer).await;
+        let (first, retry, ()) = tokio::join!(
+            service.charge("a", "wait"),
+            service.charge("a", "wait"),
+            async {
+                while server.connect().gauge("waiters") == 0 {
+                    sleep(Duration::from_millis(5)).await;
+                }
+                server.kill();
+                sleep(Duration::from_millis(1_500)).await;
+                service.till.0.go_on.notify_one();
+            }
+        );
+        let (first, retry) = if first.status == 200 {
+            (first, retry)
+        } else {
+            (retry, first)
+        };
+        assert_eq!(first.status, 200);
+        retry.assert_problem(409);
+        assert_eq!(
+            (service.till.charges(), service.counts().failed_open),
+            (1, 0)
+        );
+    });
+}
+
+/// What onced refuses is no outage: neither is it handled without protection, nor to be tried again.
+#[test]
+fn what_is_misconfigured_or_too_long_is_said_to_be() {
+    let server = TestServer::start();
+    run(async {
+        let service = Service::with(&server, |layer| {
+            layer.lease(Duration::from_hours(25)).fail_open()
+        })
+        .await;
+        service.charge("a", "{}").await.assert_problem(500);
+        let service_of_long =
+            Service::with(&server, |layer| layer.key_bytes_max(20_000).fail_open()).await;
+        let long = "x".repeat(9_000);
+        service_of_long
+            .charge(&long, "{}")
+            .await
+            .assert_problem(400);
+        assert_eq!(service.till.charges() + service_of_long.till.charges(), 0);
+        assert_eq!(service.counts().misconfigured, 1);
+        assert_eq!(service_of_long.counts().refused, 1);
+    });
+}
+
+/// Work that was begun when there was room is stored when there is none any more, with less if need be.
+#[test]
+fn with_memory_full_less_is_stored_and_nothing_is_handled_again() {
+    const REQUESTS: u64 = 30;
+    let server = TestServer::with(|raw| raw.max_memory = Some("64MiB".to_owned()));
+    run(async {
+        let service = Arc::new(Service::with(&server, |layer| layer).await);
+        let mut callers = tokio::task::JoinSet::new();
+        for number in 0..REQUESTS {
+            let service = Arc::clone(&service);
+            callers
+                .spawn(async move { service.charge(&format!("k{number}"), "wait 250000").await });
+        }
+        while service.till.charges() < REQUESTS {
+            sleep(Duration::from_millis(5)).await;
+        }
+        fill(&server);
+        service.till.0.go_on.notify_waiters();
+        while let Some(told) = callers.join_next().await {
+            assert_eq!(told.unwrap().body.len(), 250_000);
+        }
+        let mut omitted = 0;
+        for number in 0..REQUESTS {
+            let retry = service.charge(&format!("k{number}"), "wait 250000").await;
+            assert!(retry.is_replayed(), "{}", retry.status);
+            let is_omitted = retry.header("idempotency-body-omitted").is_some();
+            assert_eq!(retry.body.len(), if is_omitted { 0 } else { 250_000 });
+            omitted += u64::from(is_omitted);
+        }
+        assert!(omitted > 0 && omitted < REQUESTS, "{omitted}");
+        assert_eq!(
+            (service.till.charges(), service.counts().not_stored),
+            (REQUESTS, 0)
+        );
+        assert_eq!(service.counts().body_omitted, omitted);
+    });
+}
+
+#[test]
+fn a_stream_of_events_reaches_its_client_at_once() {
+    let server = TestServer::start();
+    run(async {
+        let service = Service::with(&server, |layer| layer).await;
+        let request = service
+            .request(Method::POST, "/charges")
+            .header("idempotency-key", "\"a\"");
+        let mut told = request.body("events").send().await.unwrap();
+        assert_eq!(told.chunk().await.unwrap().unwrap(), "data: 1\n\n");
+        service.layer.idle().await;
+        assert_eq!(service.counts().released, 1);
+    });
+}
+
+/// A limit that an outer layer set is told as that.
+#[test]
+fn an_outer_limit_on_bodies_is_told() {
+    let server = TestServer::start();
+    run(async {
+        let layer = Idempotency::new(client_of(&server.address), Scope::shared());
+        let inner = tower::service_fn(|_: Request<onced::http::Body>| async {
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        });
+        let request = Request::post("/").header("idempotency-key", "\"a\"");
+        let body = http_body_util::Limited::new(Full::new(Bytes::from_static(b"123456")), 5);
+        let told = layer
+            .layer(inner)
+            .oneshot(request.body(body).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(told.status(), StatusCode::PAYLOAD_TOO_LARGE);
     });
 }
 

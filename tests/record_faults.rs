@@ -13,30 +13,13 @@ mod common;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use common::{TestServer, eventually, resp_request};
+use common::{TestServer, eventually, fill, resp_request};
 
 /// The token of a `RUN`.
 fn token(reply: &str) -> u64 {
     let mut words = reply.split(' ');
     assert_eq!(words.next(), Some("RUN"), "{reply}");
     words.next().unwrap().parse().unwrap()
-}
-
-/// Asks for keys until there is no memory for any more.
-fn fill(server: &TestServer) {
-    let mut filler = server.connect();
-    let padding = "v".repeat(1_000);
-    for batch in 0.. {
-        let keys = (0..100).map(|key| format!("SEEN {padding}/{batch}/{key} 1h\n"));
-        filler.send(keys.collect::<String>());
-        if (0..100)
-            .filter(|_| filler.line().starts_with("ERR FULL"))
-            .count()
-            == 100
-        {
-            return;
-        }
-    }
 }
 
 /// What was begun is ended though memory is full, however slowly its body comes; nothing else is.

@@ -7,6 +7,7 @@ use super::answers::{
     Begin, BeginOptions, Claimed, CompleteOptions, Done, Ending, First, Heard, begun, claimed,
     ending, letters,
 };
+use super::pipeline::Sent;
 use super::reply::{ClientError, Value};
 use crate::time::DurationWord;
 
@@ -113,26 +114,45 @@ impl Client {
         key: impl AsRef<[u8]>,
         options: &BeginOptions,
     ) -> Result<Begin, ClientError> {
-        let mut words = Words::of([b"ONCE.BEGIN", key.as_ref()]);
-        words
-            .duration("LEASE", options.lease)
-            .duration("TTL", options.ttl)
-            .duration("WAIT", options.wait);
-        if let Some(fingerprint) = &options.fingerprint {
-            words.add(&b"FP"[..]).add(fingerprint.as_bytes());
-        }
-        if let Some(owner) = &options.owner {
-            words.add(&b"OWNER"[..]).add(&owner[..]);
-        }
+        self.begin_seen(key.as_ref(), options, &Sent::default())
+            .await
+    }
+
+    /// The same; whoever drops this call can see whether it was sent.
+    pub(super) async fn begin_seen(
+        &self,
+        key: &[u8],
+        options: &BeginOptions,
+        sent: &Sent,
+    ) -> Result<Begin, ClientError> {
+        let words = beginning(key, options);
         let words = words.slices();
         let told = match options.wait {
-            Some(wait) if !wait.is_zero() => self.lanes.call(&words, wait).await?,
-            _ => self.pipeline.call(&words).await?,
+            Some(wait) if !wait.is_zero() => self.lanes.call(&words, wait, sent).await?,
+            _ => self.pipeline.call_seen(&words, sent).await?,
         };
         if told == Value::Word("MISMATCH".to_owned()) {
             return Ok(Begin::Mismatch);
         }
         begun(&told).ok_or_else(|| told.unexpected())
+    }
+
+    /// Gives back what this owner was told to run, if that is so, without waiting for it: the same owner is
+    /// told the same token again.
+    pub(super) fn give_back(&self, key: &[u8], options: &BeginOptions) {
+        let (client, key, options) = (self.clone(), key.to_vec(), options.clone());
+        self.pipeline.runtime().spawn(async move {
+            // Where nobody is at work there is nothing to give back, and nothing is to be begun for it.
+            let looked = client.pipeline.insist(&[b"ONCE.PEEK", &key]).await;
+            if !matches!(looked, Some(Value::Bulk(letter)) if &letter[..] == b"B") {
+                return;
+            }
+            let words = beginning(&key, &options);
+            let told = client.pipeline.insist(&words.slices()).await;
+            if let Some(Begin::Run(held)) = told.as_ref().and_then(begun) {
+                client.let_go(&key, held.token);
+            }
+        });
     }
 
     /// Extends the lease of who holds this token, by `lease` or as much as it was last; how long it is now.
@@ -222,7 +242,10 @@ impl Client {
     ) -> Result<Heard, ClientError> {
         let mut words = Words::of([b"ONCE.WAIT", key.as_ref()]);
         words.duration("TIMEOUT", Some(at_most));
-        let told = self.lanes.call(&words.slices(), at_most).await?;
+        let told = self
+            .lanes
+            .call(&words.slices(), at_most, &Sent::default())
+            .await?;
         match &told {
             Value::Word(word) if word == "FREE" => Ok(Heard::Free),
             Value::Word(word) if word == "TIMEOUT" => Ok(Heard::TimedOut),
@@ -294,6 +317,22 @@ impl Client {
             _ => None,
         })
     }
+}
+
+/// The request of [`Client::begin`].
+fn beginning<'a>(key: &'a [u8], options: &'a BeginOptions) -> Words<'a> {
+    let mut words = Words::of([b"ONCE.BEGIN", key]);
+    words
+        .duration("LEASE", options.lease)
+        .duration("TTL", options.ttl)
+        .duration("WAIT", options.wait);
+    if let Some(fingerprint) = &options.fingerprint {
+        words.add(&b"FP"[..]).add(fingerprint.as_bytes());
+    }
+    if let Some(owner) = &options.owner {
+        words.add(&b"OWNER"[..]).add(&owner[..]);
+    }
+    words
 }
 
 /// The request of [`Client::complete`].

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::config::ClientConfig;
-use super::pipeline::Backoff;
+use super::pipeline::{Backoff, Sent};
 use super::reply::{ClientError, Value, lost, push_request};
 use super::stream::{Stream, connect, receive};
 
@@ -40,8 +40,19 @@ impl Lanes {
         }
     }
 
-    /// Sends a request whose reply may be held for so long, and waits for it.
-    pub(super) async fn call(&self, words: &[&[u8]], held: Duration) -> Result<Value, ClientError> {
+    /// Whether another call would find a place now.
+    pub(super) fn has_place(&self) -> bool {
+        self.places.available_permits() > 0
+    }
+
+    /// Sends a request whose reply may be held for so long, and waits for it; whoever drops this call can see
+    /// whether it was sent.
+    pub(super) async fn call(
+        &self,
+        words: &[&[u8]],
+        held: Duration,
+        sent: &Sent,
+    ) -> Result<Value, ClientError> {
         let mut request = Vec::new();
         push_request(words, &mut request);
         let patience = self.config.timeout.saturating_add(held);
@@ -53,8 +64,9 @@ impl Lanes {
                 .await
                 .map_err(|_| ClientError::Ended)?;
             let mut stream = self.lane(&failure).await?;
-            let sent = stream.write_all(&request).await;
-            sent.map_err(|error| lost(&error))?;
+            sent.set(true);
+            let written = stream.write_all(&request).await;
+            written.map_err(|error| lost(&error))?;
             let value = receive(&mut *stream).await?;
             Ok((value, stream))
         });

@@ -43,6 +43,9 @@ pub use config::ClientConfig;
 pub use reply::ClientError;
 pub use run_once::{Failure, Origin, Ran, RunOnce, RunOnceError, StoreError};
 
+#[cfg(feature = "http")]
+pub(crate) use self::run_once::{Claim, Grant, Storing};
+
 use self::lane::Lanes;
 use self::pipeline::Pipeline;
 use crate::address::Address;

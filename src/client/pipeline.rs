@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -29,10 +30,28 @@ const RECEIVE_BYTES: usize = 16 << 10;
 /// The longest pause after a server that is there took no requests.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(200);
 
+/// Between two tries of what nobody waits for; by chance, up to this.
+const INSIST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Whether anything of a request may have reached the server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    pub(super) fn set(&self, is_sent: bool) {
+        self.0.store(is_sent, Ordering::SeqCst);
+    }
+
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 /// A call on its way.
 #[derive(Debug)]
 struct Call {
     request: Vec<u8>,
+    sent: Sent,
     reply: oneshot::Sender<Result<Value, ClientError>>,
     /// Its place among those that may be under way; the last words of work that was dropped need none.
     _place: Option<OwnedSemaphorePermit>,
@@ -91,23 +110,58 @@ impl Pipeline {
 
     /// Sends a request and waits for its reply.
     pub(super) async fn call(&self, words: &[&[u8]]) -> Result<Value, ClientError> {
+        self.call_seen(words, &Sent::default()).await
+    }
+
+    /// The same; whoever drops this call can see whether it was sent.
+    pub(super) async fn call_seen(
+        &self,
+        words: &[&[u8]],
+        sent: &Sent,
+    ) -> Result<Value, ClientError> {
         let mut request = Vec::new();
         push_request(words, &mut request);
-        let answered = timeout(self.config.timeout, self.ask(request)).await;
+        let answered = timeout(self.config.timeout, self.ask(request, sent)).await;
         answered.unwrap_or_else(|_| Err(self.too_late()))?.refused()
     }
 
-    /// Sends a request behind those that were made before, and asks for no reply.
+    /// Sends a request behind those that were made before, within the time that a call may take, and asks for
+    /// no reply.
     pub(super) fn tell(&self, words: &[&[u8]]) {
+        let _nobody_waits = self.send_unheard(words, from_now(self.config.timeout));
+    }
+
+    /// The same again and again until there is a reply, within that time.
+    pub(super) async fn insist(&self, words: &[&[u8]]) -> Option<Value> {
+        let until = from_now(self.config.timeout);
+        loop {
+            if let Ok(Ok(told)) = self.send_unheard(words, until).await {
+                return Some(told);
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            sleep(jittered(INSIST_PAUSE)).await;
+        }
+    }
+
+    /// Sends a request that takes no place among those that may be under way.
+    fn send_unheard(
+        &self,
+        words: &[&[u8]],
+        until: Instant,
+    ) -> oneshot::Receiver<Result<Value, ClientError>> {
         let mut request = Vec::new();
         push_request(words, &mut request);
-        let (reply, _nobody_waits) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let _the_runtime_may_have_ended = self.calls.send(Call {
             request,
+            sent: Sent::default(),
             reply,
             _place: None,
-            unheard_until: Some(from_now(self.config.timeout)),
+            unheard_until: Some(until),
         });
+        replied
     }
 
     /// The runtime that the client lives in.
@@ -115,23 +169,19 @@ impl Pipeline {
         &self.runtime
     }
 
-    async fn ask(&self, request: Vec<u8>) -> Result<Value, ClientError> {
+    async fn ask(&self, request: Vec<u8>, sent: &Sent) -> Result<Value, ClientError> {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|_| ClientError::Ended)?;
         let (reply, replied) = oneshot::channel();
         let call = Call {
             request,
+            sent: sent.clone(),
             reply,
             _place: Some(place),
             unheard_until: None,
         };
         self.calls.send(call).map_err(|_| ClientError::Ended)?;
         replied.await.map_err(|_| ClientError::Ended)?
-    }
-
-    /// Whether the last attempt to connect failed, and none came about since.
-    pub(super) fn is_down(&self) -> bool {
-        self.failure.lock().is_some()
     }
 
     /// Why there is no reply yet.
@@ -199,6 +249,8 @@ impl Driver {
         loop {
             let next = self.unsent.pop_front();
             let call = next.or_else(|| self.called.try_recv().ok())?;
+            // In this order: who goes away now either finds it sent, or is found to be gone.
+            call.sent.set(true);
             if call.is_wanted() {
                 return Some(call);
             }
@@ -303,6 +355,7 @@ impl<'a> Conversation<'a> {
     fn end(self, error: &ClientError) {
         for (call, begins) in self.sent.into_iter().rev() {
             if begins >= self.written {
+                call.sent.set(false);
                 self.driver.unsent.push_front(call);
             } else {
                 call.fail(error.clone());

@@ -23,6 +23,8 @@ pub struct Counts {
     pub refused: u64,
     /// Were refused since onced was down (503).
     pub failed_closed: u64,
+    /// Were refused since onced refuses what the layer asks for, such as a lease over its limit (500).
+    pub misconfigured: u64,
     /// Were handled without protection since onced was down.
     pub failed_open: u64,
     /// Were handled, and their response could not be stored: a retry may be handled again.
@@ -41,6 +43,7 @@ pub(super) enum Event {
     Mismatched,
     Refused,
     FailedClosed,
+    Misconfigured,
     FailedOpen,
     NotStored,
     BodyOmitted,
@@ -78,6 +81,7 @@ impl Counters {
             mismatched: of(Event::Mismatched),
             refused: of(Event::Refused),
             failed_closed: of(Event::FailedClosed),
+            misconfigured: of(Event::Misconfigured),
             failed_open: of(Event::FailedOpen),
             not_stored: of(Event::NotStored),
             body_omitted: of(Event::BodyOmitted),

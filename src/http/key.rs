@@ -34,8 +34,12 @@ impl Scope {
         Self(Arc::new(scope))
     }
 
-    /// The value of a header that tells who sends the request, such as `authorization`; without one
-    /// it is refused with 403. onced gets a digest of the value, not the value.
+    /// The value of a header that tells who sends the request, such as `x-api-key`; without one, with an
+    /// empty one or with several it is refused with 403. onced gets a digest of the value, not the value.
+    ///
+    /// For values that stay the same: with a bearer token that is refreshed between a request and its retry,
+    /// or a signature, which is new each time, the retry is another's request and is handled again. There,
+    /// let an outer layer find out who it is, put that into the request's extensions, and use [`Scope::of`].
     ///
     /// # Panics
     ///
@@ -43,8 +47,10 @@ impl Scope {
     pub fn header(name: &'static str) -> Self {
         let name = HeaderName::from_static(name);
         Self::of(move |parts| {
-            let value = parts.headers.get(&name)?;
-            Some(hex(&Sha256::digest(value)))
+            let mut values = parts.headers.get_all(&name).iter();
+            let value = values.next().filter(|value| !value.is_empty())?;
+            // Of two, one may be what a proxy added, and nobody knows which.
+            values.next().is_none().then(|| hex(&Sha256::digest(value)))
         })
     }
 
@@ -254,6 +260,14 @@ mod tests {
             .headers
             .insert("authorization", HeaderValue::from_static("Bearer other"));
         assert_ne!(scope.key(&parts, "a").unwrap(), key);
+        parts
+            .headers
+            .append("authorization", HeaderValue::from_static("Bearer s3cret"));
+        assert_eq!(scope.key(&parts, "a"), None, "there are two");
+        parts
+            .headers
+            .insert("authorization", HeaderValue::from_static(""));
+        assert_eq!(scope.key(&parts, "a"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, response};
 
@@ -48,11 +49,20 @@ pub(super) struct Settings {
     pub(super) counters: Arc<Counters>,
 }
 
-/// The layer: put it on a router or service, inside of what finds out who sends a request, outside of
+/// The layer: put it on routes or a service, inside of what finds out who sends a request, outside of
 /// what handles it.
 ///
-/// In axum, `Router::nest` hides the beginning of the path from the layers of the inner router: put it
-/// on the outer one, or give the whole path to [`Idempotency::fingerprint`].
+/// - In axum, put it on routes (`Router::route_layer`), not on all that may come: what is refused before
+///   it is stored nowhere. `Router::nest` hides the beginning of the path from the layers of the inner
+///   router: put it on the outer one, or give the whole path to [`Idempotency::fingerprint`].
+/// - A timeout belongs inside of it: from outside, it ends the waiting, not the work, which holds its key
+///   until it ends.
+/// - What an inner layer makes of one client's wishes (compression, CORS) is replayed to all: put such
+///   layers outside.
+/// - The request is handled in a task of its own, within the current span, without task-locals.
+/// - A response is read to its end, or to what is stored of it, before its client gets any of it; streams
+///   of events are not (they are not stored). Trailers are passed on, but not replayed, and those of
+///   requests are dropped.
 ///
 /// Cheap to clone; clones share their counts. Each method that chooses something states the default.
 #[derive(Clone)]
@@ -104,7 +114,8 @@ impl Idempotency {
         self.with(|settings| settings.methods = methods.into_iter().collect())
     }
 
-    /// Requests without a key are passed on, instead of refused with 400.
+    /// Requests without a key are passed on, instead of refused with 400. They come without a
+    /// [`Held`](crate::client::Held): let handlers take an `Option` of that.
     #[must_use]
     pub fn optional(self) -> Self {
         self.with(|settings| settings.is_key_optional = true)
@@ -141,7 +152,7 @@ impl Idempotency {
 
     /// Which responses are stored; the key of all others is free for a retry. A handler can tell this
     /// function by the response's extensions. Default: all below 500 but 401, 408, 425 and 429, which
-    /// ask for the same request again.
+    /// ask for the same request again, and streams of events (`text/event-stream`).
     #[must_use]
     pub fn keep_if(self, keep: impl Fn(&response::Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|settings| settings.keep_if = Arc::new(keep))
@@ -195,14 +206,16 @@ impl Idempotency {
         self.with(|settings| settings.run.ttl = Some(ttl))
     }
 
-    /// How long onced may be out of reach before it is down. Default 2 s.
+    /// How long onced may be out of reach before it is down. A response that cannot be stored for so long
+    /// reaches its client, and it is tried on for some leases to store it. Default 2 s.
     #[must_use]
     pub fn patience(self, patience: Duration) -> Self {
         self.with(|settings| settings.run.patience = patience)
     }
 
     /// While onced is down, requests are handled without protection, instead of refused with 503:
-    /// where a second time does less harm than no time.
+    /// where a second time does less harm than no time. One that is known to be handled by another is
+    /// not. They come without a [`Held`](crate::client::Held): let handlers take an `Option` of that.
     #[must_use]
     pub fn fail_open(self) -> Self {
         self.with(|settings| settings.fails_open = true)
@@ -223,10 +236,12 @@ impl Idempotency {
         self.settings.counters.read()
     }
 
-    /// Returns once no request is being handled, those included whose clients have gone. For a
-    /// shutdown: after the last response, before the runtime ends.
+    /// Returns once no request is being handled, those included whose clients have gone, and onced has been
+    /// told what came of them, if it can be reached. For a shutdown: after the last response, before
+    /// the runtime ends. There is no bound to how long handlers take: put a timeout around it.
     pub async fn idle(&self) {
         self.settings.counters.idle().await;
+        let _it_may_be_down = self.settings.client.ping().await;
     }
 
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -244,5 +259,10 @@ fn keeps(parts: &response::Parts) -> bool {
         StatusCode::TOO_MANY_REQUESTS,
     ];
     let status = parts.status;
-    !status.is_informational() && !status.is_server_error() && !again.contains(&status)
+    let kind = parts.headers.get(CONTENT_TYPE);
+    let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    !status.is_informational()
+        && !status.is_server_error()
+        && !again.contains(&status)
+        && !is_stream
 }

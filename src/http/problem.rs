@@ -30,6 +30,8 @@ pub(super) enum Problem {
     Mismatch,
     /// onced is down.
     Down,
+    /// onced refuses what this layer asks for.
+    Misconfigured,
     /// The response's body broke off.
     BrokenResponse,
     /// What is stored under the key is no response.
@@ -58,7 +60,9 @@ impl Problem {
             Self::Busy(_) | Self::TakenOver => StatusCode::CONFLICT,
             Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Down => StatusCode::SERVICE_UNAVAILABLE,
-            Self::BrokenResponse | Self::NoResponse => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BrokenResponse | Self::NoResponse | Self::Misconfigured => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 
@@ -73,6 +77,7 @@ impl Problem {
             Self::TakenOver => "Another request with this Idempotency-Key took over",
             Self::Mismatch => "This Idempotency-Key belongs to another request",
             Self::Down => "Nobody knows whether this request was handled before",
+            Self::Misconfigured => "This service cannot tell whether requests were handled",
             Self::BrokenResponse => "The response broke off",
             Self::NoResponse => "This Idempotency-Key stands for something else",
         }
@@ -98,6 +103,10 @@ impl Problem {
                     .to_owned()
             }
             Self::Down => "It was not handled now. Send the same request again, later.".to_owned(),
+            Self::Misconfigured => {
+                "It was not handled. The fault is not yours, and trying again is of no use."
+                    .to_owned()
+            }
             Self::BrokenResponse => {
                 "What came of the request is not known. Send the same request again.".to_owned()
             }

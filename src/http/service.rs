@@ -7,9 +7,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
-use parking_lot::Mutex;
+use http_body_util::LengthLimitError;
+use tokio::sync::oneshot;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Instrument, error, warn};
@@ -19,11 +20,11 @@ use super::counts::Event;
 use super::key::{fingerprint, named};
 use super::layer::{Idempotency, Settings};
 use super::problem::Problem;
-use super::stored::{replay, store};
-use crate::client::{
-    ClientError, CompleteOptions, Done, Ending, Failure, Held, Origin, RunOnce, RunOnceError,
-    StoreError,
-};
+use super::stored::{Stored, replay, store};
+use crate::client::{Claim, ClientError, Done, Ending, Grant, Held, Outcome, RunOnce, Storing};
+
+/// For how many leases it is tried to store a response whose client was answered already.
+const STORE_LEASES: u32 = 4;
 
 /// A service under the layer.
 #[derive(Clone)]
@@ -74,17 +75,20 @@ where
     type Error = E;
     type Future = Answer<E>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), E>> {
-        self.inner.poll_ready(context)
+    /// Always ready: what handles a request is waited for once it is known that it is to be handled, so that
+    /// retries take nothing away from others.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), E>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Answer<E> {
-        // The one that is ready does the work.
-        let next = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, next);
+        let mut inner = self.inner.clone();
         let handler: Handler<E> = Box::new(move |request| {
-            let called = inner.call(request);
-            Box::pin(async move { Ok(called.await?.map(boxed)) })
+            Box::pin(async move {
+                std::future::poll_fn(|context| inner.poll_ready(context)).await?;
+                let called = inner.call(request);
+                Ok(called.await?.map(boxed))
+            })
         });
         let request = request.map(boxed);
         if !self.settings.methods.contains(request.method()) {
@@ -109,6 +113,13 @@ impl<E> Work<E> {
         }
         (self.handler)(Request::from_parts(self.parts, full(self.body)))
     }
+}
+
+/// A response that is to be stored.
+struct Kept {
+    response: Response<Body>,
+    /// What to store of it: all, or ever less where the server has no room for that.
+    stored: Vec<Stored>,
 }
 
 /// What is not to be stored.
@@ -139,20 +150,7 @@ async fn answer<E: Send + 'static>(
         parts,
         body,
     };
-    // A client that hangs up does not stop what was begun: its retry finds the outcome.
-    let under_way = settings.counters.begin();
-    let worker = async move {
-        let _until_it_ends = under_way;
-        settings.run_once(&key, work).await
-    };
-    match tokio::spawn(worker.in_current_span()).await {
-        Ok(answer) => answer,
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and with it this request.
-            Err(_) => std::future::pending().await,
-        },
-    }
+    settings.handle_once(&key, work).await
 }
 
 impl Settings {
@@ -182,7 +180,15 @@ impl Settings {
             return Err(Problem::TooLarge(max));
         }
         let read = Beginning::read(body, max).await;
-        let read = read.map_err(|_| Problem::BrokenRequest)?;
+        let read = read.map_err(|error| {
+            let cause = error.source().unwrap_or(&*error);
+            // A limit that an outer layer set.
+            if error.is::<LengthLimitError>() || cause.is::<LengthLimitError>() {
+                Problem::TooLarge(max)
+            } else {
+                Problem::BrokenRequest
+            }
+        })?;
         if !read.is_whole() {
             return Err(Problem::TooLarge(max));
         }
@@ -195,89 +201,184 @@ impl Settings {
     }
 
     /// The whole life of a request that has a key.
-    async fn run_once<E: Send>(&self, key: &[u8], work: Work<E>) -> Result<Response<Body>, E> {
+    ///
+    /// A client that hangs up while another request with its key is being handled waits no longer. Once its
+    /// own is being handled, that goes on without it: its retry finds the outcome.
+    async fn handle_once<E: Send + 'static>(
+        self: Arc<Self>,
+        key: &[u8],
+        work: Work<E>,
+    ) -> Result<Response<Body>, E> {
         let options = RunOnce {
             fingerprint: Some(fingerprint(&(self.essence)(&work.parts, &work.body))),
             ..self.run.clone()
         };
-        let mut work = Some(work);
-        let fresh = Mutex::new(None);
-        let ran = self
-            .client
-            .run_once(key, &options, |held| {
-                let work = work.take().expect("work is run once");
-                let fresh = &fresh;
-                async move {
-                    let response = work.handle(Some(held)).await;
-                    let response =
-                        response.map_err(|error| Failure::Retry(Unkept::Error(error)))?;
-                    let (response, done) = self.keep(response).await.map_err(Failure::Retry)?;
-                    let is_failure = is_failure(response.status());
-                    *fresh.lock() = Some(response);
-                    if is_failure {
-                        Err(Failure::Final(done))
-                    } else {
-                        Ok(done)
-                    }
-                }
-            })
-            .await;
-        let fresh = fresh.into_inner();
-        match ran {
-            Ok(ran) if ran.origin == Origin::Replayed => Ok(match replay(&ran.outcome) {
-                Some(response) => {
-                    self.counters.add(Event::Replayed);
-                    response
-                }
-                None => self.refuse(Event::Mismatched, &Problem::NoResponse),
-            }),
-            Ok(_) => {
-                self.counters.add(Event::Fresh);
-                Ok(fresh.expect("a fresh outcome is of a response"))
-            }
-            Err(RunOnceError::Work(Unkept::Response(response))) => {
-                self.counters.add(Event::Released);
-                Ok(response)
-            }
-            Err(RunOnceError::Work(Unkept::Broken(error))) => {
-                warn!(%error, "a response broke off");
-                Ok(self.refuse(Event::Released, &Problem::BrokenResponse))
-            }
-            Err(RunOnceError::Work(Unkept::Error(error))) => {
-                self.counters.add(Event::Released);
-                Err(error)
-            }
-            Err(RunOnceError::Busy { retry_after }) => {
+        let grant = match self.client.claim(key, &options).await {
+            Ok(Claim::Run(grant)) => grant,
+            Ok(Claim::Settled(outcome)) => return Ok(self.replay(&outcome)),
+            Ok(Claim::Busy(retry_after)) => {
                 let retry_after = retry_after.min(self.retry_after_max);
-                Ok(self.refuse(Event::Busy, &Problem::Busy(retry_after)))
+                return Ok(self.refuse(Event::Busy, &Problem::Busy(retry_after)));
             }
-            Err(RunOnceError::Mismatch) => Ok(self.refuse(Event::Mismatched, &Problem::Mismatch)),
-            Err(RunOnceError::LeaseLost { .. }) => {
-                Ok(self.refuse(Event::Busy, &Problem::TakenOver))
-            }
-            Err(RunOnceError::NotStored { held, source, .. }) => {
-                let response = fresh.expect("what is not stored is of a response");
-                let said = (response.status(), response.headers().clone());
-                self.store_less(key, held, said, source).await;
-                Ok(response)
-            }
-            Err(RunOnceError::Client(error)) => match work {
-                Some(work) if self.fails_open => {
-                    warn!(%error, "onced is down: a request is handled without protection");
-                    self.counters.add(Event::FailedOpen);
-                    work.handle(None).await
-                }
-                _ => {
-                    warn!(%error, "onced is down: a request is refused");
-                    Ok(self.refuse(Event::FailedClosed, &Problem::Down))
-                }
+            Ok(Claim::Mismatch) => return Ok(self.refuse(Event::Mismatched, &Problem::Mismatch)),
+            Err(error) => return self.without_claim(error, work).await,
+        };
+        let under_way = self.counters.begin();
+        let (answer, answered) = oneshot::channel();
+        let worker = async move {
+            let _until_it_ends = under_way;
+            self.work(grant, &options, work, answer).await;
+        };
+        let worker = tokio::spawn(worker.in_current_span());
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => match worker.await.map_err(tokio::task::JoinError::try_into_panic) {
+                Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                // The runtime ends, and with it this request.
+                _ => std::future::pending().await,
             },
         }
     }
 
-    /// A response that is to be stored, and as what.
-    async fn keep<E>(&self, response: Response<Body>) -> Result<(Response<Body>, Done), Unkept<E>> {
-        let (parts, body) = response.into_parts();
+    /// What another request came to.
+    fn replay(&self, outcome: &Outcome) -> Response<Body> {
+        match replay(outcome, &self.never_replayed) {
+            Some(response) => {
+                self.counters.add(Event::Replayed);
+                response
+            }
+            None => self.refuse(Event::Mismatched, &Problem::NoResponse),
+        }
+    }
+
+    /// What a request comes to of which nobody can tell whether it was handled before.
+    async fn without_claim<E>(
+        &self,
+        error: ClientError,
+        work: Work<E>,
+    ) -> Result<Response<Body>, E> {
+        let code = match &error {
+            ClientError::Refused { code, .. } => code.as_str(),
+            _ => "",
+        };
+        if code == "TOOBIG" {
+            let too_long = Problem::Malformed("It is too long");
+            return Ok(self.refuse(Event::Refused, &too_long));
+        }
+        if !error.is_transient() && code != "READONLY" {
+            error!(%error, "onced refuses what this layer asks for: see its lease, TTL and namespace");
+            return Ok(self.refuse(Event::Misconfigured, &Problem::Misconfigured));
+        }
+        if self.fails_open {
+            warn!(%error, "onced is down: a request is handled without protection");
+            self.counters.add(Event::FailedOpen);
+            return work.handle(None).await;
+        }
+        warn!(%error, "onced is down: a request is refused");
+        Ok(self.refuse(Event::FailedClosed, &Problem::Down))
+    }
+
+    /// Has a request handled, stores its response, and answers.
+    async fn work<E>(
+        &self,
+        mut grant: Grant,
+        options: &RunOnce,
+        work: Work<E>,
+        answer: oneshot::Sender<Result<Response<Body>, E>>,
+    ) {
+        let answer = move |told| {
+            let _the_client_may_be_gone = answer.send(told);
+        };
+        let handled = async { self.keep(work.handle(Some(grant.held)).await).await };
+        let Some(handled) = grant.work(options, handled).await else {
+            grant.forfeit();
+            return answer(Ok(self.refuse(Event::Busy, &Problem::TakenOver)));
+        };
+        let kept = match handled {
+            Ok(kept) => kept,
+            Err(unkept) => {
+                grant.release().await;
+                self.counters.add(Event::Released);
+                return answer(match unkept {
+                    Unkept::Response(response) => Ok(response),
+                    Unkept::Error(error) => Err(error),
+                    Unkept::Broken(error) => {
+                        warn!(%error, "a response broke off");
+                        Ok(Problem::BrokenResponse.response(self.documentation.as_ref()))
+                    }
+                });
+            }
+        };
+        let status = kept.response.status();
+        let (stored, mut is_without_body) =
+            self.store(&mut grant, options, status, &kept.stored).await;
+        let stored = match stored {
+            Err(error) if error.is_transient() => {
+                // Its client has waited long enough; but a retry must not be handled again.
+                warn!(%error, "a response could not be stored yet");
+                answer(Ok(kept.response));
+                grant
+                    .store(options.lease * STORE_LEASES, Storing::All)
+                    .await
+            }
+            Ok(Ending::Stale) => {
+                return answer(Ok(self.refuse(Event::Busy, &Problem::TakenOver)));
+            }
+            stored => {
+                answer(Ok(kept.response));
+                stored
+            }
+        };
+        match stored {
+            Ok(Ending::Ok) => self.counters.add(Event::Fresh),
+            failure => {
+                error!(
+                    ?failure,
+                    "a response could not be stored: a retry may be handled again"
+                );
+                self.counters.add(Event::NotStored);
+                is_without_body = false;
+            }
+        }
+        if is_without_body {
+            self.counters.add(Event::BodyOmitted);
+        }
+    }
+
+    /// Stores a response, or as much of it as the server takes; also tells whether that is without its body.
+    async fn store(
+        &self,
+        grant: &mut Grant,
+        options: &RunOnce,
+        status: StatusCode,
+        kept: &[Stored],
+    ) -> (Result<Ending, ClientError>, bool) {
+        let is_failure = status.is_client_error() || status.is_server_error();
+        let mut told = (Ok(Ending::NotStored), false);
+        for (at, stored) in kept.iter().enumerate() {
+            let done = Done {
+                code: status.as_u16().into(),
+                body: stored.bytes.clone(),
+            };
+            grant.settle(done, is_failure, options);
+            let storing = if at + 1 < kept.len() {
+                Storing::UnlessTooMuch
+            } else {
+                Storing::All
+            };
+            let ending = grant.store(options.patience, storing).await;
+            let is_too_much = matches!(&ending, Err(error) if error.is_about_room());
+            told = (ending, stored.is_without_body);
+            if !is_too_much {
+                break;
+            }
+        }
+        told
+    }
+
+    /// What to store of a response, if it is to be stored.
+    async fn keep<E>(&self, response: Result<Response<Body>, E>) -> Result<Kept, Unkept<E>> {
+        let (parts, body) = response.map_err(Unkept::Error)?.into_parts();
         if !(self.keep_if)(&parts) {
             return Err(Unkept::Response(Response::from_parts(parts, body)));
         }
@@ -286,72 +387,9 @@ impl Settings {
         let whole = read.is_whole().then_some(&read.bytes[..]);
         let bounds = (&self.never_replayed[..], self.stored_bytes_max);
         let stored = store(&parts.headers, whole, bounds);
-        if stored.is_without_body {
-            self.counters.add(Event::BodyOmitted);
-        }
-        let done = Done {
-            code: parts.status.as_u16().into(),
-            body: stored.bytes,
-        };
-        Ok((Response::from_parts(parts, read.into_body()), done))
+        Ok(Kept {
+            response: Response::from_parts(parts, read.into_body()),
+            stored,
+        })
     }
-
-    /// After a response could not be stored: stores less of it, if that is what the server wants.
-    async fn store_less(
-        &self,
-        key: &[u8],
-        held: Held,
-        (status, headers): (StatusCode, HeaderMap),
-        reason: StoreError,
-    ) {
-        let is_too_big = matches!(
-            &reason,
-            StoreError::Client(ClientError::Refused { code, .. }) if code == "TOOBIG"
-        );
-        let failure = if is_too_big {
-            match self.store_head(key, held, status, &headers).await {
-                Ok(Ending::Ok) => {
-                    warn!("a response is over the server's max-value: its body is not stored");
-                    self.counters.add(Event::Fresh);
-                    self.counters.add(Event::BodyOmitted);
-                    return;
-                }
-                Ok(ending) => format!("the record is {ending:?}"),
-                Err(error) => error.to_string(),
-            }
-        } else {
-            reason.to_string()
-        };
-        error!(%failure, "a response could not be stored: a retry may be handled again");
-        self.counters.add(Event::NotStored);
-    }
-
-    /// Stores a response without its body.
-    async fn store_head(
-        &self,
-        key: &[u8],
-        held: Held,
-        status: StatusCode,
-        headers: &HeaderMap,
-    ) -> Result<Ending, ClientError> {
-        let bounds = (&self.never_replayed[..], self.stored_bytes_max);
-        let done = Done {
-            code: status.as_u16().into(),
-            body: store(headers, None, bounds).bytes,
-        };
-        let ttl = self.run.ttl;
-        if is_failure(status) {
-            return self.client.fail_final(key, held.token, &done, ttl).await;
-        }
-        let options = CompleteOptions {
-            ttl,
-            ..CompleteOptions::default()
-        };
-        self.client.complete(key, held.token, &done, &options).await
-    }
-}
-
-/// Whether a response is stored as a failure for good.
-fn is_failure(status: StatusCode) -> bool {
-    status.is_client_error() || status.is_server_error()
 }

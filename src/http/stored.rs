@@ -46,29 +46,31 @@ pub(super) struct Stored {
     pub(super) is_without_body: bool,
 }
 
-/// A response as it is stored in at most `bytes_max`. What does not fit is left out, and that is said:
-/// first the body, then the headers.
+/// What to store of a response, in at most `bytes_max`: all of it if it fits, then its headers, then only
+/// its status. What is left out is said.
 pub(super) fn store(
     headers: &HeaderMap,
     body: Option<&[u8]>,
     (never, bytes_max): (&[HeaderName], usize),
-) -> Stored {
+) -> Vec<Stored> {
     let head = head(headers, never);
-    let is_whole = body.is_some_and(|body| head.len() + 2 + body.len() <= bytes_max);
-    if let (true, Some(body)) = (is_whole, body) {
-        return Stored {
-            bytes: [&head[..], b"\r\n", body].concat().into(),
-            is_without_body: false,
-        };
-    }
-    let omitted = [IDEMPOTENCY_BODY_OMITTED.as_str(), ": true\r\n\r\n"].concat();
-    let fits = head.len() + omitted.len() <= bytes_max;
-    Stored {
-        bytes: [if fits { &head[..] } else { b"" }, omitted.as_bytes()]
-            .concat()
-            .into(),
-        is_without_body: true,
-    }
+    let omitted = [IDEMPOTENCY_BODY_OMITTED.as_str(), ": true\r\n"].concat();
+    let whole = body.map(|body| [&head[..], b"\r\n", body].concat());
+    let without_body = [&head[..], omitted.as_bytes(), b"\r\n"].concat();
+    [
+        (whole, false),
+        (Some(without_body), true),
+        (Some(Vec::new()), true),
+    ]
+    .into_iter()
+    .filter_map(|(bytes, is_without_body)| {
+        let bytes = bytes.filter(|bytes| bytes.len() <= bytes_max)?.into();
+        Some(Stored {
+            bytes,
+            is_without_body,
+        })
+    })
+    .collect()
 }
 
 /// The lines of those headers that are replayed.
@@ -82,42 +84,53 @@ fn head(headers: &HeaderMap, never: &[HeaderName]) -> Vec<u8> {
         .collect();
     let mut lines = Vec::new();
     for (name, value) in headers {
-        if [&NEVER_REPLAYED[..], never, &of_connection]
-            .iter()
-            .any(|names| names.contains(name))
-        {
-            continue;
-        }
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            lines.extend_from_slice(part);
+        if is_replayed(name, never) && !of_connection.contains(name) {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
         }
     }
     lines
 }
 
+fn is_replayed(name: &HeaderName, never: &[HeaderName]) -> bool {
+    !NEVER_REPLAYED.contains(name) && !never.contains(name)
+}
+
 /// The response that a record stores; `None` if it stores something else.
-pub(super) fn replay(outcome: &Outcome) -> Option<Response<Body>> {
+pub(super) fn replay(outcome: &Outcome, never: &[HeaderName]) -> Option<Response<Body>> {
     let status = u16::try_from(outcome.code).ok()?;
     let status = StatusCode::from_u16(status).ok()?;
-    let body = &outcome.body;
-    let head_bytes = match body.strip_prefix(b"\r\n") {
-        Some(_) => 0,
-        None => memmem::find(body, b"\r\n\r\n")? + 2,
-    };
-    let lines = memchr_iter(b'\n', &body[..head_bytes]).count();
-    let mut lines = vec![httparse::EMPTY_HEADER; lines];
-    let parsed = httparse::parse_headers(&body[..head_bytes + 2], &mut lines).ok()?;
-    let httparse::Status::Complete((_, lines)) = parsed else {
-        return None;
-    };
-    let mut response = Response::new(full(body.slice(head_bytes + 2..)));
+    let mut response = Response::new(full(Bytes::new()));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    for line in lines {
-        let name = line.name.parse::<HeaderName>().ok()?;
-        headers.append(name, HeaderValue::from_bytes(line.value).ok()?);
+    let yes = HeaderValue::from_static("true");
+    let stored = &outcome.body;
+    if stored.is_empty() {
+        response
+            .headers_mut()
+            .insert(IDEMPOTENCY_BODY_OMITTED, yes.clone());
+    } else {
+        let head_bytes = match stored.strip_prefix(b"\r\n") {
+            Some(_) => 0,
+            None => memmem::find(stored, b"\r\n\r\n")? + 2,
+        };
+        let lines = memchr_iter(b'\n', &stored[..head_bytes]).count();
+        let mut lines = vec![httparse::EMPTY_HEADER; lines];
+        let parsed = httparse::parse_headers(&stored[..head_bytes + 2], &mut lines).ok()?;
+        let httparse::Status::Complete((_, lines)) = parsed else {
+            return None;
+        };
+        for line in lines {
+            let name = line.name.parse::<HeaderName>().ok()?;
+            // Whoever stored it may not have known.
+            if is_replayed(&name, never) {
+                let value = HeaderValue::from_bytes(line.value).ok()?;
+                response.headers_mut().append(name, value);
+            }
+        }
+        *response.body_mut() = full(stored.slice(head_bytes + 2..));
     }
-    headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    response.headers_mut().insert(IDEMPOTENCY_REPLAYED, yes);
     Some(response)
 }
 
@@ -150,7 +163,7 @@ mod tests {
 
     /// The replayed response's headers, as lines, and its body.
     fn replayed(code: u32, stored: &Stored) -> (Vec<String>, Bytes) {
-        let response = replay(&outcome(code, stored.bytes.clone())).unwrap();
+        let response = replay(&outcome(code, stored.bytes.clone()), &[]).unwrap();
         assert_eq!(u32::from(response.status().as_u16()), code);
         let (parts, body) = response.into_parts();
         let lines = parts.headers.iter();
@@ -174,8 +187,8 @@ mod tests {
         ]);
         for body in [&b""[..], b"a", b"\r\n", b"\r\n\r\n", b"x: y\r\n\r\n\0\xff"] {
             let stored = store(&sent, Some(body), (&[], 1_000));
-            assert!(!stored.is_without_body);
-            let (lines, got) = replayed(201, &stored);
+            assert!(!stored[0].is_without_body);
+            let (lines, got) = replayed(201, &stored[0]);
             assert_eq!(got, body);
             assert_eq!(
                 lines,
@@ -188,7 +201,8 @@ mod tests {
                     "idempotency-replayed: true"
                 ]
             );
-            let (lines, got) = replayed(204, &store(&HeaderMap::new(), Some(body), (&[], 1_000)));
+            let (lines, got) =
+                replayed(204, &store(&HeaderMap::new(), Some(body), (&[], 1_000))[0]);
             assert_eq!((lines.len(), &got[..]), (1, body));
         }
     }
@@ -204,32 +218,45 @@ mod tests {
             sent.append(name, HeaderValue::from_static("1"));
         }
         let never = [HeaderName::from_static("x-request-id")];
-        let (lines, _) = replayed(200, &store(&sent, Some(b""), (&never, 1_000)));
+        let (lines, _) = replayed(200, &store(&sent, Some(b""), (&never, 1_000))[0]);
         assert_eq!(lines, ["x-kept: 1", "idempotency-replayed: true"]);
     }
 
     #[test]
-    fn what_does_not_fit_is_left_out_and_that_is_said() {
+    fn there_is_ever_less_to_store_and_what_is_left_out_is_said() {
         let sent = headers(&[("location", b"/charges/1")]);
-        let whole = "location: /charges/1\r\n\r\n".len() + 10;
-        for (bytes_max, body, has_location) in [
-            (whole, Some(&b"0123456789"[..]), true),
-            (whole - 1, None, false),
-            (200, None, true),
-            (0, None, false),
-        ] {
-            let given = (bytes_max <= whole).then_some(&b"0123456789"[..]);
-            let stored = store(&sent, given, (&[], bytes_max));
-            assert_eq!(stored.is_without_body, body.is_none(), "{bytes_max}");
-            let (lines, got) = replayed(201, &stored);
-            assert_eq!(got, body.unwrap_or_default());
-            assert_eq!(
-                lines.contains(&"location: /charges/1".to_owned()),
-                has_location
-            );
-            let said = lines.contains(&"idempotency-body-omitted: true".to_owned());
-            assert_eq!(said, body.is_none());
+        let body = b"0123456789 and so on, for longer than the header says so";
+        let whole = "location: /charges/1\r\n\r\n".len() + body.len();
+        let head = "location: /charges/1\r\nidempotency-body-omitted: true\r\n\r\n".len();
+        for (bytes_max, rungs) in [(whole, 3), (whole - 1, 2), (head, 2), (head - 1, 1), (0, 1)] {
+            let stored = store(&sent, Some(body), (&[], bytes_max));
+            assert_eq!(stored.len(), rungs, "{bytes_max}");
+            for (rung, stored) in stored.iter().rev().enumerate() {
+                let (lines, got) = replayed(201, stored);
+                let is_whole = rung == 2;
+                assert_eq!(stored.is_without_body, !is_whole);
+                assert_eq!(got, if is_whole { &body[..] } else { b"" });
+                let has = |line: &str| lines.iter().any(|one| one == line);
+                assert_eq!(has("location: /charges/1"), rung > 0);
+                assert_eq!(has("idempotency-body-omitted: true"), !is_whole);
+            }
         }
+        assert_eq!(
+            store(&sent, None, (&[], 1_000)).len(),
+            2,
+            "it was not read to its end"
+        );
+    }
+
+    /// A record that another program wrote, which did not know what is not to be replayed.
+    #[test]
+    fn what_must_not_be_replayed_is_not_whoever_stored_it() {
+        let stored =
+            b"content-length: 100\r\ntransfer-encoding: chunked\r\nx-a: 1\r\nx-kept: 1\r\n\r\nbody";
+        let never = [HeaderName::from_static("x-a")];
+        let response = replay(&outcome(200, &stored[..]), &never).unwrap();
+        let names: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-kept", "idempotency-replayed"]);
     }
 
     #[test]
@@ -239,7 +266,7 @@ mod tests {
             (99, b"\r\n"),
             (1_000, b"\r\n"),
             (70_000, b"\r\n"),
-            (200, b""),
+            (0, b""),
             (200, b"\r"),
             (200, b"charged"),
             (200, b"{\"a\": 1}\r\n\r\n"),
@@ -249,7 +276,7 @@ mod tests {
         ] {
             let body = Bytes::from_static(body);
             assert!(
-                replay(&outcome(code, body.clone())).is_none(),
+                replay(&outcome(code, body.clone()), &[]).is_none(),
                 "{code} {body:?}"
             );
         }

@@ -87,6 +87,23 @@ impl TestServer {
     }
 }
 
+/// Asks for keys until there is no memory for any more.
+pub fn fill(server: &TestServer) {
+    let mut filler = server.connect();
+    let padding = "v".repeat(1_000);
+    for batch in 0.. {
+        let keys = (0..100).map(|key| format!("SEEN {padding}/{batch}/{key} 1h\n"));
+        filler.send(keys.collect::<String>());
+        if (0..100)
+            .filter(|_| filler.line().starts_with("ERR FULL"))
+            .count()
+            == 100
+        {
+            return;
+        }
+    }
+}
+
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop.take();

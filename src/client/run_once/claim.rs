@@ -3,30 +3,38 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::grant::Grant;
 use super::work::Lease;
 use super::{RETRY_PAUSE, RunOnce};
 use crate::client::answers::{Begin, BeginOptions, Held, Outcome};
-use crate::client::pipeline::{from_now, jittered};
+use crate::client::pipeline::{Sent, from_now, jittered};
 use crate::client::{Client, ClientError};
 
 /// The longest that one request waits in line: servers allow 60 s unless set otherwise.
 const WAIT_ONCE_MAX: Duration = Duration::from_secs(30);
+/// A server that lets nobody wait for longer than this is asked now and then instead.
+const WAIT_ONCE_MIN: Duration = Duration::from_millis(100);
 
 /// What a claim came to.
-pub(super) enum Claim {
-    Run(Held, Lease),
+pub(crate) enum Claim {
+    /// The work is to be done.
+    Run(Grant),
+    /// It was done before.
     Settled(Outcome),
+    /// Another is at it; when it is of use to come again.
     Busy(Duration),
+    /// The key came with another fingerprint.
     Mismatch,
 }
 
 impl Client {
     /// `BEGIN`, again and again while another is at work, for as long as is to be waited.
-    pub(super) async fn claim(&self, key: &[u8], options: &RunOnce) -> Result<Claim, ClientError> {
+    ///
+    /// Once another is known to be at work, that is the answer, whatever fails afterwards.
+    pub(crate) async fn claim(&self, key: &[u8], options: &RunOnce) -> Result<Claim, ClientError> {
         let until = from_now(options.wait);
-        // The first time it goes with all other calls: mostly nobody else is at work.
         let mut claiming = Claiming {
             client: self,
             key,
@@ -37,49 +45,79 @@ impl Client {
                 owner: Some(owner()?),
                 wait: None,
             },
-            is_open: true,
+            sent: Sent::default(),
+            may_be_granted: false,
         };
+        let mut busy = None;
+        let mut failing_until = None;
         let mut wait_max = WAIT_ONCE_MAX;
         loop {
-            let ask = &claiming.ask;
-            let held = ask.wait.unwrap_or_default();
-            let begun = self.repeat(options, held, || self.begin(key, ask)).await;
-            let is_wait_refused = matches!(&begun, Err(error) if is_out_of_range(error));
+            // At first it goes with all other calls: mostly nobody else is at work. Neither does it wait where
+            // that failed, or there is no connection for it: then it asks now and then.
+            let left = until.saturating_duration_since(Instant::now());
+            let may_wait = busy.is_some() && failing_until.is_none() && self.lanes.has_place();
+            let wait = left.min(wait_max);
+            claiming.ask.wait = (may_wait && wait >= WAIT_ONCE_MIN).then_some(wait);
+            let asked = Instant::now();
+            let held = claiming.ask.wait.unwrap_or_default();
+            let limit =
+                failing_until.unwrap_or_else(|| from_now(options.patience.saturating_add(held)));
+            claiming.may_be_granted |= claiming.sent.get();
+            claiming.sent = Sent::default();
+            let begun = self.begin_seen(key, &claiming.ask, &claiming.sent);
+            let begun = timeout_at(limit, begun).await.unwrap_or_else(|_| {
+                // Nothing more is waited for.
+                failing_until = Some(asked);
+                Err(self.pipeline.too_late())
+            });
             match begun {
-                Ok((asked, Begin::Run(held))) => {
-                    if let Some(lease) = self.make_sure(key, options, held, asked).await? {
-                        claiming.is_open = false;
-                        return Ok(Claim::Run(held, lease));
+                Ok(begun) => {
+                    claiming.sent.set(false);
+                    claiming.may_be_granted = false;
+                    failing_until = None;
+                    match begun {
+                        Begin::Run(held) => {
+                            let grant = Grant::new(self, key, held);
+                            if let Some(lease) = self.make_sure(key, options, held, asked).await? {
+                                return Ok(Claim::Run(grant.under(lease)));
+                            }
+                        }
+                        Begin::Settled(outcome) => return Ok(Claim::Settled(outcome)),
+                        Begin::Mismatch => return Ok(Claim::Mismatch),
+                        Begin::Busy(retry_after) if Instant::now() >= until => {
+                            return Ok(Claim::Busy(retry_after));
+                        }
+                        // The first time, it waits from here on.
+                        Begin::Busy(retry_after) if busy.replace(retry_after).is_none() => continue,
+                        Begin::Busy(_) => {}
                     }
                 }
-                Ok((_, Begin::Busy(retry_after))) if Instant::now() >= until => {
-                    claiming.is_open = false;
-                    return Ok(Claim::Busy(retry_after));
-                }
-                // A server that holds no more replies, or none for so long, answers at once.
-                Ok((_, Begin::Busy(_))) if ask.wait.is_some() => {
-                    sleep(jittered(RETRY_PAUSE)).await;
-                }
-                Ok((_, Begin::Busy(_))) => {}
-                Err(_) if ask.wait.is_some() && is_wait_refused => {
-                    wait_max /= 2;
-                    sleep(jittered(RETRY_PAUSE)).await;
-                }
-                Ok((_, Begin::Settled(outcome))) => {
-                    claiming.is_open = false;
-                    return Ok(Claim::Settled(outcome));
-                }
-                Ok((_, Begin::Mismatch)) => {
-                    claiming.is_open = false;
-                    return Ok(Claim::Mismatch);
+                // Not the lease or the TTL, which it had nothing against before, unless it has now: that the
+                // next one tells, which does not wait.
+                Err(error) if claiming.ask.wait.is_some() && is_out_of_range(&error) => {
+                    wait_max = if wait_max > WAIT_ONCE_MIN {
+                        wait_max / 4
+                    } else {
+                        Duration::ZERO
+                    };
                 }
                 Err(error) => {
-                    claiming.is_open = matches!(error, ClientError::Lost(_) | ClientError::Timeout);
-                    return Err(error);
+                    if let ClientError::Refused { .. } = error {
+                        claiming.sent.set(false);
+                    }
+                    let failing_until =
+                        *failing_until.get_or_insert_with(|| from_now(options.patience));
+                    let is_over = !error.is_transient() || Instant::now() >= failing_until;
+                    match busy {
+                        Some(retry_after) if is_over || Instant::now() >= until => {
+                            return Ok(Claim::Busy(retry_after));
+                        }
+                        None if is_over => return Err(error),
+                        _ => {}
+                    }
                 }
             }
-            let left = until.saturating_duration_since(Instant::now());
-            claiming.ask.wait = Some(left.min(wait_max));
+            sleep(jittered(RETRY_PAUSE)).await;
         }
     }
 
@@ -101,7 +139,9 @@ impl Client {
         }
         // The answer took its time, so some of the lease may have passed: as much as it took.
         let renew = || self.renew(key, held.token, Some(options.lease));
-        let (asked, renewed) = self.repeat(options, Duration::ZERO, renew).await?;
+        let (asked, renewed) = self
+            .repeat(options.patience, ClientError::is_transient, renew)
+            .await?;
         Ok(renewed.ok().map(|length| Lease { asked, length }))
     }
 }
@@ -111,30 +151,21 @@ struct Claiming<'a> {
     client: &'a Client,
     key: &'a [u8],
     ask: BeginOptions,
-    is_open: bool,
+    /// Whether the last request for it was sent, and not answered.
+    sent: Sent,
+    /// Whether one before was.
+    may_be_granted: bool,
 }
 
 impl Drop for Claiming<'_> {
     fn drop(&mut self) {
-        // Without a connection it was not even asked for.
-        if !self.is_open || self.client.pipeline.is_down() {
-            return;
+        if self.may_be_granted || self.sent.get() {
+            self.ask.wait = None;
+            self.client.give_back(self.key, &self.ask);
         }
-        let (client, key) = (self.client.clone(), self.key.to_vec());
-        let ask = BeginOptions {
-            wait: None,
-            ..self.ask.clone()
-        };
-        // The same owner is told the same token again, and gives it back.
-        self.client.pipeline.runtime().spawn(async move {
-            if let Ok(Begin::Run(held)) = client.begin(&key, &ask).await {
-                client.let_go(&key, held.token);
-            }
-        });
     }
 }
 
-/// Of a claim that was made before without waiting, this can only be about its waiting.
 fn is_out_of_range(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { code, .. } if code == "RANGE")
 }

@@ -21,24 +21,26 @@
 //! What is lost on the way is repeated where that is safe, and it is safe here: a `BEGIN` carries a
 //! random owner, so that the repetition is told the same token, and an ending may come twice.
 //!
-//! - `claim`: the beginning; `work`: the middle; `will`: the end
+//! - `claim`: the beginning; `work`: the middle; `grant`: what a claim gives, and the end
 //!
 //! The lease is reckoned from when it was asked for, never from when the answer came. While the server
 //! cannot be reached the work goes on, past its lease too: whether another took it over is known when
 //! it ends, and the systems behind it are protected by its token.
 
 mod claim;
-mod will;
+mod grant;
 mod work;
 
 use std::future::Future;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use self::claim::Claim;
-use self::will::{Last, Will};
+pub(crate) use self::claim::Claim;
+#[cfg(feature = "http")]
+pub(crate) use self::grant::Grant;
+pub(crate) use self::grant::Storing;
 use super::Client;
 use super::answers::{Done, Ending, Held, Outcome};
 use super::pipeline::{from_now, jittered};
@@ -48,8 +50,7 @@ use super::reply::ClientError;
 const LEASE: Duration = Duration::from_secs(30);
 /// Between two tries of a request that may be repeated; by chance, up to this.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// How long a caller whose work failed is kept until it is released.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How work is run once.
 #[derive(Clone, Debug)]
 pub struct RunOnce {
@@ -62,7 +63,8 @@ pub struct RunOnce {
     pub fingerprint: Option<String>,
     /// How long to wait while another does the work. Default 60 s.
     pub wait: Duration,
-    /// How long the server may be out of reach, or refuse for the moment, before that is the answer. Default 10 s.
+    /// How long the server may be out of reach, or refuse for the moment, before that is the answer; an outcome
+    /// is kept for it at least as long as the lease. Default 10 s.
     pub patience: Duration,
 }
 
@@ -176,9 +178,8 @@ impl Client {
     where
         F: Future<Output = Result<Done, Failure<E>>>,
     {
-        let key = key.as_ref();
-        let (held, lease) = match self.claim(key, options).await? {
-            Claim::Run(held, lease) => (held, lease),
+        let mut grant = match self.claim(key.as_ref(), options).await? {
+            Claim::Run(grant) => grant,
             Claim::Settled(outcome) => {
                 return Ok(Ran {
                     outcome,
@@ -188,14 +189,9 @@ impl Client {
             Claim::Busy(retry_after) => return Err(RunOnceError::Busy { retry_after }),
             Claim::Mismatch => return Err(RunOnceError::Mismatch),
         };
-        let mut will = Will {
-            client: self,
-            key,
-            token: held.token,
-            last: Last::Release,
-        };
-        let Some(worked) = self.work(key, options, (held, lease), work(held)).await else {
-            will.last = Last::Nothing;
+        let held = grant.held;
+        let Some(worked) = grant.work(options, work(held)).await else {
+            grant.forfeit();
             return Err(RunOnceError::LeaseLost {
                 held,
                 outcome: None,
@@ -205,11 +201,7 @@ impl Client {
             Ok(done) => (done, false),
             Err(Failure::Final(done)) => (done, true),
             Err(Failure::Retry(error)) => {
-                // If that fails, it is told once more as the will is dropped, and lapses otherwise.
-                let released = timeout(RELEASE_PATIENCE, self.fail_retry(key, held.token)).await;
-                if let Ok(Ok(_)) = released {
-                    will.last = Last::Nothing;
-                }
+                grant.release().await;
                 return Err(RunOnceError::Work(error));
             }
         };
@@ -218,19 +210,12 @@ impl Client {
             code: done.code,
             body: done.body.clone(),
         };
-        let last = Last::store(done, is_failure, options);
-        will.last = last.clone();
-        let stored = self.repeat(options, Duration::ZERO, || {
-            self.store(key, held.token, &last)
-        });
-        let ending = match stored.await {
-            Ok((_, ending)) => Ok(ending),
-            Err(error) => Err(error),
-        };
-        if !matches!(&ending, Err(error) if error.is_transient()) {
-            will.last = Last::Nothing;
-        }
-        let source = match ending {
+        grant.settle(done, is_failure, options);
+        // As long as nobody else can have been told to run, at least.
+        let stored = grant
+            .store(options.patience.max(options.lease), Storing::All)
+            .await;
+        let source = match stored {
             Ok(Ending::Ok) => {
                 return Ok(Ran {
                     outcome,
@@ -254,26 +239,24 @@ impl Client {
         })
     }
 
-    /// Makes a call that may be repeated, until it gets an answer that lasts; also tells when that one was
-    /// made. `held` is how long the reply may be held.
+    /// Makes a call that may be repeated, until it gets an answer that lasts, or one after which it is not worth
+    /// it; also tells when that one was made.
     async fn repeat<T, C: Future<Output = Result<T, ClientError>>>(
         &self,
-        options: &RunOnce,
-        held: Duration,
+        patience: Duration,
+        is_worth: impl Fn(&ClientError) -> bool,
         call: impl Fn() -> C,
     ) -> Result<(Instant, T), ClientError> {
-        let mut until = None;
+        let until = from_now(patience);
         loop {
             let asked = Instant::now();
-            let limit = from_now(options.patience.saturating_add(held));
-            let error = match timeout_at(limit, call()).await {
+            let error = match timeout_at(until, call()).await {
                 Ok(Ok(answer)) => return Ok((asked, answer)),
-                Ok(Err(error)) if error.is_transient() => error,
+                Ok(Err(error)) if is_worth(&error) => error,
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(self.pipeline.too_late()),
             };
-            // Patience begins with the first failure, however long the reply was held before.
-            if Instant::now() >= *until.get_or_insert_with(|| from_now(options.patience)) {
+            if Instant::now() >= until {
                 return Err(error);
             }
             sleep(jittered(RETRY_PAUSE)).await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::RunOnce;
-use crate::client::Client;
-use crate::client::answers::{Ending, Held};
+use super::grant::Grant;
+use crate::client::answers::Ending;
 use crate::client::pipeline::jittered;
 
 /// Parts of a lease after which it is renewed.
@@ -30,17 +30,15 @@ impl Lease {
     }
 }
 
-impl Client {
+impl Grant {
     /// Runs the work, and renews its lease meanwhile; `None` once another was told to run.
-    pub(super) async fn work<T>(
+    pub(crate) async fn work<T>(
         &self,
-        key: &[u8],
         options: &RunOnce,
-        (held, lease): (Held, Lease),
         work: impl Future<Output = T>,
     ) -> Option<T> {
         let mut work = pin!(work);
-        let mut next = lease.renew_at();
+        let mut next = self.lease.renew_at();
         loop {
             tokio::select! {
                 biased;
@@ -48,10 +46,10 @@ impl Client {
                 () = sleep_until(next) => {}
             }
             let asked = Instant::now();
-            let renewed = timeout(
-                options.lease / RENEWAL_PATIENCE,
-                self.renew(key, held.token, Some(options.lease)),
-            );
+            let renew = self
+                .client
+                .renew(&self.key, self.held.token, Some(options.lease));
+            let renewed = timeout(options.lease / RENEWAL_PATIENCE, renew);
             let renewed = tokio::select! {
                 biased;
                 done = &mut work => return Some(done),

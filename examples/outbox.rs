@@ -1,4 +1,4 @@
-//! A transactional outbox over SQLite: what is committed is published, and every subscriber sees it once.
+//! A transactional outbox over SQLite: what is committed is published, and taken in once.
 //!
 //! ```sh
 //! cargo run --example outbox
@@ -10,8 +10,9 @@
 //! then one dies in the middle: its claims lapse, and the other takes over.
 //!
 //! A relay that dies between publishing a message and saying so leaves one that is published again:
-//! no relay can prevent that. Who takes messages in asks `SEEN` with the message's id, and drops the
-//! repeat.
+//! no relay can prevent that. So who takes messages in begins and completes each under its id, and drops
+//! the repeat. (Should it die in the middle, it takes that message in again: let it write where that does
+//! no harm, or in one transaction with the id.)
 //!
 //! Relays work side by side, so messages about different orders may overtake each other.
 
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
-use onced::client::{Claimed, Client, First};
+use onced::client::{Claimed, Client, Done, Origin, RunOnce};
 use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -122,9 +123,12 @@ async fn relay(
                     done.push((id, token));
                 }
                 // Published by one that died before it could mark it.
-                Claimed::Completed | Claimed::Failed | Claimed::Dup => published.push(message.id),
+                Claimed::Completed => published.push(message.id),
                 // The other one is at it.
                 Claimed::Busy | Claimed::NotStored => {}
+                Claimed::Failed | Claimed::Dup => {
+                    return Err(format!("{} is used for something else", message.id).into());
+                }
             }
         }
         if is_dead {
@@ -197,9 +201,14 @@ async fn subscribe(
         repeats: 0,
         lag_ms: Histogram::new(3)?,
     };
+    let options = RunOnce {
+        ttl: Some(WINDOW),
+        ..RunOnce::default()
+    };
     while let Some(message) = messages.recv().await {
         let key = format!("subscriber/{}", message.id);
-        if client.seen(key, Some(WINDOW)).await? == First::Dup {
+        let take_in = async |_| Ok::<_, onced::client::Failure<Failure>>(Done::default());
+        if client.run_once(key, &options, take_in).await?.origin == Origin::Replayed {
             delivered.repeats += 1;
             continue;
         }

@@ -114,12 +114,13 @@ async fn list(State(network): State<Network>) -> Response {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Two customers that choose the same key do not get each other's responses.
-    let once = Idempotency::new(support::client()?, Scope::header("authorization"))
+    // Two customers that choose the same key do not get each other's responses. In earnest, an outer layer
+    // finds out who it is, and `Scope::of` takes that from the request's extensions.
+    let once = Idempotency::new(support::client()?, Scope::header("x-api-key"))
         .documentation("https://example.com/docs/idempotency");
     let app = Router::new()
         .route("/charges", get(list).post(charge))
-        .layer(once.clone())
+        .route_layer(once.clone())
         .with_state(Network::default());
     let address = std::env::var("PAYMENTS_LISTEN");
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:8080")).await?;
@@ -127,7 +128,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "payments are at {url}; in another terminal, as often as you like:
 
-  curl -i {url} -H 'Authorization: Bearer me' -H 'Idempotency-Key: \"order-17\"' \\
+  curl -i {url} -H 'X-Api-Key: me' -H 'Idempotency-Key: \"order-17\"' \\
     --json '{{\"card\": \"visa\", \"cents\": 1250}}'
 
 Then with another amount; with the card \"no-money\", or \"flaky\", and a new key; or many at once.

@@ -23,8 +23,17 @@ class Mismatch(Exception):
     """The key was used for something else."""
 
 
+class Failed(Exception):
+    """The work failed for good, with this code and body."""
+
+
 class LeaseLost(Exception):
     """The lease lapsed while the work ran, and another took it over."""
+
+
+def ms(seconds):
+    """A duration as onced takes it."""
+    return f"{round(seconds * 1000)}ms"
 
 
 def text(told):
@@ -35,10 +44,15 @@ def text(told):
 def run_once(client, key, work, *, lease_s=10, wait_s=30, fingerprint=None):
     """Does the work behind a key, or gets what came of it: (code, body, whether it was done by this call).
 
-    `work(token, attempt)` returns (code, body). If it raises, the key is free for the next one.
+    `work(token, attempt)` returns (code, body). If it raises, the key is free for the next one. The client
+    must be ready to wait for a reply for as long as `wait_s`: redis-py gives up after 5 s unless told
+    otherwise, and asks again, from the end of the line.
     """
+    patience_s = client.get_connection_kwargs().get("socket_timeout")
+    if patience_s is not None and patience_s <= wait_s:
+        raise ValueError(f"socket_timeout={patience_s} is not more than wait_s={wait_s}")
     # Names this attempt: if the reply is lost and redis-py asks again, it is told the same token.
-    begin = ["BEGIN", key, "LEASE", f"{lease_s}s", "WAIT", f"{wait_s}s", "OWNER", uuid.uuid4().hex]
+    begin = ["BEGIN", key, "LEASE", ms(lease_s), "WAIT", ms(wait_s), "OWNER", uuid.uuid4().hex]
     if fingerprint:
         begin += ["FP", fingerprint]
     told = client.execute_command(*begin)
@@ -48,7 +62,9 @@ def run_once(client, key, work, *, lease_s=10, wait_s=30, fingerprint=None):
         raise Mismatch(key)
     if word == "BUSY":
         raise Busy(key)
-    if word in ("DONE", "FAILED"):
+    if word == "FAILED":
+        raise Failed(*rest)
+    if word == "DONE":
         code, body = rest
         return code, body, False
     token, _lease_ms, attempt = rest
@@ -74,10 +90,13 @@ def run_once(client, key, work, *, lease_s=10, wait_s=30, fingerprint=None):
         raise
     finally:
         ended.set()
-        renewing.join()
+        renewing.join(lease_s)
     if lost.is_set():
         raise LeaseLost(key)
+    # ADOPT: also if the server was restarted without its memory meanwhile.
     complete = ["COMPLETE", key, token, "CODE", code, "ADOPT", "BODY", body]
+    if fingerprint:
+        complete += ["FP", fingerprint]
     if text(client.execute_command(*complete)) != "OK":
         raise LeaseLost(key)
     return code, body, True
@@ -85,7 +104,7 @@ def run_once(client, key, work, *, lease_s=10, wait_s=30, fingerprint=None):
 
 def main():
     host, _, port = (sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:6623").rpartition(":")
-    client = redis.Redis(host=host, port=int(port))
+    client = redis.Redis(host=host, port=int(port), socket_timeout=40)
     key = f"charge-{uuid.uuid4()}"
     charges, told, failures = [], [], []
 

@@ -1148,3 +1148,48 @@ fn a_purge_lets_every_key_be_new_at_most_once_more() {
     sweep_all(&engine, START.after(2 * 3_600_000));
     assert_eq!(engine.totals().keys, 0);
 }
+
+/// An engine whose small memory is full of markers that give way to what comes, what asks it, and when that was
+/// so.
+fn full_of_markers() -> (Engine, Caller, Millis) {
+    let engine = Engine::new(EngineConfig {
+        memory_bytes_max: 16 << 20,
+        ..EngineConfig::default()
+    });
+    let mut caller = Caller::new(&engine, Dialect::Line);
+    let told = caller.ask(&engine, b"NS SET default FULL EVICT\n", START);
+    assert_eq!(told, "OK\n");
+    let mut n = 0;
+    while engine.totals().counters.evicted < 10_000 {
+        let request = format!("SEEN https://example.com/some/long/path/{n:010} 1h\n");
+        caller.ask(&engine, request.as_bytes(), START.after(n / 1_000));
+        n += 1;
+    }
+    (engine, caller, START.after(n / 1_000))
+}
+
+/// The reserve is for where nothing can be evicted: the bodies here are far more than that.
+#[test]
+fn work_can_be_ended_as_long_as_markers_give_way() {
+    let (engine, mut caller, now) = full_of_markers();
+    let body = "x".repeat(1_000);
+    let markers = engine.totals().keys;
+    for n in 0..3_000 {
+        let told = caller.ask(&engine, format!("BEGIN work-{n}\n").as_bytes(), now);
+        let token = told.split(' ').nth(1).unwrap_or_default().to_owned();
+        assert!(told.starts_with("RUN "), "{n}: {told}");
+        let request = format!("COMPLETE work-{n} {token} BODY {body}\n");
+        let told = caller.ask(&engine, request.as_bytes(), now);
+        assert_eq!(told, "OK\n", "{n}");
+    }
+    let budget = engine.budget();
+    let over = budget.used().saturating_sub(budget.max());
+    assert!(over < 4 << 10, "{over} bytes of the reserve are taken");
+    // What went is about what came.
+    let left = engine.totals().keys - 3_000;
+    assert!(left > 0 && left < markers, "{left} of {markers} markers");
+    for n in 0..3_000 {
+        let told = caller.ask(&engine, format!("PEEK work-{n}\n").as_bytes(), now);
+        assert_eq!(told, "C\n", "{n}");
+    }
+}

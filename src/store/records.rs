@@ -10,7 +10,7 @@ use super::kept::StoredRecord;
 use super::key::{Key, Secret};
 use super::model::Room;
 use super::record::{Begin, Begun, Ended, Held, Record, Settle, State};
-use super::shard::{Entry, Shard};
+use super::shard::{EVICTIONS_MAX, Entry, Shard};
 use crate::time::Millis;
 
 /// The answer to a `BEGIN`.
@@ -77,7 +77,7 @@ pub enum Holding {
 enum Growth {
     /// What it needs: that is little, or it frees more.
     Little,
-    /// What is kept back for work that was begun.
+    /// What markers give way for, and beyond that what is kept back for work that was begun.
     Reserve,
 }
 
@@ -377,11 +377,40 @@ impl Shard {
         let before = self.table.content(&found, key).map_or(0, bytes);
         let is_admitted = match growth {
             Growth::Little => room.admits(0, 0),
-            Growth::Reserve => room.admits_of_reserve(bytes(content.as_ref()) - before),
+            Growth::Reserve => {
+                let grown = bytes(content.as_ref()) - before;
+                let freed = self.give_way(key, grown, room, now);
+                room.admits_of_reserve(grown - freed)
+            }
         };
-        if is_admitted {
-            self.table.replace(&found, key, deadline, content, now);
+        // Found again: what was evicted meanwhile may have moved it.
+        let Some(found) = self.table.find(key).filter(|_| is_admitted) else {
+            return false;
+        };
+        self.table.replace(&found, key, deadline, content, now);
+        true
+    }
+
+    /// Evicts other keys, a bounded number of them, until a record may grow by so many bytes without a
+    /// reserve; returns the bytes that this freed here. The reserve is for where nothing can be evicted: drawn
+    /// on first, it would be spent for good, and no work could be ended any more beside any number of markers.
+    fn give_way(
+        &mut self,
+        key: &Key<'_>,
+        grown: isize,
+        room: &mut impl Room,
+        now: Millis,
+    ) -> isize {
+        let before = self.bytes() as isize;
+        for evictions in 1..=EVICTIONS_MAX {
+            let freed = before - self.bytes() as isize;
+            if room.admits(0, grown - freed)
+                || !room.evicts()
+                || !self.evict_for(None, key, evictions, room, now)
+            {
+                break;
+            }
         }
-        is_admitted
+        before - self.bytes() as isize
     }
 }

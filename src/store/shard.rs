@@ -23,7 +23,7 @@ use super::table::{Found, Glance, Space, Table};
 use crate::time::Millis;
 
 /// Keys that one insertion may evict before it gives up and is refused.
-const EVICTIONS_MAX: usize = 64;
+pub(super) const EVICTIONS_MAX: usize = 64;
 /// Steps of expiry that one insertion may make before it evicts or is refused.
 const RECLAIM_STEPS: usize = 16;
 /// Steps of growth that one insertion may make; a small segment may have to double more than once.
@@ -514,7 +514,7 @@ impl Shard {
 
     /// Evicts a key where that helps: beside the place where this one would go if the table cannot
     /// grow, else the soonest to end.
-    fn evict_for(
+    pub(super) fn evict_for(
         &mut self,
         space: Option<Space>,
         key: &Key<'_>,

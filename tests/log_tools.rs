@@ -660,6 +660,37 @@ fn repair_of_a_clean_log_loses_nothing_and_says_so() {
     assert_eq!(found.newest.unwrap().spaces[0].covered_since, Millis(5));
 }
 
+/// What stays of a namespace that is emptied comes before what says that it was.
+#[test]
+fn repair_keeps_what_a_purge_spared() {
+    let scratch = Scratch::new("repair-purged");
+    let to = Scratch::new("repair-purged-to");
+    let deadline = now().after(HOUR_MS);
+    let writing = Writing::start(&scratch.0, boot());
+    let before = writing.space(space("orders"));
+    writing.mark(before, b"went", deadline);
+    let mut kept = Vec::new();
+    let begins = frame::begin(&mut kept);
+    let key = writing.secret.key(b"stayed");
+    record::push_put(&mut kept, &key, deadline, &Content::default());
+    frame::finish(&mut kept, begins, frame::CONTROL);
+    assert!(writing.log.promise(kept.len()));
+    let (mut purged, mut told) = (space("orders"), 0);
+    let log = &writing.log;
+    assert!(log.append_emptied(&mut purged, &mut kept, deadline, |id| told = id));
+    assert!(told == purged.id && told > before);
+    writing.close();
+    let arguments = ["log", "repair", scratch.text(), "--to", to.text()];
+    let (status, ..) = run(&arguments, b"");
+    assert_eq!(status, 0);
+    for directory in [&scratch, &to] {
+        let (status, out, _) = run(&["log", "dump", "--live", directory.text()], b"");
+        assert_eq!(status, 0);
+        let keys: Vec<_> = out.lines().filter(|line| line.contains("key\":")).collect();
+        assert!(keys.len() == 1 && keys[0].contains("stayed"), "{out}");
+    }
+}
+
 /// A segment whose header had become zeros was taken for one that was about to be made, and removed.
 #[test]
 fn a_header_of_zeros_before_frames_is_damage() {

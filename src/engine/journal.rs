@@ -3,11 +3,13 @@
 //! All changes go through [`Writing`], which makes them and puts them into a frame; the frame is
 //! appended while the shard is still locked. Space in the log is [promised](Promise) before: where there
 //! is none, a change is refused, as where there is no memory. An engine without a log pays a branch.
+//! Only what [stays](Spared) of a namespace that is emptied goes another way: it does not change.
 
 use std::cell::Cell;
 use std::ops::Deref;
 
 use super::namespace::{Namespace, NamespaceRoom};
+use crate::log::control::Space;
 use crate::log::frame;
 use crate::log::record::{self, Content};
 use crate::log::writer::{Health, Log};
@@ -67,9 +69,20 @@ impl<'e> Promise<'e> {
         Self::of(log, largest_frame(body.len(), key.len()))
     }
 
-    /// Whether all of it may be had.
-    pub(super) fn is_given(&self) -> bool {
-        self.log.is_none() || self.bytes > 0 || !self.is_refused
+    /// Space for frames in a row, each of which may be had by itself; `None` if there is not enough for all.
+    fn of_frames(log: &'e Log, frames: &[u8]) -> Option<Self> {
+        let mut promise = Self {
+            log: Some(log),
+            bytes: 0,
+            is_refused: false,
+        };
+        for bytes in frame::sizes(frames) {
+            if !log.promise(bytes) {
+                return None;
+            }
+            promise.bytes += bytes;
+        }
+        Some(promise)
     }
 
     /// Takes some of it; more is asked for if there is not enough.
@@ -94,6 +107,77 @@ impl Drop for Promise<'_> {
         {
             log.give_back(self.bytes);
         }
+    }
+}
+
+/// The records that stay when all else of a namespace goes, on their way to the log.
+#[derive(Debug)]
+pub(super) struct Spared<'e> {
+    log: &'e Log,
+    frames: Vec<u8>,
+    /// Where the last frame begins; its header is not written yet.
+    begins: usize,
+    frame_bytes_max: usize,
+    /// The last deadline in them.
+    last: Millis,
+}
+
+impl<'e> Spared<'e> {
+    pub(super) fn new(log: &'e Log) -> Self {
+        Self {
+            log,
+            frames: Vec::new(),
+            begins: 0,
+            frame_bytes_max: log.frame_bytes_max(),
+            last: Millis(0),
+        }
+    }
+
+    /// One more of them.
+    pub(super) fn push(&mut self, key: &Key<'_>, entry: &Entry<'_>) {
+        let content = Content {
+            record: entry.record(),
+            ..Content::default()
+        };
+        if self.frames.is_empty() {
+            self.begins = frame::begin(&mut self.frames);
+        }
+        let at = self.frames.len();
+        record::push_put(&mut self.frames, key, entry.deadline, &content);
+        let is_first = at == self.begins + frame::HEADER_BYTES;
+        if !is_first && self.frames.len() - self.begins > self.frame_bytes_max {
+            // It is the first of the next frame, where it may be larger than the others.
+            let record = self.frames.split_off(at);
+            self.finish_frame();
+            self.begins = frame::begin(&mut self.frames);
+            self.frames.extend_from_slice(&record);
+        }
+        self.last = self.last.max(entry.deadline);
+    }
+
+    fn finish_frame(&mut self) {
+        // Which number it will be under is not known before it is appended.
+        frame::finish(&mut self.frames, self.begins, frame::CONTROL);
+    }
+
+    /// Appends them, and that the namespace is there with nothing else in it, if there is space for all that.
+    pub(super) fn append(
+        mut self,
+        space: &mut Space,
+        known: impl FnOnce(u32),
+    ) -> Result<(), Refused> {
+        if !self.frames.is_empty() {
+            self.finish_frame();
+        }
+        let Some(mut promise) = Promise::of_frames(self.log, &self.frames) else {
+            return Err(Refused);
+        };
+        let (log, last) = (self.log, self.last);
+        if !log.append_emptied(space, &mut self.frames, last, known) {
+            return Err(Refused);
+        }
+        promise.bytes = 0;
+        Ok(())
     }
 }
 
@@ -281,13 +365,6 @@ impl<'a, 'e> Writing<'a, 'e> {
             None => self.promise.bytes += most + removal,
         }
         result
-    }
-
-    /// Keeps a record that another shard held, for which space was promised.
-    pub(super) fn keep(&mut self, key: &Key<'_>, entry: &Entry<'_>, now: Millis) {
-        if self.shard.keep_record(key, entry, now) && self.draw(0) && self.promise.log.is_some() {
-            self.put_again(key, entry.deadline, now);
-        }
     }
 
     /// The latest deadline that the log may have for a key: what it has in memory, or what it had when it was

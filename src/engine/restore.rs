@@ -80,6 +80,10 @@ struct Parsed {
     records: u64,
     /// The last token in it.
     token: u64,
+    /// The highest number that records are under.
+    space_max: u32,
+    /// Frames of records under numbers of which nothing was said yet.
+    to_come: Vec<u8>,
     /// Where something is that no version wrote.
     damage: Option<u64>,
 }
@@ -92,6 +96,8 @@ struct Restoring<'e> {
     /// What the log says of them.
     known: Spaces,
     excess: Excess,
+    /// Records that wait for what will be said of their numbers.
+    to_come: Vec<Piece>,
     lasts: HashMap<u64, Millis>,
     records: u64,
 }
@@ -115,6 +121,7 @@ impl Engine {
             spaces: HashMap::new(),
             known: Spaces::default(),
             excess,
+            to_come: Vec::new(),
             lasts: HashMap::new(),
             records: 0,
         };
@@ -129,7 +136,7 @@ impl Engine {
             if pieces.is_empty() {
                 break;
             }
-            restoring.round(&pieces, threads)?;
+            restoring.round(pieces, threads)?;
             let progress = Progress {
                 bytes: reader.bytes_read(),
                 bytes_total: reader.bytes_total(),
@@ -189,8 +196,11 @@ impl Engine {
 }
 
 impl Restoring<'_> {
-    fn round(&mut self, pieces: &[Piece], threads: usize) -> Result<(), LogError> {
-        for piece in pieces {
+    fn round(&mut self, read: Vec<Piece>, threads: usize) -> Result<(), LogError> {
+        // What has waited comes before all else that is under its number.
+        let mut pieces = std::mem::take(&mut self.to_come);
+        pieces.extend(read);
+        for piece in &pieces {
             for control in &piece.controls {
                 self.obey(control);
             }
@@ -206,8 +216,8 @@ impl Restoring<'_> {
             .zip(0..)
             .map(|((id, _), at)| (*id, at))
             .collect();
-        let parsed = self.parse_all(pieces, &spaces, &places, threads);
-        for (piece, parsed) in pieces.iter().zip(&parsed) {
+        let mut parsed = self.parse_all(&pieces, &spaces, &places, threads);
+        for (piece, parsed) in pieces.iter().zip(&mut parsed) {
             if let Some(at) = parsed.damage {
                 return Err(LogError::Damaged {
                     name: segment::name(piece.at.segment),
@@ -218,8 +228,16 @@ impl Restoring<'_> {
             *last = parsed.last.max(*last);
             self.records += parsed.records;
             self.known.last_token = self.known.last_token.max(parsed.token);
+            self.known.note_records(parsed.space_max);
+            if !parsed.to_come.is_empty() {
+                self.to_come.push(Piece {
+                    at: piece.at,
+                    frames: std::mem::take(&mut parsed.to_come),
+                    controls: Vec::new(),
+                });
+            }
         }
-        self.apply_all(pieces, &parsed, &spaces, threads);
+        self.apply_all(&pieces, &parsed, &spaces, threads);
         if self.excess == Excess::Evicted {
             for (_, namespace) in &spaces {
                 self.evict_what_is_over(namespace);
@@ -287,6 +305,8 @@ impl Restoring<'_> {
             last: Millis(0),
             records: 0,
             token: 0,
+            space_max: 0,
+            to_come: Vec::new(),
             damage: None,
         };
         let mut at = 0;
@@ -298,6 +318,9 @@ impl Restoring<'_> {
             {
                 parsed.damage = Some(at as u64);
                 return parsed;
+            }
+            if header.space != frame::CONTROL && self.known.is_to_come(header.space) {
+                parsed.to_come.extend_from_slice(&piece.frames[at..end]);
             }
             at = end;
         }
@@ -314,6 +337,8 @@ impl Restoring<'_> {
         parsed: &mut Parsed,
     ) -> bool {
         let space = places.get(&id).copied();
+        let is_to_come = self.known.is_to_come(id);
+        parsed.space_max = parsed.space_max.max(id);
         let mut rest = payload;
         while !rest.is_empty() {
             let at = frame_at + frame::HEADER_BYTES + (payload.len() - rest.len());
@@ -321,7 +346,7 @@ impl Restoring<'_> {
                 return false;
             };
             parsed.last = parsed.last.max(record.deadline);
-            parsed.records += 1;
+            parsed.records += u64::from(!is_to_come);
             parsed.token = parsed.token.max(record.token());
             // What has lapsed is not there, and what it stood in for has lapsed as well. What is of a
             // namespace that is gone is gone too.
@@ -520,7 +545,8 @@ impl Restoring<'_> {
                 let _there_is_no_log_yet = namespace.change_policy(change, false);
             }
         }
-        let mut next_space = self.known.next.max(FIRST_SPACE);
+        // What waits until now is what a purge left that was cut short: all is as it was before that.
+        let mut next_space = self.known.next_unused().max(FIRST_SPACE);
         let mut spaces = Vec::new();
         for namespace in engine.all_namespaces() {
             if namespace.logged_as() == 0 {

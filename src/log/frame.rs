@@ -93,9 +93,32 @@ pub fn finish(out: &mut [u8], begins: usize, space: u32) {
     );
     header[0..4].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
     header[4..8].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    address(header, space);
+}
+
+/// Writes the namespace's number into a header, and the checksum that ends it.
+fn address(header: &mut [u8], space: u32) {
     header[8..12].copy_from_slice(&space.to_le_bytes());
     let crc = header_crc(&header[..12]);
     header[12..14].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Gives frames in a row to another namespace; takes time for each frame, not for what is in it.
+pub fn readdress(frames: &mut [u8], space: u32) {
+    let mut rest = frames;
+    while let Some(header) = Header::of(rest) {
+        address(&mut rest[..HEADER_BYTES], space);
+        rest = &mut rest[header.frame_bytes()..];
+    }
+}
+
+/// Bytes of each of the frames in a row.
+pub fn sizes(mut frames: &[u8]) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bytes = Header::of(frames)?.frame_bytes();
+        frames = &frames[bytes..];
+        Some(bytes)
+    })
 }
 
 /// The whole, undamaged frame that `bytes` begin with, and its payload.

@@ -17,9 +17,42 @@ pub struct Spaces {
     pub covered_since: Option<Millis>,
     /// The last token that was given, as far as controls say; 0 if none was.
     pub last_token: u64,
+    /// The highest number that records came under.
+    records_under: u32,
 }
 
 impl Spaces {
+    /// These, and nothing else yet.
+    pub fn of(
+        spaces: impl IntoIterator<Item = Space>,
+        next: u32,
+        covered_since: Option<Millis>,
+    ) -> Self {
+        Self {
+            present: spaces.into_iter().map(|space| (space.id, space)).collect(),
+            next,
+            covered_since,
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing was said of this number yet. Records under it are what stays of a namespace that
+    /// is just being purged: they count once a control says that it has the number, if one does.
+    pub fn is_to_come(&self, id: u32) -> bool {
+        id >= self.next
+    }
+
+    /// Takes note of a number that records are under.
+    pub fn note_records(&mut self, id: u32) {
+        self.records_under = self.records_under.max(id);
+    }
+
+    /// A number that nothing in the log is under: neither what was said, nor what a purge left that came to
+    /// no end.
+    pub fn next_unused(&self) -> u32 {
+        self.next.max(self.records_under.saturating_add(1))
+    }
+
     /// Takes note of a control; `gone` is told the namespaces that are not there any more by what it says.
     pub fn hear(&mut self, control: &Control, mut gone: impl FnMut(Space)) {
         match control {
@@ -36,9 +69,8 @@ impl Spaces {
                 self.covered_since = Some(opened.covered_since);
                 self.last_token = self.last_token.max(opened.last_token);
             }
-            // What a segment begins with may be ahead of the frames that follow, which were on their way. A
-            // number that was given to a namespace that is gone is not given again: that is such a one, as it
-            // was before.
+            // A number that was given to a namespace that is gone is not given again: this is such a one, as
+            // it was before. What a segment begins with may be ahead of the frames that follow.
             Control::Space(space)
                 if space.id < self.next && !self.present.contains_key(&space.id) => {}
             Control::Space(space) => self.put(space, &mut gone),

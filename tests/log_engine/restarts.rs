@@ -183,7 +183,7 @@ fn a_namespace_that_was_dropped_comes_back_empty_and_unsure() {
     assert_eq!(number(&run), at(1).after(1));
 }
 
-/// A segment begins with what is true once all is written that is on its way.
+/// A segment begins with what is true where it begins, whatever is on its way behind that.
 #[test]
 fn a_namespace_that_was_just_purged_is_not_taken_for_a_new_one() {
     let run = first_run();

@@ -244,7 +244,7 @@ fn finish(
             return Ok(());
         }
         // Whatever is gone, no number is given out twice.
-        spaces.next = spaces.next.max(frame.space.saturating_add(1));
+        spaces.note_records(frame.space);
         let mut rest = frame.payload;
         while let Some(record) = record::take(&mut rest) {
             records += 1;
@@ -275,7 +275,7 @@ fn finish(
                 offset: 0,
             },
             earlier: last.into_iter().collect(),
-            next_space: spaces.next,
+            next_space: spaces.next_unused(),
             covered_since: spaces.covered_since.unwrap_or_default(),
             last_token: spaces.last_token,
             spaces: spaces.present.into_values().collect(),

@@ -12,8 +12,10 @@
 //! |---|---|
 //! | here | its shards and how they are locked, its name, its counts, how far it reaches |
 //! | `policy` | what it does where a request does not say |
+//! | `emptying` | how all keys are taken out of it, or all but the records in progress |
 //! | `room` | whether a shard of it may grow |
 
+mod emptying;
 mod policy;
 mod room;
 
@@ -23,12 +25,13 @@ use std::sync::{Arc, OnceLock};
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
+pub(super) use self::emptying::Kept;
 pub use self::policy::Policy;
 use self::policy::SharedPolicy;
 pub(super) use self::room::NamespaceRoom;
 pub(crate) use self::room::full;
 use super::budget::Budget;
-use super::journal::{Promise, Refused, Writing, largest_frame};
+use super::journal::{Promise, Refused, Spared, Writing};
 use crate::command::{Error, PolicyChange};
 use crate::log::control::Space;
 use crate::log::writer::Log;
@@ -86,15 +89,6 @@ pub struct Namespace {
     evicted_until: AtomicU64,
 }
 
-/// Why a namespace was not emptied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kept {
-    /// The log has no space to say so.
-    NoSpace,
-    /// There are records in progress.
-    InProgress,
-}
-
 /// Where a log will be, once what it holds was read.
 pub(super) type LogSlot = Arc<OnceLock<Arc<Log>>>;
 
@@ -145,12 +139,13 @@ impl Namespace {
     /// Its number in the log.
     #[inline]
     pub(super) fn logged_as(&self) -> u32 {
-        self.logged_as.load(Ordering::Relaxed)
+        self.logged_as.load(Ordering::Acquire)
     }
 
     /// Takes the number that the log knows it by.
     pub(super) fn set_logged_as(&self, id: u32) {
-        self.logged_as.store(id, Ordering::Relaxed);
+        // Who finds it here finds in the log that it has it: records under the one before may go then.
+        self.logged_as.store(id, Ordering::Release);
     }
 
     /// What the log says of it, with this policy.
@@ -176,12 +171,15 @@ impl Namespace {
         let Some(log) = self.log() else {
             return Ok(());
         };
+        self.log_with(Spared::new(log), change)
+    }
+
+    /// The same, behind what stays of it where it is emptied.
+    fn log_with(&self, spared: Spared<'_>, change: impl FnOnce(&mut Space)) -> Result<(), Refused> {
         let mut space = self.space(&self.policy());
         change(&mut space);
-        if !log.append_space(&mut space) {
-            return Err(Refused);
-        }
-        self.set_logged_as(space.id);
+        // Before anybody can read what is under it, or a compaction would think that nobody has it.
+        spared.append(&mut space, |id| self.set_logged_as(id))?;
         self.set_unsure_logged(space.unsure_until);
         Ok(())
     }
@@ -545,94 +543,6 @@ impl Namespace {
         // Whoever waits for it is next: this thread may be back in a moment.
         MutexGuard::unlock_fair(locked);
         expired
-    }
-
-    /// Takes all keys out, so that all of this moment and before may be missing; their bytes stay counted
-    /// until the shards that are returned are dropped. Where records in progress are spared, those stay.
-    pub(super) fn clear(
-        &self,
-        secret: &Secret,
-        spares: bool,
-        now: Millis,
-    ) -> Result<Vec<Shard>, Kept> {
-        let _no_other_policy_meanwhile = self.policy_change.lock();
-        let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
-        // Under all locks, so that every key is either in what was cleared or in what the log says is
-        // there from now on: it has another number.
-        let mut promise = Promise::of(None, 0);
-        if spares && self.log().is_some() {
-            let mut bytes = 0;
-            for shard in &shards {
-                shard.each_running(secret, now, |key, _| {
-                    bytes += largest_frame(0, key.bytes().len());
-                });
-                if self.keeps_digests && shard.running() > 0 {
-                    // The log would have to know keys of which nobody else does.
-                    return Err(Kept::InProgress);
-                }
-            }
-            promise = Promise::of(self.log(), bytes);
-            if !promise.is_given() {
-                return Err(Kept::NoSpace);
-            }
-        }
-        let emptied = self.log_space(|space| {
-            space.id = 0;
-            space.covered_since = space.covered_since.max(now.after(1));
-        });
-        emptied.map_err(|Refused| Kept::NoSpace)?;
-        self.raise_lost_until(now);
-        let taken = shards.iter_mut().filter_map(|shard| {
-            let taken = self.take_all(shard)?;
-            if spares && taken.running() > 0 {
-                self.change(shard, |shard| {
-                    let mut writing = Writing::new(shard, &mut promise, self);
-                    taken.each_running(secret, now, |key, entry| writing.keep(key, &entry, now));
-                    writing.finish();
-                });
-            }
-            Some(taken)
-        });
-        Ok(taken.collect())
-    }
-
-    /// Takes all keys out and no more in, since it is to be gone; once `log` says that the log knows.
-    pub(super) fn close_for_good(
-        &self,
-        spares: bool,
-        is_logged: impl FnOnce() -> bool,
-        now: Millis,
-    ) -> Result<Vec<Shard>, Kept> {
-        let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
-        if spares && shards.iter().any(|shard| shard.has_running(now)) {
-            return Err(Kept::InProgress);
-        }
-        if !is_logged() {
-            return Err(Kept::NoSpace);
-        }
-        // Who is under way finds it closed, and goes to one that is made anew.
-        self.closed.store(true, Ordering::Relaxed);
-        self.mark_dropped();
-        self.raise_lost_until(now);
-        let taken = shards.iter_mut().filter_map(|shard| self.take_all(shard));
-        Ok(taken.collect())
-    }
-
-    /// Takes all keys out of what nobody looks at any more.
-    pub(super) fn take_out(&self) -> Vec<Shard> {
-        let shards = self.shards.iter();
-        shards
-            .filter_map(|shard| self.take_all(&mut shard.lock()))
-            .collect()
-    }
-
-    fn take_all(&self, shard: &mut Shard) -> Option<Shard> {
-        if shard.is_empty() {
-            return None;
-        }
-        let old = shard.clear();
-        self.keys.fetch_sub(old.len() as i64, Ordering::Relaxed);
-        Some(old)
     }
 
     fn index(&self, key: &Key<'_>) -> usize {

@@ -59,6 +59,7 @@ impl Log {
                 let mut pending = self.pending.lock();
                 std::mem::swap(&mut pending.frames, &mut writer.chunk);
                 writer.chunk_last = std::mem::take(&mut pending.last);
+                writer.controls.extend(pending.controls.drain(..));
             }
             if writer.chunk.is_empty() || self.has_failed() {
                 return was_stuck;
@@ -111,7 +112,8 @@ impl Log {
         writer.active.at += fits as u64;
         writer.active.last = writer.active.last.max(writer.chunk_last);
         writer.chunk_at += fits;
-        self.written.fetch_add(fits as u64, Ordering::Release);
+        let written = self.written.fetch_add(fits as u64, Ordering::Release) + fits as u64;
+        writer.hear_upto(written);
         Ok(())
     }
 
@@ -268,6 +270,13 @@ impl Log {
 }
 
 impl Writer {
+    /// Takes note of what is written of namespaces.
+    fn hear_upto(&mut self, written: u64) {
+        while let Some((_, control)) = self.controls.pop_front_if(|(end, _)| *end <= written) {
+            self.spaces.hear(&control, |_| {});
+        }
+    }
+
     /// The frame that says how far the log is durable, if that is to be said.
     fn marker(&self) -> Vec<u8> {
         let mut marker = Vec::new();

@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Fsync, LogConfig, Pending, Sealed};
+use super::{Fsync, LogConfig, Sealed, TokensGiven};
 use crate::limits::LOG_SEGMENT_BYTES_MIN;
 use crate::log::control::{Control, Opened, SEAL_BYTES};
 use crate::log::segment::{self, Position};
+use crate::log::spaces::Spaces;
 use crate::log::storage::{File, Storage, is_lack_of_space, sync_whole, write_all_at};
 use crate::time::Millis;
 
@@ -271,9 +272,10 @@ fn begin_bytes(spaces: usize) -> u64 {
     (segment::HEADER_BYTES + BEGIN_BYTES + spaces * SPACE_BYTES_MAX) as u64
 }
 
+/// What a segment begins with: these namespaces, and the last token.
 pub(super) fn opened(
     config: &LogConfig,
-    pending: &Pending,
+    (spaces, tokens): (&Spaces, &TokensGiven),
     sealed: &[Sealed],
     synced: Position,
     now: Millis,
@@ -287,9 +289,9 @@ pub(super) fn opened(
             .iter()
             .map(|sealed| (sealed.number, sealed.last))
             .collect(),
-        next_space: pending.next_space,
-        covered_since: pending.covered_since,
-        last_token: pending.tokens.last(),
-        spaces: pending.spaces.values().cloned().collect(),
+        next_space: spaces.next,
+        covered_since: spaces.covered_since.unwrap_or_default(),
+        last_token: tokens.last(),
+        spaces: spaces.present.values().cloned().collect(),
     }))
 }

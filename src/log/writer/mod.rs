@@ -19,6 +19,7 @@
 //! | here | what is appended, how far it has come, who is told and who waits |
 //! | `promise` | space, promised before a change is made |
 //! | `flush` | writing and syncing what was appended, and what it means when that fails |
+//! | `naming` | what is appended of namespaces |
 //! | `roll` | segments in their order, from the next one to those that have lapsed |
 //! | `maker` | a segment's making |
 //!
@@ -26,10 +27,11 @@
 
 mod flush;
 mod maker;
+mod naming;
 mod promise;
 mod roll;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
@@ -39,8 +41,9 @@ use parking_lot::{Condvar, Mutex};
 
 use self::maker::{Active, Maker, opened};
 use self::roll::Next;
-use super::control::{Control, SPACE_NUMBERS_MAX, Space};
+use super::control::{Control, Space};
 use super::segment::Position;
+use super::spaces::Spaces;
 use super::storage::{File, Storage, sync_whole};
 use crate::limits::{LOG_PENDING_BYTES_MAX, LOG_RETRY_MS};
 use crate::time::Millis;
@@ -174,11 +177,10 @@ struct Pending {
     frames: Vec<u8>,
     /// The last deadline in them.
     last: Millis,
-    /// All namespaces, as of the end of `frames`.
-    spaces: BTreeMap<u32, Space>,
-    next_space: u32,
-    covered_since: Millis,
-    tokens: TokensGiven,
+    /// Those of them that say something of namespaces, and where each ends.
+    controls: Vec<(u64, Control)>,
+    /// The namespaces as of the end of `frames`.
+    spaces: Spaces,
 }
 
 #[derive(Debug)]
@@ -193,6 +195,12 @@ struct Writer {
     chunk: Vec<u8>,
     chunk_at: usize,
     chunk_last: Millis,
+    /// What is on its way of `Pending::controls`.
+    controls: VecDeque<(u64, Control)>,
+    /// The namespaces as of what was written. A segment begins with these, and not with what is only on its
+    /// way: a log that ends there would have lost a namespace before it has what is to take its place.
+    spaces: Spaces,
+    tokens: TokensGiven,
     /// Frames written and not synced, where nobody was told of them yet.
     unacknowledged: Vec<u8>,
     /// All before is durable.
@@ -218,17 +226,8 @@ impl Log {
         start: Start,
         now: Millis,
     ) -> io::Result<Self> {
-        let pending = Pending {
-            next_space: start.next_space.max(1),
-            covered_since: start.covered_since,
-            tokens: start.tokens,
-            spaces: start
-                .spaces
-                .into_iter()
-                .map(|space| (space.id, space))
-                .collect(),
-            ..Pending::default()
-        };
+        let next_space = start.next_space.max(1);
+        let spaces = Spaces::of(start.spaces, next_space, Some(start.covered_since));
         let maker = Maker {
             storage,
             identity: start.log,
@@ -236,12 +235,13 @@ impl Log {
         };
         maker.sync_sealed(&start.sealed)?;
         let number = start.next_segment;
-        let first = maker.make_first(number, pending.spaces.len(), now)?;
+        let first = maker.make_first(number, spaces.present.len(), now)?;
         let begins = Position {
             segment: number,
             offset: 0,
         };
-        let opened = opened(&maker.config, &pending, &start.sealed, begins, now);
+        let said = (&spaces, &start.tokens);
+        let opened = opened(&maker.config, said, &start.sealed, begins, now);
         let (promise_max, active) = (first.margin, maker.begin(&first, &opened)?);
         sync_whole(&*active.file)?;
         maker.storage.sync_names()?;
@@ -249,7 +249,10 @@ impl Log {
         let synced = active.position();
         Ok(Self {
             maker,
-            pending: CachePadded::new(Mutex::new(pending)),
+            pending: CachePadded::new(Mutex::new(Pending {
+                spaces: spaces.clone(),
+                ..Pending::default()
+            })),
             appended: CachePadded::new(AtomicU64::new(0)),
             written: CachePadded::new(AtomicU64::new(0)),
             synced: AtomicU64::new(0),
@@ -265,6 +268,9 @@ impl Log {
                 chunk: Vec::new(),
                 chunk_at: 0,
                 chunk_last: Millis(0),
+                controls: VecDeque::new(),
+                spaces,
+                tokens: start.tokens,
                 unacknowledged: Vec::new(),
                 synced,
                 marker_due: false,
@@ -332,55 +338,11 @@ impl Log {
         }
     }
 
-    /// Gives a new namespace its number and appends that it is there, in the place of any other of its
-    /// name; or that it has other properties, if it has a number. False, and nothing, if there is no space, or
-    /// all numbers were given out.
-    #[must_use]
-    pub fn append_space(&self, space: &mut Space) -> bool {
-        let mut frame = Vec::new();
-        // The number takes the same space whatever it is.
-        Control::Space(space.clone()).push_frame(&mut frame);
-        if !self.promise(frame.len()) {
-            return false;
-        }
-        let mut pending = self.pending.lock();
-        if space.id == 0 && pending.next_space == SPACE_NUMBERS_MAX {
-            self.give_back(frame.len());
-            return false;
-        }
-        if space.id == 0 {
-            space.id = pending.next_space;
-            pending.next_space += 1;
-            // One that had the name before is gone, with all that is in it.
-            pending.spaces.retain(|_, before| before.name != space.name);
-        }
-        frame.clear();
-        Control::Space(space.clone()).push_frame(&mut frame);
-        pending.spaces.insert(space.id, space.clone());
-        self.append_to(&mut pending, &frame);
-        true
-    }
-
-    /// Appends that a namespace is gone, and from when on nothing was lost of namespaces that are not
-    /// there; false, and nothing, if there is no space.
-    #[must_use]
-    pub fn append_dropped(&self, id: u32, covered_since: Millis) -> bool {
-        let mut frame = Vec::new();
-        Control::Dropped { id, covered_since }.push_frame(&mut frame);
-        if !self.promise(frame.len()) {
-            return false;
-        }
-        let mut pending = self.pending.lock();
-        pending.spaces.remove(&id);
-        pending.covered_since = covered_since;
-        self.append_to(&mut pending, &frame);
-        true
-    }
-
-    fn append_to(&self, pending: &mut Pending, frame: &[u8]) {
-        pending.frames.extend_from_slice(frame);
-        self.appended
-            .fetch_add(frame.len() as u64, Ordering::Release);
+    /// Returns where it ends.
+    fn append_to(&self, pending: &mut Pending, frames: &[u8]) -> u64 {
+        pending.frames.extend_from_slice(frames);
+        let bytes = frames.len() as u64;
+        self.appended.fetch_add(bytes, Ordering::Release) + bytes
     }
 
     /// The end of all that was appended so far.

@@ -24,7 +24,7 @@ impl Log {
 
     /// Whether a frame is too large for every segment, however much space there is.
     pub fn is_too_large(&self, bytes: usize) -> bool {
-        let spaces = self.pending.lock().spaces.len();
+        let spaces = self.pending.lock().spaces.present.len();
         bytes > frame::BYTES_MAX || bytes as i64 > self.maker.margin_max(spaces)
     }
 

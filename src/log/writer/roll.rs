@@ -58,7 +58,7 @@ impl Log {
 
     /// Makes the segment after the active one, as large as there is space for.
     pub(super) fn prepare(&self, next: &mut Next, zeros: Zeros, now: Millis) -> io::Result<()> {
-        let spaces = self.pending.lock().spaces.len();
+        let spaces = self.pending.lock().spaces.present.len();
         match self.maker.make(next.number, spaces, zeros, now) {
             Ok(mut prepared) => {
                 // What was promised so far may leave more unused than what is promised from here on.
@@ -87,7 +87,7 @@ impl Log {
         if prepared.reserved >= self.maker.config.segment_bytes {
             return Ok(());
         }
-        let spaces = self.pending.lock().spaces.len();
+        let spaces = self.pending.lock().spaces.present.len();
         let before = prepared.counted;
         if self.maker.lengthen(prepared, spaces)? {
             self.promise_max.store(prepared.margin, Ordering::Relaxed);
@@ -119,7 +119,7 @@ impl Log {
 
     /// Whether there is a next segment, with room for a frame of so many bytes.
     pub(super) fn next_has_room(&self, bytes: usize) -> bool {
-        let spaces = self.pending.lock().spaces.len();
+        let spaces = self.pending.lock().spaces.present.len();
         let next = self.next.lock();
         let prepared = next.prepared.as_ref();
         prepared.is_some_and(|prepared| prepared.left(spaces) >= bytes as u64)
@@ -149,16 +149,9 @@ impl Log {
             bytes: ends,
         });
         let lost = old.left() as i64 + prepared.counted;
-        let opened = {
-            let pending = self.pending.lock();
-            opened(
-                &self.maker.config,
-                &pending,
-                &writer.sealed,
-                writer.synced,
-                Millis(0),
-            )
-        };
+        let said = (&writer.spaces, &writer.tokens);
+        let (config, synced) = (&self.maker.config, writer.synced);
+        let opened = opened(config, said, &writer.sealed, synced, Millis(0));
         let active = match self.maker.begin(&prepared, &opened) {
             Ok(active) => active,
             Err(error) => {

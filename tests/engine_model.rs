@@ -1151,9 +1151,12 @@ fn a_purge_lets_every_key_be_new_at_most_once_more() {
 
 /// An engine whose small memory is full of markers that give way to what comes, what asks it, and when that was
 /// so.
-fn full_of_markers() -> (Engine, Caller, Millis) {
+fn full_of_markers(
+    memory_bytes_max: usize,
+    key: impl Fn(u64) -> String,
+) -> (Engine, Caller, Millis) {
     let engine = Engine::new(EngineConfig {
-        memory_bytes_max: 16 << 20,
+        memory_bytes_max,
         ..EngineConfig::default()
     });
     let mut caller = Caller::new(&engine, Dialect::Line);
@@ -1161,7 +1164,7 @@ fn full_of_markers() -> (Engine, Caller, Millis) {
     assert_eq!(told, "OK\n");
     let mut n = 0;
     while engine.totals().counters.evicted < 10_000 {
-        let request = format!("SEEN https://example.com/some/long/path/{n:010} 1h\n");
+        let request = format!("SEEN {} 1h\n", key(n));
         caller.ask(&engine, request.as_bytes(), START.after(n / 1_000));
         n += 1;
     }
@@ -1171,7 +1174,8 @@ fn full_of_markers() -> (Engine, Caller, Millis) {
 /// The reserve is for where nothing can be evicted: the bodies here are far more than that.
 #[test]
 fn work_can_be_ended_as_long_as_markers_give_way() {
-    let (engine, mut caller, now) = full_of_markers();
+    let long = |n| format!("https://example.com/some/long/path/{n:010}");
+    let (engine, mut caller, now) = full_of_markers(16 << 20, long);
     let body = "x".repeat(1_000);
     let markers = engine.totals().keys;
     for n in 0..3_000 {
@@ -1192,4 +1196,32 @@ fn work_can_be_ended_as_long_as_markers_give_way() {
         let told = caller.ask(&engine, format!("PEEK work-{n}\n").as_bytes(), now);
         assert_eq!(told, "C\n", "{n}");
     }
+}
+
+/// Keys that have nothing beside their slots free a place each, and no bytes: once, what needs some was refused
+/// beside any number of them, and evicted 64 each time.
+#[test]
+fn markers_without_bytes_of_their_own_give_way_to_what_needs_some() {
+    let (engine, mut caller, now) = full_of_markers(4 << 20, |n| format!("{n:012}"));
+    let body = "x".repeat(1_000);
+    let (before, evicted) = (engine.totals().keys, engine.totals().counters.evicted);
+    for n in 0..400 {
+        let told = caller.ask(&engine, format!("BEGIN work-{n}\n").as_bytes(), now);
+        let token = told.split(' ').nth(1).unwrap_or_default().to_owned();
+        assert!(told.starts_with("RUN "), "{n}: {told}");
+        let request = format!("COMPLETE work-{n} {token} BODY {body}\n");
+        let told = caller.ask(&engine, request.as_bytes(), now);
+        assert_eq!(told, "OK\n", "{n}");
+        let told = caller.ask(&engine, format!("SEEN fp-{n} 1h FP a\n").as_bytes(), now);
+        assert_eq!(told, "NEW\n", "{n}");
+    }
+    let budget = engine.budget();
+    let over = budget.used().saturating_sub(budget.max());
+    assert!(over < 4 << 10, "{over} bytes of the reserve are taken");
+    // They take half a million bytes, which is that of some 20,000 markers.
+    let went = engine.totals().counters.evicted - evicted;
+    assert!(
+        went < 60_000 && went < before / 2,
+        "{went} of {before} went"
+    );
 }

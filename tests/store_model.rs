@@ -811,3 +811,35 @@ fn a_window_that_slides_out_of_reach_may_find_no_room() {
         None
     );
 }
+
+/// Where packed keys have to go, which free no bytes one by one, a whole segment is looked through for those
+/// that end first.
+#[test]
+fn a_key_that_is_to_hold_more_is_not_evicted_for_it() {
+    let bounds = (usize::MAX, 200 << 10, true);
+    let mut shard = Shard::default();
+    let ask = Ask {
+        ttl_ms: DAY_MS,
+        ..Ask::default()
+    };
+    let mut now = START;
+    for n in 0..20_000_u64 {
+        now = now.after(1);
+        let mut room = Bounded::new(&shard, bounds);
+        let name = n.to_le_bytes();
+        let verdict = shard.seen(&SECRET.key(&name), &ask, &mut room, now).0;
+        assert_eq!(verdict, Verdict::New);
+    }
+    for n in 0..20_000_u64 {
+        let name = n.to_le_bytes();
+        let key = SECRET.key(&name);
+        let Some(entry) = shard.get(&key, now) else {
+            continue;
+        };
+        let (deadline, mut room) = (entry.deadline, Bounded::new(&shard, bounds));
+        let set = shard.set(&key, Some(&[7; 100]), deadline, &mut room, now);
+        assert!(set.is_some() && shard.get(&key, now).is_some(), "{n}");
+        assert!(shard.bytes() <= bounds.1);
+    }
+    assert!(shard.counters().evicted < 19_900 && shard.len() > 100);
+}

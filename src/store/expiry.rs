@@ -14,7 +14,7 @@ use super::bucket::{Entry, FAR, SLOTS};
 use super::key::Kind;
 use super::segment::{BLOCK_SLOTS, NEVER};
 use super::stash::{StashKey, Stashed};
-use super::table::{Slot, Table};
+use super::table::{Slot, Table, slots_of};
 use super::wheel::{Step, due_tick};
 use crate::time::Millis;
 
@@ -197,6 +197,57 @@ impl Table {
             return Some(self.evict(slot));
         }
         None
+    }
+
+    /// Drops those keys of one segment that end first, but not the spared one, as many as it takes for the
+    /// segment to become smaller; their deadlines, or none where too much is spared.
+    ///
+    /// A packed key has nothing beside its slot, so evicting one frees a place but no bytes: for those, all
+    /// that is left is a smaller segment. That takes a thousand keys at most or so, and gives 16 KiB back
+    /// where it takes that many, which is room for a hundred records.
+    pub(super) fn evict_to_shrink(&mut self, spared: Option<Slot>) -> Vec<Millis> {
+        let Some(soonest) = self.soonest_segment() else {
+            return Vec::new();
+        };
+        let numbers = (soonest..self.segment_count).chain(0..soonest);
+        for number in numbers.take(VICTIM_LOOKS_MAX) {
+            let victims = self.first_to_end_of(number, spared);
+            if !victims.is_empty() {
+                // It becomes smaller with the last of them: until then they stay where they were found.
+                return victims.into_iter().map(|slot| self.evict(slot)).collect();
+            }
+        }
+        Vec::new()
+    }
+
+    /// The keys of a segment that end first, as many as are too many for it to become smaller; none if there
+    /// are not as many.
+    fn first_to_end_of(&mut self, number: u32, spared: Option<Slot>) -> Vec<Slot> {
+        let segment = self.segments.get(number);
+        self.work_slots += slots_of(segment.bytes());
+        let surplus = segment.len().saturating_sub(segment.shrinks_at());
+        let mut found = Vec::with_capacity(segment.len());
+        for block in 0..segment.used() {
+            let buckets = segment.block(block);
+            for place in (0..buckets.len() * SLOTS).map(block::place) {
+                let entry = buckets[place.bucket()].entry(place.slot());
+                let (segment, block) = (number, block as u8);
+                let slot = Slot {
+                    segment,
+                    block,
+                    place,
+                };
+                if entry.end != 0 && spared != Some(slot) && !self.is_record(entry) {
+                    found.push((self.true_end(entry), slot));
+                }
+            }
+        }
+        if surplus == 0 || found.len() < surplus {
+            return Vec::new();
+        }
+        found.select_nth_unstable_by_key(surplus - 1, |(end, _)| *end);
+        found.truncate(surplus);
+        found.into_iter().map(|(_, slot)| slot).collect()
     }
 
     /// Drops a key outside of a block in which all keys are spared: of the next blocks that have any.

@@ -384,8 +384,7 @@ impl Segment {
 
     /// Gives memory back, one step of it, if there is much more than needed; returns whether it did.
     pub(super) fn shrink(&mut self, secret: &Secret, homeless: &mut Homeless) -> bool {
-        let fits = |slots: usize| self.len() * 100 <= slots * SHRINKS_TO_PERCENT;
-        if self.used == 0 {
+        if self.len() > self.shrinks_at() || self.used == 0 {
             return false;
         }
         if self.len() == 0 {
@@ -399,18 +398,28 @@ impl Segment {
             return true;
         }
         if self.used > 1 {
-            let shrinks = fits((self.used() - 1) * BLOCK_SLOTS);
-            if shrinks {
-                self.remove_block(secret, homeless);
+            self.remove_block(secret, homeless);
+        } else {
+            self.resize(self.block(0).len() / 2, secret, homeless);
+        }
+        true
+    }
+
+    /// How many keys are left when it becomes smaller.
+    pub(super) fn shrinks_at(&self) -> usize {
+        let slots = match self.used() {
+            0 => 0,
+            1 => {
+                let half = self.block(0).len() / 2;
+                if half >= BUCKETS_MIN {
+                    half * SLOTS / 2
+                } else {
+                    0
+                }
             }
-            return shrinks;
-        }
-        let half = self.block(0).len() / 2;
-        let shrinks = half >= BUCKETS_MIN && fits(half * SLOTS / 2);
-        if shrinks {
-            self.resize(half, secret, homeless);
-        }
-        shrinks
+            used => (used - 1) * BLOCK_SLOTS,
+        };
+        slots * SHRINKS_TO_PERCENT / 100
     }
 
     /// Where a block's part of the hash space ends, as a fraction of the segment in 2^-32; the whole

@@ -22,8 +22,10 @@ use super::segment::STEP_SLOTS_MAX;
 use super::table::{Found, Glance, Space, Table};
 use crate::time::Millis;
 
-/// Keys that one insertion may evict before it gives up and is refused.
+/// Keys that one change may evict one by one before it has a segment give bytes back.
 pub(super) const EVICTIONS_MAX: usize = 64;
+/// Segments that one change may have give bytes back before it gives up and is refused.
+pub(super) const SHRINKS_MAX: usize = 2;
 /// Steps of expiry that one insertion may make before it evicts or is refused.
 const RECLAIM_STEPS: usize = 16;
 /// Steps of growth that one insertion may make; a small segment may have to double more than once.
@@ -472,7 +474,7 @@ impl Shard {
         before: (isize, isize),
         now: Millis,
     ) -> Option<Option<Space>> {
-        let (mut growths, mut evictions, mut reclaimed) = (0, 0, false);
+        let (mut growths, mut evictions, mut shrinks, mut reclaimed) = (0, 0, 0, false);
         loop {
             let space = match found {
                 Some(_) => None,
@@ -502,12 +504,19 @@ impl Shard {
                 room.reclaim_elsewhere(now);
                 continue;
             }
-            if !room.evicts() || evictions == EVICTIONS_MAX {
+            if !room.evicts() {
                 return None;
             }
-            evictions += 1;
-            if !self.evict_for(space, key, evictions, room, now) {
-                return None;
+            if evictions < EVICTIONS_MAX {
+                evictions += 1;
+                if !self.evict_for(space, key, evictions, room, now) {
+                    return None;
+                }
+            } else {
+                shrinks += 1;
+                if shrinks > SHRINKS_MAX || !self.evict_to_shrink(key, room, now) {
+                    return None;
+                }
             }
         }
     }
@@ -543,6 +552,25 @@ impl Shard {
             room.evicted(deadline);
         }
         true
+    }
+
+    /// Evicts what it takes for a segment to give bytes back, where evicting keys one by one gave too few;
+    /// false if that cannot be done.
+    pub(super) fn evict_to_shrink(
+        &mut self,
+        key: &Key<'_>,
+        room: &mut impl Room,
+        now: Millis,
+    ) -> bool {
+        let spared = self.table.find(key).and_then(|found| found.slot());
+        let evicted = self.table.evict_to_shrink(spared);
+        let live = evicted
+            .iter()
+            .filter(|&&deadline| self.count_evicted(deadline, now));
+        if let Some(last) = live.max() {
+            room.evicted(*last);
+        }
+        !evicted.is_empty()
     }
 
     /// Counts a key that was dropped; returns whether it was live.

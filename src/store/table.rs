@@ -59,7 +59,7 @@ enum At {
 }
 
 /// A slot of the table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) segment: u32,
     pub(super) block: u8,

@@ -195,6 +195,45 @@ fn calls_share_a_connection_and_held_ones_have_their_own() {
 }
 
 #[test]
+fn only_so_many_calls_are_held_and_further_ones_wait_for_a_place() {
+    let server = TestServer::start();
+    run(async {
+        let client = Client::with(ClientConfig {
+            held_max: 2,
+            ..ClientConfig::new(server.address.parse().unwrap())
+        });
+        let holder = held(&client.begin("k", &BeginOptions::default()).await.unwrap());
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..3 {
+            let client = client.clone();
+            waiting.spawn(async move { client.wait("k", Duration::from_secs(20)).await });
+        }
+        while server.gauge("waiters") < 2 {
+            sleep(Duration::from_millis(2)).await;
+        }
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(server.gauge("waiters"), 2);
+        // Whoever wants the work asks now and then instead.
+        let options = RunOnce {
+            wait: Duration::from_secs(20),
+            ..RunOnce::default()
+        };
+        let done = |_| async { Ok::<_, Failure<()>>(Done::default()) };
+        let (ran, ()) = tokio::join!(client.run_once("k", &options, done), async {
+            sleep(Duration::from_millis(100)).await;
+            let plain = CompleteOptions::default();
+            let told = client.complete("k", holder.token, &no(7), &plain).await;
+            assert_eq!(told, Ok(Ending::Ok));
+        });
+        assert_eq!(ran.unwrap().outcome.code, 7);
+        while let Some(heard) = waiting.join_next().await {
+            let heard = heard.unwrap().unwrap();
+            assert!(matches!(heard, Heard::Settled(outcome) if outcome.code == 7));
+        }
+    });
+}
+
+#[test]
 fn a_server_that_is_not_there_is_waited_for_but_not_for_ever() {
     run(async {
         let config = ClientConfig {

@@ -15,6 +15,7 @@
 //! | has the key of another request | 422 |
 //! | has a body over [`Idempotency::request_bytes_max`] | 413 |
 //! | comes while onced is down | 503 with `Retry-After`, or [is handled all the same](Idempotency::fail_open) |
+//! | asks for what onced never gives, such as a lease over its limit | 500 |
 //!
 //! Refusals are problem details (RFC 9457). Responses of 5xx, and those that ask to come again as one
 //! came (401, 408, 425, 429), are passed on and not stored: the key is free for a retry. All others
@@ -29,8 +30,8 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # async fn charge() -> &'static str { "charged" }
 //! let client = Client::new("127.0.0.1:6623".parse()?);
-//! let once = Idempotency::new(client, Scope::header("authorization"));
-//! let app: Router = Router::new().route("/charges", post(charge)).layer(once);
+//! let once = Idempotency::new(client, Scope::header("x-api-key"));
+//! let app: Router = Router::new().route("/charges", post(charge)).route_layer(once);
 //! # Ok(()) }
 //! ```
 //!

@@ -310,39 +310,38 @@ impl Settings {
             }
         };
         let status = kept.response.status();
-        let (stored, mut is_without_body) =
-            self.store(&mut grant, options, status, &kept.stored).await;
-        let stored = match stored {
+        let (stored, is_without_body) = self.store(&mut grant, options, status, &kept.stored).await;
+        match stored {
             Err(error) if error.is_transient() => {
                 // Its client has waited long enough; but a retry must not be handled again.
                 warn!(%error, "a response could not be stored yet");
                 answer(Ok(kept.response));
-                grant
-                    .store(options.lease * STORE_LEASES, Storing::All)
-                    .await
+                let later = options.lease * STORE_LEASES;
+                self.count(grant.store(later, Storing::All).await, is_without_body);
             }
-            Ok(Ending::Stale) => {
-                return answer(Ok(self.refuse(Event::Busy, &Problem::TakenOver)));
-            }
+            Ok(Ending::Stale) => answer(Ok(self.refuse(Event::Busy, &Problem::TakenOver))),
             stored => {
+                self.count(stored, is_without_body);
                 answer(Ok(kept.response));
-                stored
             }
+        }
+    }
+
+    /// Counts a response that was stored, or was not.
+    fn count(&self, stored: Result<Ending, ClientError>, is_without_body: bool) {
+        let failure = match stored {
+            Ok(Ending::Ok) => {
+                self.counters.add(Event::Fresh);
+                if is_without_body {
+                    self.counters.add(Event::BodyOmitted);
+                }
+                return;
+            }
+            Ok(ending) => format!("the record is {ending:?}"),
+            Err(error) => error.to_string(),
         };
-        match stored {
-            Ok(Ending::Ok) => self.counters.add(Event::Fresh),
-            failure => {
-                error!(
-                    ?failure,
-                    "a response could not be stored: a retry may be handled again"
-                );
-                self.counters.add(Event::NotStored);
-                is_without_body = false;
-            }
-        }
-        if is_without_body {
-            self.counters.add(Event::BodyOmitted);
-        }
+        error!(%failure, "a response could not be stored: a retry may be handled again");
+        self.counters.add(Event::NotStored);
     }
 
     /// Stores a response, or as much of it as the server takes; also tells whether that is without its body.

@@ -10,7 +10,7 @@ use super::kept::StoredRecord;
 use super::key::{Key, Secret};
 use super::model::Room;
 use super::record::{Begin, Begun, Ended, Held, Record, Settle, State};
-use super::shard::{EVICTIONS_MAX, Entry, SHRINKS_MAX, Shard};
+use super::shard::{Entry, Shard};
 use crate::time::Millis;
 
 /// The answer to a `BEGIN`.
@@ -402,20 +402,13 @@ impl Shard {
         now: Millis,
     ) -> isize {
         let before = self.bytes() as isize;
-        for evictions in 1..=EVICTIONS_MAX + SHRINKS_MAX {
+        let mut evictions = 0;
+        loop {
             let freed = before - self.bytes() as isize;
-            if room.admits(0, grown - freed) || !room.evicts() {
-                break;
-            }
-            let is_evicted = if evictions <= EVICTIONS_MAX {
-                self.evict_for(None, key, evictions, room, now)
-            } else {
-                self.evict_to_shrink(key, room, now)
-            };
-            if !is_evicted {
-                break;
+            evictions += 1;
+            if room.admits(0, grown - freed) || !self.evict_next(evictions, None, key, room, now) {
+                return freed;
             }
         }
-        before - self.bytes() as isize
     }
 }

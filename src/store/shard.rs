@@ -23,9 +23,9 @@ use super::table::{Found, Glance, Space, Table};
 use crate::time::Millis;
 
 /// Keys that one change may evict one by one before it has a segment give bytes back.
-pub(super) const EVICTIONS_MAX: usize = 64;
+const EVICTIONS_MAX: usize = 64;
 /// Segments that one change may have give bytes back before it gives up and is refused.
-pub(super) const SHRINKS_MAX: usize = 2;
+const SHRINKS_MAX: usize = 2;
 /// Steps of expiry that one insertion may make before it evicts or is refused.
 const RECLAIM_STEPS: usize = 16;
 /// Steps of growth that one insertion may make; a small segment may have to double more than once.
@@ -474,7 +474,7 @@ impl Shard {
         before: (isize, isize),
         now: Millis,
     ) -> Option<Option<Space>> {
-        let (mut growths, mut evictions, mut shrinks, mut reclaimed) = (0, 0, 0, false);
+        let (mut growths, mut evictions, mut reclaimed) = (0, 0, false);
         loop {
             let space = match found {
                 Some(_) => None,
@@ -504,26 +504,37 @@ impl Shard {
                 room.reclaim_elsewhere(now);
                 continue;
             }
-            if !room.evicts() {
+            evictions += 1;
+            if !self.evict_next(evictions, space, key, room, now) {
                 return None;
             }
-            if evictions < EVICTIONS_MAX {
-                evictions += 1;
-                if !self.evict_for(space, key, evictions, room, now) {
-                    return None;
-                }
-            } else {
-                shrinks += 1;
-                if shrinks > SHRINKS_MAX || !self.evict_to_shrink(key, room, now) {
-                    return None;
-                }
-            }
+        }
+    }
+
+    /// Evicts what comes next, where this is the so manieth time that one change asks for it, from 1: a key,
+    /// or, where enough of those did not do, as many as it takes for a segment to become smaller. False if
+    /// that cannot be done, or was done often enough.
+    pub(super) fn evict_next(
+        &mut self,
+        evictions: usize,
+        space: Option<Space>,
+        key: &Key<'_>,
+        room: &mut impl Room,
+        now: Millis,
+    ) -> bool {
+        if !room.evicts() {
+            return false;
+        }
+        match evictions {
+            ..=EVICTIONS_MAX => self.evict_for(space, key, evictions, room, now),
+            _ if evictions <= EVICTIONS_MAX + SHRINKS_MAX => self.evict_to_shrink(key, room, now),
+            _ => false,
         }
     }
 
     /// Evicts a key where that helps: beside the place where this one would go if the table cannot
     /// grow, else the soonest to end.
-    pub(super) fn evict_for(
+    fn evict_for(
         &mut self,
         space: Option<Space>,
         key: &Key<'_>,
@@ -556,12 +567,7 @@ impl Shard {
 
     /// Evicts what it takes for a segment to give bytes back, where evicting keys one by one gave too few;
     /// false if that cannot be done.
-    pub(super) fn evict_to_shrink(
-        &mut self,
-        key: &Key<'_>,
-        room: &mut impl Room,
-        now: Millis,
-    ) -> bool {
+    fn evict_to_shrink(&mut self, key: &Key<'_>, room: &mut impl Room, now: Millis) -> bool {
         let spared = self.table.find(key).and_then(|found| found.slot());
         let evicted = self.table.evict_to_shrink(spared);
         let live = evicted

@@ -33,8 +33,11 @@ struct LineOf {
     key: Arc<[u8]>,
 }
 
-/// Bytes that a place takes beside its key: here, in its line and in the map of lines.
-const PLACE_BYTES: usize = 512;
+/// Bytes that a place in the line of this key takes: here, in its line and in the map of lines.
+fn place_bytes(key: &[u8]) -> isize {
+    const BESIDE_KEY: usize = 512;
+    (BESIDE_KEY + key.len()) as isize
+}
 
 /// Those who wait for one key, in the order of arrival.
 #[derive(Debug, Default)]
@@ -124,7 +127,7 @@ impl Waiters {
         (purpose, waker): (Purpose, &Waker),
         (until, max): (Millis, usize),
     ) -> Option<Place> {
-        let bytes = (PLACE_BYTES + key.len()) as isize;
+        let bytes = place_bytes(key);
         if !budget.admits(bytes) {
             return None;
         }
@@ -271,7 +274,7 @@ impl Drop for Place {
             line.to_begin.is_empty() && line.to_hear.is_empty()
         });
         waiters.count.fetch_sub(1, Ordering::Relaxed);
-        budget.change(-((PLACE_BYTES + line.key.len()) as isize));
+        budget.change(-place_bytes(&line.key));
     }
 }
 

@@ -12,7 +12,7 @@ use super::reply::{ClientError, Value};
 use crate::time::DurationWord;
 
 /// Words of a request that is put together.
-struct Words<'a>(Vec<std::borrow::Cow<'a, [u8]>>);
+pub(super) struct Words<'a>(Vec<std::borrow::Cow<'a, [u8]>>);
 
 impl<'a> Words<'a> {
     fn of<const N: usize>(words: [&'a [u8]; N]) -> Self {
@@ -150,7 +150,7 @@ impl Client {
             let words = beginning(&key, &options);
             let told = client.pipeline.insist(&words.slices()).await;
             if let Some(Begin::Run(held)) = told.as_ref().and_then(begun) {
-                client.let_go(&key, held.token);
+                client.tell(&release(&key, held.token));
             }
         });
     }
@@ -181,8 +181,8 @@ impl Client {
         done: &Done,
         options: &CompleteOptions,
     ) -> Result<Ending, ClientError> {
-        let words = completion(key.as_ref(), token, done, options);
-        ending(&self.pipeline.call(&words.slices()).await?)
+        self.end(&completion(key.as_ref(), token, done, options))
+            .await
     }
 
     /// The work failed for good, and that is what everyone else is told, for `ttl` or as long as `begin` said.
@@ -193,8 +193,7 @@ impl Client {
         done: &Done,
         ttl: Option<Duration>,
     ) -> Result<Ending, ClientError> {
-        let words = failure(key.as_ref(), token, done, ttl);
-        ending(&self.pipeline.call(&words.slices()).await?)
+        self.end(&failure(key.as_ref(), token, done, ttl)).await
     }
 
     /// The work failed, and anybody may begin it again.
@@ -203,27 +202,16 @@ impl Client {
         key: impl AsRef<[u8]>,
         token: u64,
     ) -> Result<Ending, ClientError> {
-        let token = token.to_string();
-        let words: [&[u8]; 4] = [b"ONCE.FAIL", key.as_ref(), token.as_bytes(), b"RETRY"];
-        ending(&self.pipeline.call(&words).await?)
+        self.end(&release(key.as_ref(), token)).await
     }
 
-    /// The same as [`Client::fail_retry`] without waiting: if it does not arrive, the lease lapses.
-    pub(super) fn let_go(&self, key: &[u8], token: u64) {
-        let token = token.to_string();
-        self.pipeline
-            .tell(&[b"ONCE.FAIL", key, token.as_bytes(), b"RETRY"]);
+    /// Sends what ends work, and waits for the answer.
+    pub(super) async fn end(&self, words: &Words<'_>) -> Result<Ending, ClientError> {
+        ending(&self.pipeline.call(&words.slices()).await?)
     }
 
-    /// The same as [`Client::complete`] without waiting.
-    pub(super) fn leave(&self, key: &[u8], token: u64, done: &Done, options: &CompleteOptions) {
-        let words = completion(key, token, done, options);
-        self.pipeline.tell(&words.slices());
-    }
-
-    /// The same as [`Client::fail_final`] without waiting.
-    pub(super) fn leave_failure(&self, key: &[u8], token: u64, done: &Done, ttl: Option<Duration>) {
-        let words = failure(key, token, done, ttl);
+    /// The same without waiting: if it does not arrive, the lease lapses.
+    pub(super) fn tell(&self, words: &Words<'_>) {
         self.pipeline.tell(&words.slices());
     }
 
@@ -336,7 +324,7 @@ fn beginning<'a>(key: &'a [u8], options: &'a BeginOptions) -> Words<'a> {
 }
 
 /// The request of [`Client::complete`].
-fn completion<'a>(
+pub(super) fn completion<'a>(
     key: &'a [u8],
     token: u64,
     done: &'a Done,
@@ -356,11 +344,23 @@ fn completion<'a>(
 }
 
 /// The request of [`Client::fail_final`].
-fn failure<'a>(key: &'a [u8], token: u64, done: &'a Done, ttl: Option<Duration>) -> Words<'a> {
+pub(super) fn failure<'a>(
+    key: &'a [u8],
+    token: u64,
+    done: &'a Done,
+    ttl: Option<Duration>,
+) -> Words<'a> {
     let mut words = Words::of([b"ONCE.FAIL", key]);
     words.text(&token).add(&b"FINAL"[..]);
     words.add(&b"CODE"[..]).text(&done.code);
     words.duration("TTL", ttl);
     words.add(&b"BODY"[..]).add(&done.body[..]);
+    words
+}
+
+/// The request of [`Client::fail_retry`].
+pub(super) fn release(key: &[u8], token: u64) -> Words<'_> {
+    let mut words = Words::of([b"ONCE.FAIL", key]);
+    words.text(&token).add(&b"RETRY"[..]);
     words
 }

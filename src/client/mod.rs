@@ -44,7 +44,7 @@ pub use reply::ClientError;
 pub use run_once::{Failure, Origin, Ran, RunOnce, RunOnceError, StoreError};
 
 #[cfg(feature = "http")]
-pub(crate) use self::run_once::{Claim, Grant, Storing};
+pub(crate) use self::run_once::{Claim, Grant};
 
 use self::lane::Lanes;
 use self::pipeline::Pipeline;

@@ -64,13 +64,6 @@ impl ClientError {
     }
 }
 
-impl ClientError {
-    /// Whether less would have found room, as it seems.
-    pub(crate) fn is_about_room(&self) -> bool {
-        matches!(self, Self::Refused { code, .. } if matches!(code.as_str(), "TOOBIG" | "FULL"))
-    }
-}
-
 /// A reply as it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {

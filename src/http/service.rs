@@ -21,7 +21,7 @@ use super::key::{fingerprint, named};
 use super::layer::{Idempotency, Settings};
 use super::problem::Problem;
 use super::stored::{Stored, replay, store};
-use crate::client::{Claim, ClientError, Done, Ending, Grant, Held, Outcome, RunOnce, Storing};
+use crate::client::{Claim, ClientError, Done, Ending, Grant, Held, Outcome, RunOnce};
 
 /// For how many leases it is tried to store a response whose client was answered already.
 const STORE_LEASES: u32 = 4;
@@ -317,7 +317,10 @@ impl Settings {
                 warn!(%error, "a response could not be stored yet");
                 answer(Ok(kept.response));
                 let later = options.lease * STORE_LEASES;
-                self.count(grant.store(later, Storing::All).await, is_without_body);
+                self.count(
+                    grant.store(later, ClientError::is_transient).await,
+                    is_without_body,
+                );
             }
             Ok(Ending::Stale) => answer(Ok(self.refuse(Event::Busy, &Problem::TakenOver))),
             stored => {
@@ -360,13 +363,11 @@ impl Settings {
                 body: stored.bytes.clone(),
             };
             grant.settle(done, is_failure, options);
-            let storing = if at + 1 < kept.len() {
-                Storing::UnlessTooMuch
-            } else {
-                Storing::All
-            };
-            let ending = grant.store(options.patience, storing).await;
-            let is_too_much = matches!(&ending, Err(error) if error.is_about_room());
+            let is_last = at + 1 == kept.len();
+            let is_worth =
+                |error: &ClientError| error.is_transient() && (is_last || !is_about_room(error));
+            let ending = grant.store(options.patience, is_worth).await;
+            let is_too_much = matches!(&ending, Err(error) if is_about_room(error));
             told = (ending, stored.is_without_body);
             if !is_too_much {
                 break;
@@ -391,4 +392,9 @@ impl Settings {
             stored,
         })
     }
+}
+
+/// Whether less would have found room, as it seems.
+fn is_about_room(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { code, .. } if matches!(code.as_str(), "TOOBIG" | "FULL"))
 }

@@ -1,6 +1,5 @@
 //! The beginning: work is claimed, over lost replies and while another is at it.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -175,9 +174,5 @@ fn owner() -> Result<Vec<u8>, ClientError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random)
         .map_err(|error| ClientError::Protocol(format!("the system gives no chance: {error}")))?;
-    let text = random.iter().fold(String::new(), |mut text, byte| {
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    });
-    Ok(text.into_bytes())
+    Ok(format!("{:032x}", u128::from_ne_bytes(random)).into_bytes())
 }

@@ -8,31 +8,18 @@ use tokio::time::{Instant, timeout};
 use super::RunOnce;
 use super::work::Lease;
 use crate::client::answers::{CompleteOptions, Done, Ending, Held};
+use crate::client::calls::{Words, completion, failure, release};
 use crate::client::{Client, ClientError};
 
 /// How long a caller whose work failed is kept until it is released.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is still to be said for work.
-#[derive(Clone)]
 enum Last {
     Release,
     Complete(Done, CompleteOptions),
     Fail(Done, Option<Duration>),
     Nothing,
-}
-
-/// Whether it is of use to try again to store what there is no room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Storing {
-    /// There is nothing less to store.
-    All,
-    /// There is.
-    #[cfg_attr(
-        not(feature = "http"),
-        expect(dead_code, reason = "only responses come in parts")
-    )]
-    UnlessTooMuch,
 }
 
 /// The right to do the work behind a key. What has not been said of it when it is dropped is said then.
@@ -66,8 +53,7 @@ impl Grant {
 
     /// Others may do the work; if they cannot be told within a moment, that is done later.
     pub(crate) async fn release(mut self) {
-        let released = self.client.fail_retry(&self.key, self.held.token);
-        if let Ok(Ok(_)) = timeout(RELEASE_PATIENCE, released).await {
+        if let Ok(Ok(_)) = timeout(RELEASE_PATIENCE, self.say()).await {
             self.last = Last::Nothing;
         }
     }
@@ -91,21 +77,13 @@ impl Grant {
         };
     }
 
-    /// Stores what the work came to, and tries for so long where that fails for the moment.
+    /// Stores what the work came to, and tries for so long where that fails for what is worth it.
     pub(crate) async fn store(
         &mut self,
         patience: Duration,
-        storing: Storing,
+        is_worth: impl Fn(&ClientError) -> bool,
     ) -> Result<Ending, ClientError> {
-        let last = self.last.clone();
-        let is_worth = |error: &ClientError| match storing {
-            Storing::All => error.is_transient(),
-            Storing::UnlessTooMuch => error.is_transient() && !error.is_about_room(),
-        };
-        let said = self
-            .client
-            .repeat(patience, is_worth, || self.say(&last))
-            .await;
+        let said = self.client.repeat(patience, is_worth, || self.say()).await;
         match said {
             Err(error) if error.is_transient() => Err(error),
             said => {
@@ -115,24 +93,25 @@ impl Grant {
         }
     }
 
-    async fn say(&self, last: &Last) -> Result<Ending, ClientError> {
-        let (client, key, token) = (&self.client, &self.key, self.held.token);
-        match last {
-            Last::Complete(done, options) => client.complete(key, token, done, options).await,
-            Last::Fail(done, ttl) => client.fail_final(key, token, done, *ttl).await,
-            Last::Release | Last::Nothing => client.fail_retry(key, token).await,
+    async fn say(&self) -> Result<Ending, ClientError> {
+        self.client.end(&self.words()).await
+    }
+
+    /// The request that says what is still to be said.
+    fn words(&self) -> Words<'_> {
+        let (key, token) = (&*self.key, self.held.token);
+        match &self.last {
+            Last::Complete(done, options) => completion(key, token, done, options),
+            Last::Fail(done, ttl) => failure(key, token, done, *ttl),
+            Last::Release | Last::Nothing => release(key, token),
         }
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        let (client, key, token) = (&self.client, &self.key, self.held.token);
-        match &self.last {
-            Last::Release => client.let_go(key, token),
-            Last::Complete(done, options) => client.leave(key, token, done, options),
-            Last::Fail(done, ttl) => client.leave_failure(key, token, done, *ttl),
-            Last::Nothing => {}
+        if !matches!(self.last, Last::Nothing) {
+            self.client.tell(&self.words());
         }
     }
 }

@@ -40,7 +40,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub(crate) use self::claim::Claim;
 #[cfg(feature = "http")]
 pub(crate) use self::grant::Grant;
-pub(crate) use self::grant::Storing;
 use super::Client;
 use super::answers::{Done, Ending, Held, Outcome};
 use super::pipeline::{from_now, jittered};
@@ -212,9 +211,8 @@ impl Client {
         };
         grant.settle(done, is_failure, options);
         // As long as nobody else can have been told to run, at least.
-        let stored = grant
-            .store(options.patience.max(options.lease), Storing::All)
-            .await;
+        let patience = options.patience.max(options.lease);
+        let stored = grant.store(patience, ClientError::is_transient).await;
         let source = match stored {
             Ok(Ending::Ok) => {
                 return Ok(Ran {

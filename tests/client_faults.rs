@@ -12,7 +12,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ use onced::client::{
     First, Held, Origin, RunOnce, RunOnceError, StoreError,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 const MINUTE: Option<Duration> = Some(Duration::from_mins(1));
@@ -364,32 +366,54 @@ fn work_does_not_begin_under_a_lease_that_may_be_over() {
     });
 }
 
-/// A way to a server that can be cut.
-async fn cuttable(
-    target: &str,
-) -> (
-    String,
-    Arc<tokio::sync::Notify>,
-    tokio::task::JoinHandle<()>,
-) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let cut = Arc::new(tokio::sync::Notify::new());
-    let (target, cuts) = (target.to_owned(), Arc::clone(&cut));
-    let accepting = tokio::spawn(async move {
-        loop {
-            let (mut near, _) = listener.accept().await.unwrap();
-            let (target, cuts) = (target.clone(), Arc::clone(&cuts));
-            tokio::spawn(async move {
-                let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
-                tokio::select! {
-                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                    () = cuts.notified() => {}
-                }
-            });
+/// A way to a server.
+struct Way {
+    address: String,
+    /// Whether answers are lost on it.
+    is_mute: Arc<AtomicBool>,
+    /// Cuts the connections that there are.
+    cut: Arc<Notify>,
+    /// What takes new ones.
+    accepting: JoinHandle<()>,
+}
+
+impl Way {
+    async fn to(target: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (is_mute, cut) = (Arc::<AtomicBool>::default(), Arc::<Notify>::default());
+        let (target, mute, cuts) = (target.to_owned(), Arc::clone(&is_mute), Arc::clone(&cut));
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (near, _) = listener.accept().await.unwrap();
+                let far = tokio::net::TcpStream::connect(&target).await.unwrap();
+                let (mute, cuts) = (Arc::clone(&mute), Arc::clone(&cuts));
+                tokio::spawn(async move {
+                    let (mut from_near, mut to_near) = near.into_split();
+                    let (mut from_far, mut to_far) = far.into_split();
+                    let answers = async {
+                        let mut bytes = [0; 1024];
+                        while let Ok(count @ 1..) = from_far.read(&mut bytes).await {
+                            if !mute.load(Ordering::SeqCst) {
+                                to_near.write_all(&bytes[..count]).await.unwrap();
+                            }
+                        }
+                    };
+                    tokio::select! {
+                        _ = tokio::io::copy(&mut from_near, &mut to_far) => {}
+                        () = answers => {}
+                        () = cuts.notified() => {}
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            is_mute,
+            cut,
+            accepting,
         }
-    });
-    (address, cut, accepting)
+    }
 }
 
 #[test]
@@ -400,16 +424,16 @@ fn patience_begins_when_something_fails() {
         let Ok(Begin::Run(held)) = holder.begin("k", &BeginOptions::default()).await else {
             panic!("the key is new");
         };
-        let (address, cut, _accepting) = cuttable(&server.address).await;
+        let way = Way::to(&server.address).await;
         let options = RunOnce {
             patience: Duration::from_secs(1),
             wait: Duration::from_secs(20),
             ..RunOnce::default()
         };
-        let client = client_of(&address);
+        let client = client_of(&way.address);
         let (ran, ()) = tokio::join!(client.run_once("k", &options, done), async {
             sleep(Duration::from_millis(1_300)).await; // longer than its patience
-            cut.notify_waiters();
+            way.cut.notify_waiters();
             sleep(Duration::from_millis(300)).await;
             let said = Done::default();
             let ending = holder
@@ -459,18 +483,18 @@ fn waiting_ends_in_its_time_though_the_server_is_gone() {
         let Ok(Begin::Run(_)) = holder.begin("k", &BeginOptions::default()).await else {
             panic!("the key is new");
         };
-        let (address, cut, accepting) = cuttable(&server.address).await;
+        let way = Way::to(&server.address).await;
         let options = RunOnce {
             patience: Duration::from_millis(500),
             wait: Duration::from_secs(20),
             ..RunOnce::default()
         };
-        let client = client_of(&address);
+        let client = client_of(&way.address);
         let began = Instant::now();
         let (ran, ()) = tokio::join!(client.run_once("k", &options, done), async {
             sleep(Duration::from_millis(500)).await;
-            accepting.abort();
-            cut.notify_waiters();
+            way.accepting.abort();
+            way.cut.notify_waiters();
         });
         assert!(matches!(ran, Err(RunOnceError::Busy { .. })), "{ran:?}");
         assert!(
@@ -517,62 +541,26 @@ fn who_gives_up_before_it_was_asked_for_costs_the_server_nothing() {
 fn a_claim_that_was_lost_is_given_back_later() {
     let server = TestServer::start();
     run(async {
-        let (address, cut, gone) = cuttable_silently(&server.address).await;
-        let client = client_of(&address);
+        let way = Way::to(&server.address).await;
+        let client = client_of(&way.address);
         client.ping().await.unwrap();
         let options = RunOnce {
             patience: Duration::from_millis(200),
             ..RunOnce::default()
         };
-        cut.store(1, Ordering::SeqCst); // answers are not passed on any more
+        way.is_mute.store(true, Ordering::SeqCst);
         let told = client.run_once("k", &options, done).await;
         assert!(matches!(told, Err(RunOnceError::Client(_))), "{told:?}");
         let mut raw = server.connect();
         assert_eq!(raw.ask("PEEK k"), "B");
-        cut.store(2, Ordering::SeqCst); // and then they are again, on new connections
-        gone.notify_waiters();
+        way.is_mute.store(false, Ordering::SeqCst);
+        way.cut.notify_waiters();
         let began = Instant::now();
         while raw.ask("PEEK k") != "R" {
             assert!(began.elapsed() < Duration::from_secs(5));
             sleep(Duration::from_millis(10)).await;
         }
     });
-}
-
-/// A way to a server whose answers can be held back (1), until it is cut.
-async fn cuttable_silently(target: &str) -> (String, Arc<AtomicUsize>, Arc<tokio::sync::Notify>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (mode, cut) = (
-        Arc::new(AtomicUsize::new(0)),
-        Arc::new(tokio::sync::Notify::new()),
-    );
-    let (target, modes, cuts) = (target.to_owned(), Arc::clone(&mode), Arc::clone(&cut));
-    tokio::spawn(async move {
-        loop {
-            let (near, _) = listener.accept().await.unwrap();
-            let (target, modes, cuts) = (target.clone(), Arc::clone(&modes), Arc::clone(&cuts));
-            tokio::spawn(async move {
-                let far = tokio::net::TcpStream::connect(target).await.unwrap();
-                let (mut from_near, mut to_near) = near.into_split();
-                let (mut from_far, mut to_far) = far.into_split();
-                let answers = async {
-                    let mut bytes = [0; 1024];
-                    while let Ok(count @ 1..) = from_far.read(&mut bytes).await {
-                        if modes.load(Ordering::SeqCst) != 1 {
-                            to_near.write_all(&bytes[..count]).await.unwrap();
-                        }
-                    }
-                };
-                tokio::select! {
-                    _ = tokio::io::copy(&mut from_near, &mut to_far) => {}
-                    () = answers => {}
-                    () = cuts.notified() => {}
-                }
-            });
-        }
-    });
-    (address, mode, cut)
 }
 
 #[test]
@@ -660,11 +648,11 @@ fn callers_that_go_away_leave_no_key_behind() {
 fn work_that_is_done_is_stored_though_its_caller_goes_away() {
     let server = TestServer::start();
     run(async {
-        let (address, cut, _accepting) = cuttable(&server.address).await;
-        let client = client_of(&address);
+        let way = Way::to(&server.address).await;
+        let client = client_of(&way.address);
         let options = RunOnce::default();
         let mut work = Box::pin(client.run_once("k", &options, |_| async {
-            cut.notify_waiters(); // so that what comes of it has to wait for the next connection
+            way.cut.notify_waiters(); // so that what comes of it has to wait for the next connection
             Ok::<_, Failure<()>>(Done {
                 code: 201,
                 ..Done::default()

@@ -1171,20 +1171,25 @@ fn full_of_markers(
     (engine, caller, START.after(n / 1_000))
 }
 
+/// Begins work and ends it, with a body.
+fn work_through(engine: &Engine, caller: &mut Caller, n: u64, now: Millis) {
+    let told = caller.ask(engine, format!("BEGIN work-{n}\n").as_bytes(), now);
+    let token = told.split(' ').nth(1).unwrap_or_default().to_owned();
+    assert!(told.starts_with("RUN "), "{n}: {told}");
+    let body = "x".repeat(1_000);
+    let request = format!("COMPLETE work-{n} {token} BODY {body}\n");
+    let told = caller.ask(engine, request.as_bytes(), now);
+    assert_eq!(told, "OK\n", "{n}");
+}
+
 /// The reserve is for where nothing can be evicted: the bodies here are far more than that.
 #[test]
 fn work_can_be_ended_as_long_as_markers_give_way() {
     let long = |n| format!("https://example.com/some/long/path/{n:010}");
     let (engine, mut caller, now) = full_of_markers(16 << 20, long);
-    let body = "x".repeat(1_000);
     let markers = engine.totals().keys;
     for n in 0..3_000 {
-        let told = caller.ask(&engine, format!("BEGIN work-{n}\n").as_bytes(), now);
-        let token = told.split(' ').nth(1).unwrap_or_default().to_owned();
-        assert!(told.starts_with("RUN "), "{n}: {told}");
-        let request = format!("COMPLETE work-{n} {token} BODY {body}\n");
-        let told = caller.ask(&engine, request.as_bytes(), now);
-        assert_eq!(told, "OK\n", "{n}");
+        work_through(&engine, &mut caller, n, now);
     }
     let budget = engine.budget();
     let over = budget.used().saturating_sub(budget.max());
@@ -1203,15 +1208,9 @@ fn work_can_be_ended_as_long_as_markers_give_way() {
 #[test]
 fn markers_without_bytes_of_their_own_give_way_to_what_needs_some() {
     let (engine, mut caller, now) = full_of_markers(4 << 20, |n| format!("{n:012}"));
-    let body = "x".repeat(1_000);
     let (before, evicted) = (engine.totals().keys, engine.totals().counters.evicted);
     for n in 0..400 {
-        let told = caller.ask(&engine, format!("BEGIN work-{n}\n").as_bytes(), now);
-        let token = told.split(' ').nth(1).unwrap_or_default().to_owned();
-        assert!(told.starts_with("RUN "), "{n}: {told}");
-        let request = format!("COMPLETE work-{n} {token} BODY {body}\n");
-        let told = caller.ask(&engine, request.as_bytes(), now);
-        assert_eq!(told, "OK\n", "{n}");
+        work_through(&engine, &mut caller, n, now);
         let told = caller.ask(&engine, format!("SEEN fp-{n} 1h FP a\n").as_bytes(), now);
         assert_eq!(told, "NEW\n", "{n}");
     }

@@ -13,14 +13,7 @@ mod common;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use common::{TestServer, eventually, fill, resp_request};
-
-/// The token of a `RUN`.
-fn token(reply: &str) -> u64 {
-    let mut words = reply.split(' ');
-    assert_eq!(words.next(), Some("RUN"), "{reply}");
-    words.next().unwrap().parse().unwrap()
-}
+use common::{TestServer, eventually, fill, resp_request, token};
 
 /// What was begun is ended though memory is full, however slowly its body comes; nothing else is.
 #[test]

@@ -18,14 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::process::{Dice, Process, Scratch};
-use common::{Client, PATIENCE, TestServer, eventually};
-
-/// The token of a `RUN`.
-fn token(reply: &str) -> u64 {
-    let mut words = reply.split(' ');
-    assert_eq!(words.next(), Some("RUN"), "{reply}");
-    words.next().unwrap().parse().unwrap()
-}
+use common::{Client, PATIENCE, TestServer, eventually, token};
 
 /// The reply of the line protocol, with its body behind it.
 fn reply(client: &mut Client) -> String {

@@ -87,6 +87,13 @@ impl TestServer {
     }
 }
 
+/// The token of a `RUN`.
+pub fn token(reply: &str) -> u64 {
+    let mut words = reply.split(' ');
+    assert_eq!(words.next(), Some("RUN"), "{reply}");
+    words.next().unwrap().parse().unwrap()
+}
+
 /// Asks for keys until there is no memory for any more.
 pub fn fill(server: &TestServer) {
     let mut filler = server.connect();

@@ -22,6 +22,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::process::{Process, Scratch, SmallDisk, serve};
 use common::{Client, eventually};
@@ -317,6 +318,56 @@ fn as_many_replies_are_taken_back_as_were_due() {
         assert_eq!(client.call(&["PING"]), "+PONG", "{replies:?}");
         is_read_only(&replies[0])
     });
+}
+
+/// Whoever looks after a server whose disk hangs is answered.
+#[test]
+fn what_rests_on_no_log_does_not_wait_for_it() {
+    let data = Scratch::new("hangs");
+    let fault = "fdatasync:delay_enter=3000000:when=12+";
+    let arguments = ["--fsync", "always", "--log-segment", "64KiB"];
+    let Some(server) = faulty(data.path(), fault, &arguments) else {
+        return;
+    };
+    let (mut asking, mut looking, mut redis) =
+        (server.connect(), server.connect(), server.connect());
+    let mut n = 0;
+    eventually("a sync takes long", || {
+        n += 1;
+        let began = Instant::now();
+        assert_eq!(asking.ask(&format!("SEEN key-{n} 1h")), "NEW");
+        began.elapsed() > Duration::from_secs(2)
+    });
+    asking.send("SEEN waits 1h\n");
+    let began = Instant::now();
+    eventually("the change is made", || {
+        looking.gauge("log_unsynced_bytes") > 0
+    });
+    for request in ["PING", "TIME", "VERSION", "HELP PING", "STATS"] {
+        looking.ask_all(request);
+    }
+    for request in [
+        &["PING"][..],
+        &["ECHO", "a"],
+        &["INFO"],
+        &["CLIENT", "LIST"],
+        &["CONFIG", "GET", "maxmemory"],
+        &["COMMAND", "COUNT"],
+        &["HELLO", "3"],
+        &["TIME"],
+    ] {
+        redis.call(request);
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(
+        looking.gauge("log_unsynced_bytes") > 0,
+        "it came too late to show anything"
+    );
+    // What tells of a key does wait.
+    assert_eq!(looking.ask("PEEK waits"), "D");
+    assert!(began.elapsed() > Duration::from_secs(1));
+    assert_eq!(asking.line(), "NEW");
 }
 
 // --- a disk that is full ------------------------------------------------------------------------

@@ -96,6 +96,9 @@ pub struct Spec {
     pub effect: Effect,
     /// Which words are keys.
     pub keys: KeyWords,
+    /// Whether its reply may tell of a change, so that it waits until the log has all that was changed
+    /// before. What tells of the server or of its connection alone waits for nothing.
+    pub rests_on_log: bool,
     /// What it may answer.
     pub replies: &'static str,
     /// What it does, in a sentence.
@@ -107,6 +110,14 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// The same, of a verb whose reply rests on nothing in the log.
+    const fn without_log(self) -> Self {
+        Self {
+            rests_on_log: false,
+            ..self
+        }
+    }
+
     /// The command that these words make, or why they make none.
     pub fn parse<'a>(&self, args: &Args<'a>, limits: &Limits) -> Result<Command<'a>, Error> {
         if args.len() < self.words_min || args.len() > self.words_max {
@@ -292,6 +303,20 @@ mod tests {
         assert_eq!(lookup_resp(b"ONCE."), None);
         assert_eq!(lookup_resp(b"ONCE.GET"), None);
         assert_eq!(lookup_line(&[b'X'; 1_000]), None);
+    }
+
+    /// Whoever looks after a server whose disk hangs asks it these.
+    #[test]
+    fn only_what_tells_of_no_key_rests_on_no_log() {
+        let without: Vec<_> = verbs()
+            .map(Verb::spec)
+            .filter(|spec| !spec.rests_on_log)
+            .collect();
+        assert!(without.iter().all(|spec| spec.keys == NO_KEY));
+        let mut names: Vec<_> = without.iter().map(|spec| spec.name).collect();
+        names.sort_unstable();
+        let told = "CLIENT COMMAND CONFIG DISCARD ECHO HELLO HELP INFO MULTI PING QUIT QUIT RESET STATS TIME TIME VERSION WAIT";
+        assert_eq!(names.join(" "), told);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(super) enum After {
     Close,
     /// Nothing yet: the request has a place in a line, and is asked again once that is due.
     Hold,
+    /// Nothing yet: so much waits to be written that no more is changed before some of it is.
+    Unwritten,
 }
 
 /// What surrounds one request: all that was received, what waits to be asked, the moment, the replies.
@@ -48,6 +50,8 @@ pub(super) struct Exchange<'e> {
     pub(super) out: &'e mut Vec<u8>,
     /// Wakes the connection.
     pub(super) waker: &'e Waker,
+    /// Whether what rests on the log waits until more of that is written.
+    pub(super) is_log_behind: bool,
 }
 
 /// Whose replies are sent.
@@ -82,6 +86,8 @@ pub(super) struct Client {
     place: Option<Place>,
     /// A reply is to wait until all is on the disk.
     pub(super) wants_sync: bool,
+    /// A reply rests on what the log has so far.
+    pub(super) rests_on_log: bool,
     /// Replies that were appended, or will be by the batch, and not let go yet.
     held_replies: usize,
     pub(super) tally: Tally,
@@ -100,6 +106,7 @@ impl Client {
             replies: ReplyMode::On,
             place: None,
             wants_sync: false,
+            rests_on_log: false,
             held_replies: 0,
             tally: Tally::default(),
         }
@@ -145,6 +152,12 @@ impl Client {
         if self.shared.is_loading() && verb.spec().name != "QUIT" {
             return self.answer_alone(exchange, |client, _, out| client.answer_loading(verb, out));
         }
+        if verb.spec().rests_on_log {
+            if exchange.is_log_behind {
+                return After::Unwritten;
+            }
+            self.rests_on_log = true;
+        }
         // Some hundred bytes, which stay where they are made.
         let parsed = verb.spec().parse(args, self.shared.engine.limits());
         if let Ok(command) = &parsed
@@ -186,6 +199,7 @@ impl Client {
         let Some(place) = self.place.take() else {
             return false;
         };
+        self.rests_on_log = true;
         self.answer_alone(exchange, |client, now, out| {
             if let Some(verb) = client.verb(args) {
                 client.tally.count(verb, false);
@@ -254,6 +268,7 @@ impl Client {
             now,
             out,
             waker: _,
+            is_log_behind: _,
         } = exchange;
         self.ask(input, batch, *now, out);
         let begins = out.len();

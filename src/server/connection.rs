@@ -84,6 +84,8 @@ enum Left {
     TurnIsOver,
     /// The first one has a place in a line, and those behind it wait for its reply.
     Held,
+    /// More changes wait to be written than may.
+    Unwritten,
 }
 
 struct Connection<S> {
@@ -216,10 +218,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return self.poll_stalled(cx);
             }
             self.stalled_since = None;
-            ready!(self.poll_log_room(cx));
             match self.left {
                 Left::Nothing => {}
                 Left::Unread => {
+                    self.take_in(&[], batch);
+                    continue;
+                }
+                Left::Unwritten => {
+                    ready!(self.poll_log_room(cx));
                     self.take_in(&[], batch);
                     continue;
                 }
@@ -439,6 +445,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let unread_max = self.unread_max();
         let shared = Arc::clone(&self.shared);
         let limits = shared.engine.limits();
+        let is_log_behind = shared
+            .engine
+            .log()
+            .is_some_and(|log| log.behind().is_some());
         let mut at = 0;
         self.left = Left::Nothing;
         self.progressed = false;
@@ -472,6 +482,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         now: reading.now,
                         out: &mut self.output,
                         waker: &self.waker,
+                        is_log_behind,
                     };
                     if gives_up && self.client.give_up(&args, &mut exchange) {
                         at += consumed;
@@ -480,6 +491,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let after = self.client.answer(request, &args, &mut exchange);
                     if after == After::Hold {
                         self.left = Left::Held;
+                        break;
+                    }
+                    if after == After::Unwritten {
+                        self.left = Left::Unwritten;
                         break;
                     }
                     at += consumed;
@@ -515,7 +530,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.client.ask(input, batch, reading.now, &mut self.output);
-        if was_good && let Some(log) = shared.engine.log() {
+        let rests_on_log = std::mem::take(&mut self.client.rests_on_log);
+        if rests_on_log
+            && was_good
+            && let Some(log) = shared.engine.log()
+        {
             self.rest_on(log);
         }
         shared

@@ -17,6 +17,7 @@ const BASE: Spec = Spec {
     words_max: 0,
     effect: Effect::Read,
     keys: NO_KEY,
+    rests_on_log: true,
     replies: "",
     summary: "",
     example: ("", ""),
@@ -241,6 +242,7 @@ pub(super) static ROWS: &[Spec] = &[
         replies: "ROWS n of name and value",
         summary: "Counters and gauges of the server, or of one namespace.",
         build: build::stats,
+        rests_on_log: false,
         ..verb("STATS", "[name]", 0, 1, Effect::Admin, NO_KEY)
     },
     Spec {
@@ -254,24 +256,28 @@ pub(super) static ROWS: &[Spec] = &[
         summary: "Answers.",
         example: ("PING", "PONG"),
         build: build::ping,
+        rests_on_log: false,
         ..verb("PING", "[word]", 0, 1, Effect::Connection, NO_KEY)
     },
     Spec {
         replies: "Unix milliseconds",
         summary: "Tells the server's clock.",
         build: build::time,
+        rests_on_log: false,
         ..verb("TIME", "", 0, 0, Effect::Read, NO_KEY)
     },
     Spec {
         replies: "the version",
         summary: "Tells the server's version.",
         build: build::version,
+        rests_on_log: false,
         ..verb("VERSION", "", 0, 0, Effect::Read, NO_KEY)
     },
     Spec {
         replies: "ROWS n",
         summary: "Lists the verbs, or tells about one.",
         build: build::help,
+        rests_on_log: false,
         ..verb("HELP", "[verb]", 0, 1, Effect::Read, NO_KEY)
     },
     Spec {
@@ -279,6 +285,7 @@ pub(super) static ROWS: &[Spec] = &[
         summary: "Ends the connection once all replies are sent.",
         example: ("QUIT", "BYE"),
         build: build::quit,
+        rests_on_log: false,
         ..verb("QUIT", "", 0, 0, Effect::Connection, NO_KEY)
     },
 ];

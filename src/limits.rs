@@ -50,6 +50,8 @@ pub const LOG_PAYLOAD_BYTES_MAX: usize = (1 << 24) - 1;
 pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
 /// Bytes of a segment where the disk has no more.
 pub const LOG_SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// The longest that a reply may be held at all, in milliseconds.
+pub const WAIT_MS_MAX: u64 = DAY_MS;
 /// Bytes of changes that wait to be written, above which no more requests are executed.
 pub const LOG_PENDING_BYTES_MAX: usize = 64 << 20;
 /// How often the log is synced under `--fsync everysec`, in milliseconds.
@@ -166,7 +168,7 @@ impl Limits {
                 1,
                 TTL_CEILING_MS,
             ),
-            ("max-wait", self.wait_max_ms, 1, DAY_MS),
+            ("max-wait", self.wait_max_ms, 1, WAIT_MS_MAX),
             ("unread-timeout", self.unread_timeout_ms, 10, DAY_MS),
             ("request-timeout", self.request_timeout_ms, 10, DAY_MS),
         ];

@@ -281,3 +281,79 @@ fn a_server_that_listens_can_be_stopped() {
         assert_eq!(server.wait().unwrap().code(), Some(0));
     }
 }
+
+/// A server that takes connections and says nothing: stopped, or its disk hangs.
+#[test]
+fn a_server_that_never_answers_is_given_up() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tcp = silent.local_addr().unwrap().to_string();
+    let path = std::env::temp_dir().join(format!("onced-silent-{}", std::process::id()));
+    let _there_may_be_none = std::fs::remove_file(&path);
+    let _silent_too = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let unix = format!("unix:{}", path.display());
+    for server in [&tcp, &unix] {
+        for (arguments, input) in [
+            (&["ping"][..], ""),
+            (&["stats"], ""),
+            (&["stats", "--watch"], ""),
+            (&["seen", "x"], ""),
+            (&["repl"], "PING\n"),
+            (&["filter"], "x\n"),
+            (&["filter", "--ns", "other"], "x\n"),
+            (&["import", "-"], "x\n"),
+            (&["bench", "-n", "10"], ""),
+        ] {
+            let began = Instant::now();
+            let mut child = Command::new(env!("CARGO_BIN_EXE_onced"))
+                .args(arguments)
+                .args(["--server", server, "--timeout", "300ms"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(input.as_bytes())
+                .unwrap();
+            // One that waits for ever is not waited for here.
+            while child.try_wait().unwrap().is_none() {
+                if began.elapsed() > Duration::from_secs(9) {
+                    child.kill().unwrap();
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let outcome = child.wait_with_output().unwrap();
+            let error = text(&outcome.stderr);
+            assert_eq!(outcome.status.code(), Some(2), "{arguments:?}: {error}");
+            assert_eq!(error.lines().count(), 1, "{arguments:?}: {error}");
+            assert!(error.contains("answer"), "{arguments:?}: {error}");
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// What a person asked to be waited for is waited for, however short the time is for all else.
+#[test]
+fn a_reply_that_is_held_is_waited_for() {
+    let server = TestServer::start();
+    let mut holder = server.connect();
+    assert!(holder.ask("BEGIN job 30s").starts_with("ERR ARGS"));
+    assert!(holder.ask("BEGIN job LEASE 30s").starts_with("RUN "));
+    let mut repl = Command::new(env!("CARGO_BIN_EXE_onced"))
+        .args(["repl", "--server", &server.address, "--timeout", "100ms"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let asked = b"WAIT job TIMEOUT 400ms\nBEGIN job WAIT 400ms\nPING\n";
+    repl.stdin.take().unwrap().write_all(asked).unwrap();
+    let outcome = repl.wait_with_output().unwrap();
+    let said = text(&outcome.stdout);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!((lines[0], lines[2]), ("TIMEOUT", "PONG"), "{said}");
+    assert!(lines[1].starts_with("BUSY "), "{said}");
+    assert_eq!(outcome.status.code(), Some(0));
+}

@@ -19,11 +19,13 @@ mod startup;
 mod stats;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::address::Address;
 use crate::limits::PORT;
+use crate::time::parse_duration_ms;
 
 /// Tells whether something was seen before: a deduplication server and its tools.
 #[derive(Debug, Parser)]
@@ -65,6 +67,22 @@ pub(crate) struct ServerArgs {
     /// The server, HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR", env = "ONCED_SERVER", default_value_t = default_address())]
     pub(crate) server: Address,
+
+    /// How long to wait for the server: to connect, to send, and for each answer
+    #[arg(long, value_name = "D", default_value = SERVER_TIMEOUT, value_parser = parse_timeout)]
+    pub(crate) timeout: Duration,
+}
+
+/// How long to wait for a server that says nothing.
+pub(crate) const SERVER_TIMEOUT: &str = "10s";
+
+/// A time to wait, as words on the command line have it.
+pub(crate) fn parse_timeout(word: &str) -> Result<Duration, String> {
+    match parse_duration_ms(word.as_bytes()) {
+        Ok(0) => Err("a time to wait is longer than that".to_owned()),
+        Ok(ms) => Ok(Duration::from_millis(ms)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn default_address() -> Address {

@@ -3,19 +3,21 @@
 //! One connection, used by one thread. Requests are sent whole and replies come back in the
 //! order of the requests, so a caller may pipeline: several [`Remote::send`], one
 //! [`Remote::flush`], as many [`Remote::recv`]. It does not reconnect or repeat a request: a
-//! subcommand that loses its server ends with an error.
+//! subcommand that loses its server ends with an error, as does one whose server says nothing for
+//! too long.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::ServerArgs;
 use crate::address::Address;
-
-/// How long one address of a host may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest reply line read: ten times what the largest default batch is answered with,
 /// and a bound on memory when something other than onced answers.
@@ -42,8 +44,14 @@ pub(crate) struct ReplyText {
 
 impl Remote {
     /// Connects, trying every address a host name stands for.
-    pub(crate) fn connect(address: &Address) -> anyhow::Result<Self> {
-        let stream = Stream::connect(address).map_err(|err| unreachable_server(address, &err))?;
+    pub(crate) fn connect(at: &ServerArgs) -> anyhow::Result<Self> {
+        Self::connect_to(&at.server, at.timeout)
+    }
+
+    /// The same; nothing is waited for longer than `timeout`.
+    pub(crate) fn connect_to(address: &Address, timeout: Duration) -> anyhow::Result<Self> {
+        let stream =
+            Stream::connect(address, timeout).map_err(|err| unreachable_server(address, &err))?;
         let sending = stream
             .try_clone()
             .with_context(|| format!("cannot use the connection to {address}"))?;
@@ -54,7 +62,7 @@ impl Remote {
         })
     }
 
-    /// Waits no longer than this for what a reply is made of.
+    /// Waits no longer than this for what the replies from here on are made of.
     pub(crate) fn wait_at_most(&mut self, timeout: Duration) -> anyhow::Result<()> {
         self.replies
             .get_ref()
@@ -148,6 +156,9 @@ pub(super) fn unreachable_server(address: &Address, err: &io::Error) -> anyhow::
         io::ErrorKind::NotFound => {
             anyhow!("cannot reach onced at {address}: no such socket; start it with 'onced serve'")
         }
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            anyhow!("cannot reach onced at {address}: no answer in time; --timeout D waits longer")
+        }
         _ => anyhow!("cannot reach onced at {address}: {err}"),
     }
 }
@@ -167,11 +178,18 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    pub(super) fn connect(address: &Address) -> io::Result<Self> {
-        match address {
-            Address::Tcp(host_port) => connect_tcp(host_port).map(Self::Tcp),
-            Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+    /// Connects; neither that nor any write or read on it takes longer than `timeout`.
+    pub(super) fn connect(address: &Address, timeout: Duration) -> io::Result<Self> {
+        let stream = match address {
+            Address::Tcp(host_port) => Self::Tcp(connect_tcp(host_port, timeout)?),
+            Address::Unix(path) => Self::Unix(connect_unix(path, timeout)?),
+        };
+        match &stream {
+            Self::Tcp(stream) => stream.set_write_timeout(Some(timeout))?,
+            Self::Unix(stream) => stream.set_write_timeout(Some(timeout))?,
         }
+        stream.set_read_timeout(timeout)?;
+        Ok(stream)
     }
 
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
@@ -189,10 +207,10 @@ impl Stream {
     }
 }
 
-fn connect_tcp(host_port: &str) -> io::Result<TcpStream> {
+fn connect_tcp(host_port: &str, timeout: Duration) -> io::Result<TcpStream> {
     let mut failure = io::Error::other("the host name has no address");
     for socket_address in host_port.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&socket_address, CONNECT_TIMEOUT) {
+        match TcpStream::connect_timeout(&socket_address, timeout) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);
@@ -201,6 +219,14 @@ fn connect_tcp(host_port: &str) -> io::Result<TcpStream> {
         }
     }
     Err(failure)
+}
+
+/// One whose server accepts nothing is waited for as for a write.
+fn connect_unix(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(timeout))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 impl Read for Stream {
@@ -235,12 +261,14 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     /// A remote whose server sends `script` and closes, whatever it is asked.
     fn scripted(script: &'static [u8]) -> Remote {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap().to_string());
         thread::spawn(move || listener.accept().unwrap().0.write_all(script).unwrap());
-        Remote::connect(&address).unwrap()
+        Remote::connect_to(&address, PATIENCE).unwrap()
     }
 
     #[test]
@@ -264,7 +292,9 @@ mod tests {
         let address = Address::Tcp(listener.local_addr().unwrap().to_string());
         drop(listener);
         assert_eq!(
-            Remote::connect(&address).unwrap_err().to_string(),
+            Remote::connect_to(&address, PATIENCE)
+                .unwrap_err()
+                .to_string(),
             format!(
                 "cannot reach onced at {address}: connection refused; start it with 'onced serve'"
             )

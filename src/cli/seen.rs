@@ -33,7 +33,7 @@ pub(crate) struct SeenArgs {
 }
 
 pub(crate) fn run(args: &SeenArgs) -> anyhow::Result<ExitCode> {
-    let mut remote = Remote::connect(&args.at.server)?;
+    let mut remote = Remote::connect(&args.at)?;
     if let Some(namespace) = &args.ns {
         let mut request = b"USE ".to_vec();
         push_word(namespace.as_bytes(), &mut request);

@@ -39,7 +39,7 @@ pub(crate) struct StatsArgs {
 }
 
 pub(crate) fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
-    let mut remote = Remote::connect(&args.at.server)?;
+    let mut remote = Remote::connect(&args.at)?;
     let mut request = b"STATS".to_vec();
     if let Some(namespace) = &args.namespace {
         request.push(b' ');

@@ -4,6 +4,8 @@
 //! [`Dedup::in_flight_max`] may lie between the two, which hides a server's round trip.
 //! Nothing here knows about lines, nor decides what happens to one.
 
+use std::time::Duration;
+
 use anyhow::{Context, anyhow, bail};
 use thiserror::Error;
 
@@ -134,10 +136,11 @@ impl Server {
     /// Connects, and enters the namespace if one is named.
     pub(super) fn connect(
         address: &Address,
+        timeout: Duration,
         namespace: Option<&str>,
         ttl_ms: Option<u64>,
     ) -> anyhow::Result<Self> {
-        let mut remote = Remote::connect(address)?;
+        let mut remote = Remote::connect_to(address, timeout)?;
         if let Some(namespace) = namespace {
             let mut request = b"USE ".to_vec();
             push_word(namespace.as_bytes(), &mut request);
@@ -213,6 +216,8 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     fn spans(keys: &[&[u8]]) -> Spans {
         let mut spans = Spans::default();
         for key in keys {
@@ -274,7 +279,7 @@ mod tests {
     fn a_server_is_asked_batch_by_batch() {
         use Verdict::{New, NotStored, Seen, Unsure};
         let (address, server) = scripted(&["OK", "NDMUE", "N"]);
-        let mut store = Server::connect(&address, Some("jobs"), Some(90_000)).unwrap();
+        let mut store = Server::connect(&address, PATIENCE, Some("jobs"), Some(90_000)).unwrap();
         assert_eq!(
             verdicts(&mut store, &[b"a", b"a b", b"\n", b"\"", b"-"]).unwrap(),
             [New, Seen, Seen, Unsure, NotStored]
@@ -294,7 +299,7 @@ mod tests {
     #[test]
     fn other_answers_are_errors() {
         let (address, _server) = scripted(&["ERR TOOBIG key", "ERR FULL", "NN", "X"]);
-        let mut store = Server::connect(&address, None, None).unwrap();
+        let mut store = Server::connect(&address, PATIENCE, None, None).unwrap();
         let too_big = verdicts(&mut store, &[b"a"]).unwrap_err();
         assert!(matches!(too_big, DedupError::TooBig(_)), "{too_big:?}");
         for want in ["ERR FULL", "NN", "X"] {
@@ -305,7 +310,7 @@ mod tests {
         assert!(matches!(closed, DedupError::Other(_)), "{closed:?}");
 
         let (address, _server) = scripted(&["ERR NONS none such"]);
-        let unknown = Server::connect(&address, Some("x"), None).unwrap_err();
+        let unknown = Server::connect(&address, PATIENCE, Some("x"), None).unwrap_err();
         assert_eq!(
             unknown.to_string(),
             "no namespace 'x': the server answered 'ERR NONS none such'"

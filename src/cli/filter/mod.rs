@@ -20,6 +20,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::TryRecvError;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
@@ -28,6 +29,7 @@ use self::dedup::{Dedup, DedupError, Embedded, Server, Verdict};
 use self::key::{KeyRule, Pattern, Pointer, parse_delimiter};
 use self::progress::{Progress, Tally};
 use self::source::{Batches, Inputs};
+use super::{SERVER_TIMEOUT, parse_timeout};
 use crate::address::Address;
 use crate::time::parse_duration_ms;
 
@@ -76,6 +78,10 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "NAME", requires = "server")]
     ns: Option<String>,
 
+    /// How long to wait for the server: to connect, to send, and for each answer
+    #[arg(long, value_name = "D", default_value = SERVER_TIMEOUT, value_parser = parse_timeout)]
+    timeout: Duration,
+
     /// Forget a key so long after it was first seen, such as 10s, 5m or 24h; without it, the
     /// namespace's default with --server, otherwise never
     #[arg(long, value_name = "D", value_parser = parse_ttl)]
@@ -96,7 +102,7 @@ pub(crate) fn run(args: &FilterArgs) -> anyhow::Result<ExitCode> {
     let inputs = Inputs::find(&args.files)?;
     match &args.server {
         Some(address) => {
-            let server = Server::connect(address, args.ns.as_deref(), args.ttl)?;
+            let server = Server::connect(address, args.timeout, args.ns.as_deref(), args.ttl)?;
             args.filter(inputs, rule, server)
         }
         None => args.filter(inputs, rule, Embedded::new(args.ttl)?),

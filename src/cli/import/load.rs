@@ -14,6 +14,7 @@ use anyhow::{anyhow, bail};
 use super::Tally;
 use super::lines::{Problem, Put, Space};
 use crate::address::Address;
+use crate::cli::ServerArgs;
 use crate::cli::remote::{Stream, lost, unreachable_server};
 use crate::engine::DEFAULT_NAMESPACE;
 use crate::time::{Millis, parse_duration_ms, parse_u64};
@@ -78,11 +79,13 @@ enum Reply {
 
 impl Loader {
     pub(super) fn connect(
-        address: &Address,
+        at: &ServerArgs,
         namespace: Option<&str>,
         ttl_ms: Option<u64>,
     ) -> anyhow::Result<Self> {
-        let stream = Stream::connect(address).map_err(|err| unreachable_server(address, &err))?;
+        let address = &at.server;
+        let stream = Stream::connect(address, at.timeout)
+            .map_err(|err| unreachable_server(address, &err))?;
         let replies = stream.try_clone().map_err(|err| lost(address, &err))?;
         let mut loader = Self {
             address: address.clone(),

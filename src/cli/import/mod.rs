@@ -20,7 +20,6 @@ use self::lines::{Line, Problem};
 use self::load::Loader;
 use super::ServerArgs;
 use super::progress::draw;
-use crate::address::Address;
 use crate::time::parse_duration_ms;
 
 /// The longest line: a value of the largest body, each byte of it escaped, and then some.
@@ -90,7 +89,7 @@ pub(crate) struct Source<'a> {
     /// The file; `None`, or `-`, is standard input.
     pub(crate) file: Option<&'a Path>,
     /// Where the server is.
-    pub(crate) server: &'a Address,
+    pub(crate) server: &'a ServerArgs,
     /// The namespace of keys whose line names none; `None` is `default`.
     pub(crate) namespace: Option<&'a str>,
     /// The life of keys whose line names no end, if not the namespace's default.
@@ -109,7 +108,7 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     };
     load(&Source {
         file: Some(&args.file),
-        server: &args.at.server,
+        server: &args.at,
         namespace: args.namespace.as_deref(),
         ttl_ms,
         format: args.format,

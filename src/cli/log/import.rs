@@ -39,7 +39,7 @@ pub(super) struct LogImportArgs {
 pub(super) fn run(args: &LogImportArgs) -> anyhow::Result<ExitCode> {
     import::load(&Source {
         file: args.file.as_deref(),
-        server: &args.at.server,
+        server: &args.at,
         namespace: None,
         ttl_ms: None,
         format: Some(Format::Json),

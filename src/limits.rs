@@ -35,6 +35,10 @@ pub const WHEEL_TICK_MS: u64 = 16;
 pub const TRANSACTION_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a glob pattern.
 pub const PATTERN_BYTES_MAX: usize = 256;
+/// Patterns of one `CONFIG GET`.
+pub const CONFIG_PATTERNS_MAX: usize = 256;
+/// Sections that one `INFO` may name.
+pub const INFO_SECTIONS_MAX: usize = 256;
 /// Keys of a namespace that `KEYS` will look through; `SCAN` has no such bound.
 pub const KEYS_COMMAND_KEYS_MAX: u64 = 1_000_000;
 /// How long one connection's requests are executed before the worker looks after its others, in

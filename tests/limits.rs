@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use common::scenario::{play_lines, play_resp, unix_ms};
 use common::{Client, TestServer, eventually, resp_request};
 use onced::limits::{
-    AT_AHEAD_MAX_MS, CLIENT_NAME_BYTES_MAX, DISCARD_BYTES_MAX, DRAIN_MS, FINGERPRINT_DIGITS_MAX,
-    NAMESPACE_NAME_BYTES_MAX, REFUSALS_MAX, RESP_ELEMENTS_MAX, SELECT_MAX, TRANSACTION_BYTES_MAX,
+    AT_AHEAD_MAX_MS, CLIENT_NAME_BYTES_MAX, CONFIG_PATTERNS_MAX, DISCARD_BYTES_MAX, DRAIN_MS,
+    FINGERPRINT_DIGITS_MAX, INFO_SECTIONS_MAX, NAMESPACE_NAME_BYTES_MAX, REFUSALS_MAX,
+    RESP_ELEMENTS_MAX, SELECT_MAX, TRANSACTION_BYTES_MAX,
 };
 
 const KIB: usize = 1 << 10;
@@ -268,6 +269,15 @@ fn names_numbers_and_fingerprints_have_their_lengths() {
     );
 
     let mut client = server.connect();
+    for (head, max) in [
+        (&["CONFIG", "GET"][..], CONFIG_PATTERNS_MAX),
+        (&["INFO"], INFO_SECTIONS_MAX),
+    ] {
+        let words = [head, &vec!["nothing"; max]].concat();
+        assert!(!client.call(&words).starts_with('-'), "{head:?}");
+        let words = [&words[..], &["nothing"]].concat();
+        assert!(client.call(&words).starts_with("-ERR TOOBIG "), "{head:?}");
+    }
     let name = "n".repeat(CLIENT_NAME_BYTES_MAX);
     assert_eq!(client.call(&["CLIENT", "SETNAME", &name]), "+OK");
     assert!(

@@ -150,6 +150,14 @@ fn the_table_of_constants_is_the_constants() {
         ("what the commands of one `EXEC` take", limits::EXEC_MS_MAX),
         ("a glob pattern", limits::PATTERN_BYTES_MAX as u64),
         (
+            "patterns of one `CONFIG GET`",
+            limits::CONFIG_PATTERNS_MAX as u64,
+        ),
+        (
+            "sections that one `INFO` names",
+            limits::INFO_SECTIONS_MAX as u64,
+        ),
+        (
             "keys of a namespace that `KEYS` looks through",
             limits::KEYS_COMMAND_KEYS_MAX,
         ),

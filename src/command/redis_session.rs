@@ -8,7 +8,9 @@
 use super::native::printable;
 use super::redis::{integer, is, pattern, syntax};
 use super::{Args, ClientCommand, Command, CommandsQuery, Error, SessionCommand};
-use crate::limits::{CLIENT_NAME_BYTES_MAX, Limits, SELECT_MAX};
+use crate::limits::{
+    CLIENT_NAME_BYTES_MAX, CONFIG_PATTERNS_MAX, INFO_SECTIONS_MAX, Limits, SELECT_MAX,
+};
 
 type Built<'a> = Result<Command<'a>, Error>;
 
@@ -142,6 +144,11 @@ pub(super) fn config<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
     if !is(args.get(0), "GET") || args.len() < 2 {
         return Err(unknown_subcommand("CONFIG", args.get(0)));
     }
+    if args.len() - 1 > CONFIG_PATTERNS_MAX {
+        return Err(Error::too_big(format!(
+            "at most {CONFIG_PATTERNS_MAX} patterns at a time"
+        )));
+    }
     for word in args.rest(1).iter() {
         pattern(word)?;
     }
@@ -151,6 +158,11 @@ pub(super) fn config<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
 }
 
 pub(super) fn info<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    if args.len() > INFO_SECTIONS_MAX {
+        return Err(Error::too_big(format!(
+            "at most {INFO_SECTIONS_MAX} sections at a time"
+        )));
+    }
     session(SessionCommand::Info {
         sections: args.rest(0),
     })

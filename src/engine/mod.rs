@@ -12,7 +12,7 @@
 //!   who waits for what comes of it
 //! - `report`: `STATS`, `NS INFO`, `HELP`
 //! - `journal`: changes on their way to the log; `restore`: from a log to memory
-//! - `sweep`: giving memory back
+//! - `sweep`: giving memory back; `slice`: how much a request does before others have their turn
 //! - [`glob`]: Redis's patterns
 //!
 //! Not here: sockets, clocks, and the commands of a connection (`SessionCommand`).
@@ -38,6 +38,7 @@ pub mod namespace;
 mod records;
 mod report;
 mod restore;
+mod slice;
 mod spaces;
 mod sweep;
 mod tokens;

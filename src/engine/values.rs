@@ -5,8 +5,9 @@
 
 use bytes::Bytes;
 
-use super::glob;
+use super::glob::Glob;
 use super::journal::{Refused, Writing};
+use super::slice::{LISTED_UNITS, PLACE_UNITS, Slice};
 use super::waiters::Concerns;
 use super::{Answer, Here, Namespace, Policy};
 use crate::command::{
@@ -19,6 +20,8 @@ use crate::time::Millis;
 
 /// Places that one lock is held for while keys are listed: a block of the table.
 const SCAN_PLACES: u32 = 768;
+/// Bytes of keys that are copied out under one lock, but for the last of them.
+const LIST_BYTES: usize = 64 << 10;
 /// Bytes of keys after which a `SCAN` answers, however many places are left to look at.
 const SCAN_BYTES: usize = 256 << 10;
 /// The most places that one `SCAN` looks at.
@@ -31,6 +34,22 @@ enum Outcome {
     Full,
     /// It is a record, which has no value, or whose work is under way.
     WrongType,
+}
+
+/// How keys are listed.
+struct List<'p> {
+    pattern: Option<&'p Glob>,
+    /// Places that are looked at under one lock: fewer after long keys.
+    at_once: u32,
+}
+
+impl<'p> List<'p> {
+    fn of(pattern: Option<&'p Glob>) -> Self {
+        Self {
+            pattern,
+            at_once: SCAN_PLACES,
+        }
+    }
 }
 
 impl Here<'_> {
@@ -255,20 +274,20 @@ impl Here<'_> {
         let is_string = scan
             .kind
             .is_none_or(|kind| kind.eq_ignore_ascii_case(b"string"));
+        let pattern = scan.pattern.map(Glob::new);
         let mut left = scan.count.min(SCAN_COUNT_MAX);
-        while left > 0 && bytes < SCAN_BYTES {
-            let places = left.min(SCAN_PLACES);
-            left -= places;
-            cursor = self.list(here, cursor, places, |key| {
-                if is_string
-                    && scan
-                        .pattern
-                        .is_none_or(|pattern| glob::matches(pattern, key))
-                {
+        // What is left is for the next call, which the cursor allows at any place.
+        let mut slice = Slice::new();
+        let mut list = List::of(pattern.as_ref());
+        while left > 0 && bytes < SCAN_BYTES && !slice.is_over() {
+            let from = cursor;
+            left -= self.list(here, &mut cursor, left, (&mut list, &mut slice), |key| {
+                if is_string {
                     bytes += key.len();
                     found.push(Reply::Value(Bytes::copy_from_slice(key)));
                 }
             });
+            debug_assert_ne!(from, cursor, "a scan comes to an end");
             if cursor == 0 {
                 break;
             }
@@ -285,14 +304,22 @@ impl Here<'_> {
         }
         let (mut cursor, mut bytes) = (0, 0);
         let mut found = Vec::new();
+        let pattern = Glob::new(pattern);
+        let (mut list, mut slice) = (List::of(Some(&pattern)), Slice::new());
         loop {
-            cursor = self.list(here, cursor, SCAN_PLACES, |key| {
-                if bytes <= max && glob::matches(pattern, key) {
-                    // What an item costs in memory until it is sent, roughly.
-                    bytes += key.len() + size_of::<Reply<'_>>();
-                    found.push(Reply::Value(Bytes::copy_from_slice(key)));
-                }
-            });
+            self.list(
+                here,
+                &mut cursor,
+                SCAN_PLACES,
+                (&mut list, &mut slice),
+                |key| {
+                    if bytes <= max {
+                        // What an item costs in memory until it is sent, roughly.
+                        bytes += key.len() + size_of::<Reply<'_>>();
+                        found.push(Reply::Value(Bytes::copy_from_slice(key)));
+                    }
+                },
+            );
             if bytes > max {
                 return Err(reply_too_big(max));
             }
@@ -302,38 +329,64 @@ impl Here<'_> {
         }
     }
 
-    /// Visits live keys from the cursor on; returns the next cursor, 0 at the end.
+    /// Visits live keys from the cursor on that match, in at most so many places, and moves the cursor on,
+    /// to 0 at the end. Returns how many places it looked at: fewer where keys are long.
     fn list(
         &self,
         here: &Namespace,
-        cursor: u64,
-        places: u32,
+        cursor: &mut u64,
+        places_max: u32,
+        (list, slice): (&mut List<'_>, &mut Slice),
         mut visit: impl FnMut(&[u8]),
-    ) -> u64 {
-        let (shard, place) = ((cursor >> 32) as usize, cursor as u32);
+    ) -> u32 {
+        let (shard, place) = ((*cursor >> 32) as usize, *cursor as u32);
         if shard >= here.shard_count() {
-            return 0;
+            *cursor = 0;
+            return places_max;
         }
+        let mut places = places_max.min(list.at_once);
         // Keys are copied out while the shard is locked, and looked at when it is not.
         let (mut keys, mut ends) = (Vec::new(), Vec::new());
-        let next = here.read_shard(shard, |shard| {
-            shard.scan(place, places, self.now, |stored| {
-                // Of some keys only a digest is known: they cannot be listed.
-                if stored.write_to(&mut keys) {
-                    ends.push(keys.len());
-                }
-            })
-        });
+        let next = loop {
+            let mut is_too_much = false;
+            let next = here.read_shard(shard, |shard| {
+                shard.scan(place, places, self.now, |stored| {
+                    is_too_much |= places > 1 && keys.len() > LIST_BYTES;
+                    // Of some keys only a digest is known: they cannot be listed.
+                    if !is_too_much && stored.write_to(&mut keys) {
+                        ends.push(keys.len());
+                    }
+                })
+            });
+            slice.spend(places as usize * PLACE_UNITS);
+            slice.spend_bytes(keys.len());
+            if !is_too_much {
+                break next;
+            }
+            // Once more, of fewer places: a cursor stands only behind whole parts.
+            places = (places / 4).max(1);
+            keys.clear();
+            ends.clear();
+        };
+        list.at_once = SCAN_PLACES.min(places * 2);
         let mut begins = 0;
         for end in ends {
-            visit(&keys[begins..end]);
+            let key = &keys[begins..end];
+            if list.pattern.is_none_or(|pattern| {
+                slice.spend(pattern.units(key.len()));
+                pattern.matches(key)
+            }) {
+                slice.spend(LISTED_UNITS);
+                visit(key);
+            }
             begins = end;
         }
-        match next {
+        *cursor = match next {
             Some(place) => (shard as u64) << 32 | u64::from(place),
             None if shard + 1 < here.shard_count() => (shard as u64 + 1) << 32,
             None => 0,
-        }
+        };
+        places
     }
 
     fn value(&self, here: &Namespace, key: &[u8]) -> Option<Bytes> {
@@ -398,4 +451,107 @@ fn reply_too_big(max: usize) -> Error {
     Error::too_big(format!(
         "the reply would be over {max} bytes; ask for less at a time"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::command::Command;
+    use crate::engine::slice::SLICE_UNITS;
+    use crate::engine::{Engine, EngineConfig, Session};
+
+    const KEYS: usize = 600;
+    const KEY_BYTES: usize = 8 << 10;
+
+    fn engine_with_long_keys() -> (Engine, BTreeSet<Vec<u8>>) {
+        let engine = Engine::new(EngineConfig::default());
+        let namespace = engine.session().namespace().clone();
+        let ask = Ask {
+            ttl_ms: 60_000,
+            ..Ask::default()
+        };
+        let keys = (0..KEYS)
+            .map(|n| [&format!("{n:05}").into_bytes()[..], &[b'a'; KEY_BYTES - 5]].concat());
+        let keys: BTreeSet<_> = keys.collect();
+        for key in &keys {
+            engine.seen(&namespace, key, &ask, Millis(0));
+        }
+        (engine, keys)
+    }
+
+    /// One call; the next cursor, and how many keys it told.
+    fn scan(
+        engine: &Engine,
+        session: &mut Session,
+        (cursor, pattern): (u64, &[u8]),
+        found: &mut BTreeSet<Vec<u8>>,
+    ) -> (u64, usize) {
+        let scan = Command::Scan(Scan {
+            cursor,
+            pattern: Some(pattern),
+            count: u32::MAX,
+            kind: None,
+        });
+        let Reply::Array(parts) = engine.execute(session, &scan, Millis(1)) else {
+            panic!("a cursor and keys");
+        };
+        let [Reply::Text(cursor), Reply::Array(keys)] = &parts[..] else {
+            panic!("{parts:?}");
+        };
+        for key in keys {
+            let Reply::Value(key) = key else {
+                panic!("{key:?}");
+            };
+            assert!(found.insert(key.to_vec()), "a key is told once");
+        }
+        let cursor = str::from_utf8(cursor).unwrap().parse().unwrap();
+        (cursor, keys.len())
+    }
+
+    /// One request held a worker for 11 s.
+    #[test]
+    fn a_scan_with_a_hostile_pattern_comes_back_early() {
+        let (engine, _) = engine_with_long_keys();
+        let mut session = engine.session();
+        let pattern = [b"*", &[b'a'; 200][..], b"b"].concat();
+        let (mut cursor, mut calls) = (0, 0);
+        loop {
+            (cursor, _) = scan(
+                &engine,
+                &mut session,
+                (cursor, &pattern),
+                &mut BTreeSet::new(),
+            );
+            calls += 1;
+            if cursor == 0 {
+                break;
+            }
+        }
+        // Each call goes through no more than its slice, and a block of what it copied.
+        let bytes_max = SLICE_UNITS / Glob::new(&pattern).units(1 << 10) * (1 << 10);
+        assert!(
+            calls >= KEYS * KEY_BYTES / (bytes_max + LIST_BYTES + KEY_BYTES),
+            "{calls}"
+        );
+        assert!(calls <= 2 + 2 * KEYS * KEY_BYTES / bytes_max, "{calls}");
+    }
+
+    #[test]
+    fn a_scan_of_long_keys_tells_each_once() {
+        let (engine, keys) = engine_with_long_keys();
+        let mut session = engine.session();
+        let mut found = BTreeSet::new();
+        let mut cursor = 0;
+        loop {
+            let told;
+            (cursor, told) = scan(&engine, &mut session, (cursor, b"*"), &mut found);
+            assert!(told <= (SCAN_BYTES + LIST_BYTES) / KEY_BYTES + 1);
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(found, keys);
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::shared::Shared;
 use crate::command::spec::{Effect, Home, RESP_PREFIX, Spec, lookup_resp, verbs};
 use crate::command::{CommandsQuery, Reply, Words};
-use crate::engine::glob;
+use crate::engine::glob::Glob;
 use crate::metrics::{VerbReport, microseconds};
 use crate::time::Millis;
 
@@ -51,11 +51,11 @@ pub(super) fn config<'a>(shared: &Shared, patterns: Words<'_>) -> Reply<'a> {
     let redis = redis
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value));
-    let is_asked = |name: &str| {
-        patterns
-            .iter()
-            .any(|p| glob::matches(&p.to_ascii_lowercase(), name.as_bytes()))
-    };
+    let patterns: Vec<_> = patterns
+        .iter()
+        .map(|pattern| Glob::new(&pattern.to_ascii_lowercase()))
+        .collect();
+    let is_asked = |name: &str| patterns.iter().any(|p| p.matches(name.as_bytes()));
     let asked = redis
         .chain(shared.settings.iter().cloned())
         .filter(|(name, _)| is_asked(name));

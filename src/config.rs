@@ -17,12 +17,13 @@ use crate::address::{Address, AddressError};
 use crate::command::PolicyChange;
 use crate::engine::{EngineConfig, Policy};
 use crate::limits::{
-    LOG_SEGMENT_BYTES, LOG_SEGMENT_BYTES_MIN, LimitError, Limits, NAMESPACE_NAME_FORM, PORT,
-    TTL_CEILING_MS, is_namespace_name,
+    CONFIG_FILE_BYTES_MAX, LOG_SEGMENT_BYTES, LOG_SEGMENT_BYTES_MIN, LimitError, Limits,
+    NAMESPACE_NAME_FORM, PORT, TTL_CEILING_MS, is_namespace_name,
 };
 use crate::log::writer::Fsync;
 use crate::server::ServerConfig;
 use crate::server::keeper::DataConfig;
+use crate::small_file;
 use crate::store::key::SECRET_BYTES;
 use crate::store::{Secret, WindowMode};
 use crate::time::{DurationError, DurationWord, parse_duration_ms};
@@ -326,7 +327,8 @@ pub struct Settings {
 impl RawSettings {
     /// Reads a file.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        let read = small_file::read_to_string(path, CONFIG_FILE_BYTES_MAX);
+        let text = read.map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
         })?;

@@ -66,6 +66,8 @@ pub const LOG_SYNC_LATE_MS: u64 = 2_000;
 pub const LOG_RETRY_MS: u64 = 100;
 /// Bytes of a log that may be dead, beside as many as are live, before it is compacted.
 pub const LOG_DEAD_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a settings file, which is read whole: thousands of namespaces fit.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Connections over the limit that are told so, at a time; further ones are closed without a word.
 pub const REFUSALS_MAX: usize = 64;
 

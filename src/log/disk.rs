@@ -3,8 +3,8 @@
 //! A data directory is told by its file `onced.lock`, which says so in one line and is locked while a
 //! server runs. A directory that holds anything else than that file and a log is not touched.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,10 +13,15 @@ use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::{Errno, retry_on_intr};
 use thiserror::Error;
 
+use super::directory::Directory;
+use super::segment;
 use super::storage::{File, Storage, write_all_at};
 
 /// The file that tells a data directory.
 pub const LOCK_NAME: &str = "onced.lock";
+
+/// Made and removed at a start, to see whether files can be made.
+const PROBE_NAME: &str = "probe.tmp";
 
 /// What some file systems have at their top.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -80,9 +85,8 @@ pub enum DirectoryError {
 /// A directory of real files.
 #[derive(Debug)]
 pub struct Disk {
-    path: PathBuf,
-    /// The directory itself, open so that its names can be made durable whatever else is open.
-    directory: fs::File,
+    /// Open as long as this is, so that its names can be made durable whatever else is open.
+    directory: Directory,
     /// Held as long as this is; `None` for who only reads.
     lock: Option<fs::File>,
 }
@@ -94,23 +98,24 @@ impl Disk {
             let path = path.to_owned();
             move |source| DirectoryError::Io { what, path, source }
         };
-        make_directory(path).map_err(io("cannot make the data directory", path))?;
+        let is_made = Directory::make(path).map_err(io("cannot make the data directory", path))?;
+        let directory =
+            Directory::open(path).map_err(io("cannot open the data directory", path))?;
         let lock_path = path.join(LOCK_NAME);
-        let is_new = !lock_path.exists();
-        if is_new {
-            refuse_other(path)?;
-        }
-        let lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(if is_new {
-                io("cannot write to the data directory", path)
-            } else {
-                io("cannot open", &lock_path)
-            })?;
+        let lock = match directory.open_file(LOCK_NAME, true) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                refuse_other(path)?;
+                let made = directory.create_file(LOCK_NAME).or_else(|error| {
+                    if error.kind() == io::ErrorKind::AlreadyExists {
+                        // By another start, just now.
+                        return directory.open_file(LOCK_NAME, true);
+                    }
+                    Err(error)
+                });
+                made.map_err(io("cannot write to the data directory", path))?
+            }
+            opened => opened.map_err(io("cannot open", &lock_path))?,
+        };
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -122,24 +127,49 @@ impl Disk {
         }
         // Just made, or by a start that came no further.
         let words = format!("{WORDS}{FORMAT}\n").into_bytes();
-        let found = read_words(&lock_path)?;
+        let found = read_words(&lock, &lock_path)?;
         if found.len() < words.len() && words.starts_with(&found) && first_name(path).is_none() {
             lock.write_all_at(&words, 0)
                 .and_then(|()| lock.sync_all())
                 .map_err(io("cannot write", &lock_path))?;
         }
-        check_words(path, &lock_path)?;
-        // A directory that takes no new file would fail later.
-        let probe = path.join("probe.tmp");
-        fs::write(&probe, b"")
-            .and_then(|()| fs::remove_file(&probe))
-            .map_err(io("cannot write to the data directory", path))?;
-        let directory = fs::File::open(path).map_err(io("cannot read the data directory", path))?;
-        Ok(Self {
-            path: path.to_owned(),
+        check_words(path, &lock, &lock_path)?;
+        probe(&directory).map_err(io("cannot write to the data directory", path))?;
+        let disk = Self {
             directory,
             lock: Some(lock),
-        })
+        };
+        if !is_made {
+            disk.see_to_rights(path)
+                .map_err(io("cannot read the data directory", path))?;
+        }
+        Ok(disk)
+    }
+
+    /// Takes the rights of others from files that an earlier version, or a copy, left them: values are in
+    /// there. The directory's own rights are the operator's.
+    fn see_to_rights(&self, path: &Path) -> io::Result<()> {
+        if let Some(mode) = self.directory.rights_of_others()? {
+            tracing::warn!(
+                "others than its owner have rights to {path} (mode {mode:03o}): `chmod 700 {path}`",
+                path = path.display()
+            );
+        }
+        let names = self.directory.names(|name| !is_ours(name))?;
+        let mut files = 0;
+        for name in names {
+            match self.directory.make_private(&name) {
+                Ok(was_open) => files += u32::from(was_open),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(file = name, %error, "others can read it, and that could not be changed");
+                }
+            }
+        }
+        if files > 0 {
+            tracing::info!(files, "took the rights of others from files of the log");
+        }
+        Ok(())
     }
 
     /// Says that this directory is not to be used before [`Disk::finish`], durably.
@@ -164,41 +194,44 @@ impl Disk {
     /// Looks at a data directory without a claim to it; for reading only.
     pub fn look(path: &Path) -> Result<Self, DirectoryError> {
         let lock_path = path.join(LOCK_NAME);
-        let unreadable = |source| DirectoryError::Io {
-            what: "cannot read the data directory",
-            path: path.to_owned(),
-            source,
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| DirectoryError::Io { what, path, source }
         };
-        if !lock_path.exists() {
-            fs::read_dir(path).map_err(unreadable)?;
-            return Err(DirectoryError::Other {
-                path: path.to_owned(),
-                found: first_name(path).unwrap_or_else(|| "nothing".to_owned()),
-            });
-        }
-        check_words(path, &lock_path)?;
-        let directory = fs::File::open(path).map_err(unreadable)?;
+        let directory =
+            Directory::open(path).map_err(io("cannot read the data directory", path))?;
+        let lock = match directory.open_file(LOCK_NAME, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(DirectoryError::Other {
+                    path: path.to_owned(),
+                    found: first_name(path).unwrap_or_else(|| "nothing".to_owned()),
+                });
+            }
+            opened => opened.map_err(io("cannot open", &lock_path))?,
+        };
+        check_words(path, &lock, &lock_path)?;
         Ok(Self {
-            path: path.to_owned(),
             directory,
             lock: None,
         })
     }
 }
 
-/// Makes a directory with those above it, durably.
-fn make_directory(path: &Path) -> io::Result<()> {
-    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-    let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
-    fs::create_dir_all(path)?;
-    for made in missing {
-        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
-        // Who may write to a directory need not be allowed to read it.
-        if let Ok(above) = fs::File::open(above.unwrap_or(Path::new("."))) {
-            above.sync_all()?;
-        }
+/// A directory that takes no new file would fail later.
+fn probe(directory: &Directory) -> io::Result<()> {
+    // Left there by a start that was killed right here.
+    match directory.open_file(PROBE_NAME, false) {
+        Ok(_) => directory.remove(PROBE_NAME)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
-    Ok(())
+    directory.create_file(PROBE_NAME)?;
+    directory.remove(PROBE_NAME)
+}
+
+/// Whether a file of this name may be the log's.
+fn is_ours(name: &str) -> bool {
+    name == LOCK_NAME || segment::number(name).is_some() || name.ends_with(segment::TEMPORARY)
 }
 
 /// Something that is in a directory beside what tells a data directory.
@@ -222,21 +255,22 @@ fn refuse_other(path: &Path) -> Result<(), DirectoryError> {
 }
 
 /// What the lock file says, or the beginning of that.
-fn read_words(lock_path: &Path) -> Result<Vec<u8>, DirectoryError> {
-    const ENOUGH: u64 = 128;
-    let mut text = Vec::new();
-    fs::File::open(lock_path)
-        .and_then(|file| file.take(ENOUGH).read_to_end(&mut text))
+fn read_words(lock: &fs::File, lock_path: &Path) -> Result<Vec<u8>, DirectoryError> {
+    const ENOUGH: usize = 128;
+    let mut text = vec![0; ENOUGH];
+    let read = lock
+        .read_at(&mut text, 0)
         .map_err(|source| DirectoryError::Io {
             what: "cannot read",
             path: lock_path.to_owned(),
             source,
         })?;
+    text.truncate(read);
     Ok(text)
 }
 
-fn check_words(path: &Path, lock_path: &Path) -> Result<(), DirectoryError> {
-    let text = read_words(lock_path)?;
+fn check_words(path: &Path, lock: &fs::File, lock_path: &Path) -> Result<(), DirectoryError> {
+    let text = read_words(lock, lock_path)?;
     let text = String::from_utf8_lossy(&text);
     let format = text
         .trim_end()
@@ -259,43 +293,31 @@ fn check_words(path: &Path, lock_path: &Path) -> Result<(), DirectoryError> {
 
 impl Storage for Disk {
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name != LOCK_NAME && name != LOST_AND_FOUND {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        self.directory
+            .names(|name| name == LOCK_NAME || name == LOST_AND_FOUND)
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let may_write = self.lock.is_some();
-        let path = self.path.join(name);
-        let file = OpenOptions::new().read(true).write(may_write).open(path)?;
+        let file = self.directory.open_file(name, may_write)?;
         Ok(Arc::new(RealFile(file)))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let path = self.path.join(name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
+        let file = self.directory.create_file(name)?;
         Ok(Arc::new(RealFile(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path.join(from), self.path.join(to))
+        self.directory.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path.join(name))
+        self.directory.remove(name)
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        self.directory.sync_all()
+        self.directory.sync()
     }
 }
 

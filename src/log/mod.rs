@@ -8,7 +8,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`storage`] | what the log asks of a disk: a directory of files; [`disk`] is a real one, tests bring others |
+//! | [`storage`] | what the log asks of a disk: a directory of files; [`disk`] is a real one, by way of `directory`, which follows no links; tests bring others |
 //! | [`segment`], [`frame`], [`record`], [`control`] | bytes: a file's header; what is whole or not there; a key's state; what the log says of itself |
 //! | [`spaces`] | the namespaces as of a place in a log, as its controls tell |
 //! | [`writer`] | the writing end: appending, writing, syncing, segments in their order |
@@ -55,6 +55,7 @@
 
 pub mod compact;
 pub mod control;
+mod directory;
 pub mod disk;
 pub mod frame;
 pub mod mend;

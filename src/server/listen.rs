@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, ToSocketAddrs};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,12 +33,34 @@ pub(super) enum Listener {
 
 /// The file of a Unix socket.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Which file it is: another server may have put its own in its place.
+    inode: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            inode: socket_inode(path),
+        }
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _somebody_may_have_removed_it = fs::remove_file(&self.0);
+        if self.inode.is_some() && socket_inode(&self.path) == self.inode {
+            let _somebody_may_have_removed_it = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Which file a socket is; `None` for what is none, a link to one included.
+fn socket_inode(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    let is_socket = found.file_type().is_socket();
+    is_socket.then(|| (found.dev(), found.ino()))
 }
 
 impl Listener {
@@ -73,7 +95,7 @@ impl Listener {
     pub(super) fn address(&self) -> io::Result<Address> {
         match self {
             Self::Tcp(listener) => Ok(Address::Tcp(listener.local_addr()?.to_string())),
-            Self::Unix(_, file) => Ok(Address::Unix(file.0.clone())),
+            Self::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
         }
     }
 
@@ -133,8 +155,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
 
 /// Binds a Unix socket; a file that a dead server left behind is replaced, a living one's is not.
 fn bind_unix(path: &Path) -> io::Result<Listener> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if is_socket
+    if socket_inode(path).is_some()
         && StdUnixStream::connect(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     {
@@ -142,7 +163,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     }
     let listener = StdUnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
-    Ok(Listener::Unix(listener, SocketFile(path.to_owned())))
+    Ok(Listener::Unix(listener, SocketFile::at(path)))
 }
 
 fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {

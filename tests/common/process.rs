@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -291,8 +292,10 @@ pub fn segments(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Copies a directory's files in the order of their names; what goes away meanwhile was not to be copied.
+/// The copy's directory is its owner's alone, as a server would have made it.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700)).unwrap();
     let mut names: Vec<_> = fs::read_dir(from)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

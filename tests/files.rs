@@ -1,0 +1,178 @@
+//! Files: whose they are, what is never followed, and what a server that has few descriptors keeps aside.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use common::process::{Process, Scratch, refusal, segments, serve};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// `onced serve` over a data directory, started by a shell that does something first.
+fn after(first: &str, data: &Path, arguments: &[&str]) -> Command {
+    let serve = serve(arguments);
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{first}; exec \"$@\""), "sh"]);
+    command.arg(serve.get_program()).args(serve.get_args());
+    command.arg("--data-dir").arg(data);
+    command
+}
+
+/// A data directory with a key in it.
+fn used(scratch: &Scratch) -> std::path::PathBuf {
+    let data = scratch.join("data");
+    let server = Process::start(&data, &[]);
+    assert_eq!(server.connect().ask("SEEN k 1h"), "NEW");
+    server.stop();
+    data
+}
+
+/// A start once emptied whatever file `probe.tmp` led to.
+#[test]
+fn a_start_follows_no_link_in_its_data_directory() {
+    let scratch = Scratch::new("links");
+    let data = used(&scratch);
+    let segment = segments(&data).pop().unwrap();
+    let segment = segment.file_name().unwrap().to_str().unwrap().to_owned();
+    for name in ["probe.tmp", "onced.lock", &segment, "9999999999.log.tmp"] {
+        let (place, outside) = (data.join(name), scratch.join("outside"));
+        // What the link leads to is what would be taken for good.
+        let was_there = place.exists();
+        if was_there {
+            fs::rename(&place, &outside).unwrap();
+        } else {
+            fs::write(&outside, "a letter").unwrap();
+        }
+        let before = fs::read(&outside).unwrap();
+        symlink(&outside, &place).unwrap();
+        let (status, said) = refusal(&data, &[]);
+        assert_eq!(status, Some(2), "{name}: {said}");
+        assert!(
+            said.contains(name) && said.contains("symbolic link"),
+            "{said}"
+        );
+        assert_eq!(fs::read(&outside).unwrap(), before, "{name}");
+        fs::remove_file(&place).unwrap();
+        if was_there {
+            fs::rename(&outside, &place).unwrap();
+        }
+    }
+    // What a start left that was killed while it probed is no link.
+    fs::write(data.join("probe.tmp"), "").unwrap();
+    let server = Process::start(&data, &[]);
+    assert_eq!(server.connect().ask("SEEN k 1h"), "DUP");
+    server.stop();
+}
+
+/// The directory was 0755 and segments 0644, with all values in them.
+#[test]
+fn a_data_directory_is_for_its_owner_alone_whatever_the_umask() {
+    for umask in ["000", "022", "777"] {
+        let scratch = Scratch::new("modes");
+        let data = scratch.join("data");
+        let server = Process::spawn(after(&format!("umask {umask}"), &data, &[]));
+        server.wait_until_loaded();
+        assert_eq!(server.connect().ask("SEEN k 1h"), "NEW");
+        let said = server.stop();
+        assert!(!said.contains("others"), "{said}");
+        assert_eq!(mode(&data), 0o700, "umask {umask}");
+        assert_eq!(mode(&data.join("onced.lock")), 0o600, "umask {umask}");
+        for segment in segments(&data) {
+            assert_eq!(mode(&segment), 0o600, "umask {umask}");
+        }
+    }
+}
+
+#[test]
+fn what_others_could_read_is_taken_from_them_but_for_the_directory() {
+    let scratch = Scratch::new("wide");
+    let data = used(&scratch);
+    let wide = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    wide(&data, 0o755).unwrap();
+    wide(&data.join("onced.lock"), 0o644).unwrap();
+    let old = segments(&data).pop().unwrap();
+    wide(&old, 0o644).unwrap();
+    let server = Process::start(&data, &[]);
+    let said = server.stop();
+    assert_eq!(mode(&data), 0o755);
+    assert!(said.contains("chmod 700"), "{said}");
+    assert_eq!(mode(&data.join("onced.lock")), 0o600);
+    assert_eq!(mode(&old), 0o600);
+}
+
+#[test]
+fn a_socket_takes_the_place_of_a_dead_one_and_of_nothing_else() {
+    let scratch = Scratch::new("socket");
+    let path = scratch.join("socket");
+    let address = format!("unix:{}", path.display());
+    let listen = ["--listen", &address];
+    let data = scratch.join("data");
+    let letter = scratch.join("letter");
+    fs::write(&letter, "dear").unwrap();
+    for make in [
+        (|letter, path| fs::copy(letter, path).map(|_| ())) as fn(&Path, &Path) -> _,
+        |letter, path| symlink(letter, path),
+    ] {
+        make(&letter, &path).unwrap();
+        let (status, said) = refusal(&data, &listen);
+        assert_eq!(status, Some(2), "{said}");
+        assert_eq!(fs::read(&path).unwrap(), b"dear");
+        fs::remove_file(&path).unwrap();
+    }
+    // One that was killed leaves its socket, and the next takes its place.
+    Process::begin(&data, &listen).kill();
+    assert!(path.exists());
+    let server = Process::start(&data, &listen);
+    // What somebody puts in the place of the socket is not removed with the server.
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "dear").unwrap();
+    server.stop();
+    assert_eq!(fs::read(&path).unwrap(), b"dear");
+}
+
+/// `config check /dev/zero` read for ever, and a pipe was waited for.
+#[test]
+fn settings_are_read_from_files_of_a_bounded_size() {
+    let scratch = Scratch::new("settings");
+    let pipe = scratch.join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let large = scratch.join("large");
+    fs::write(&large, "#".repeat((1 << 20) + 1)).unwrap();
+    let most = scratch.join("most");
+    fs::write(&most, "#".repeat(1 << 20)).unwrap();
+    let zero = Path::new("/dev/zero");
+    for (file, status, words) in [
+        (zero, 2, "not a regular file"),
+        (&*pipe, 2, "not a regular file"),
+        (&*large, 2, "larger than 1048576 bytes"),
+        (&*most, 0, ": ok"),
+    ] {
+        let check = Command::new(env!("CARGO_BIN_EXE_onced"))
+            .args(["config", "check"])
+            .arg(file)
+            .output()
+            .unwrap();
+        let said = [check.stdout, check.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(check.status.code(), Some(status), "{said}");
+        assert!(said.contains(words), "{said}");
+        if status != 0 {
+            let config = file.to_str().unwrap();
+            let (status, said) = refusal(&scratch.join("data"), &["--config", config]);
+            assert_eq!(status, Some(2), "{said}");
+            assert!(said.contains(words), "{said}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //!
 //! Kept by the worker, for whichever connection it serves: it is empty between two of them.
 
+use super::output::Output;
 use crate::command::spec::Verb;
 use crate::command::{Command, Reply, Seen, Set, SetAnswer, SetIf};
 use crate::command::{Expiry, Ttl};
@@ -10,7 +11,7 @@ use crate::engine::{BATCH_MAX, Engine, Namespace, Policy, Question};
 use crate::metrics::Tally;
 use crate::store::{Verdict, WindowMode};
 use crate::time::Millis;
-use crate::wire::Dialect;
+use crate::wire::{Dialect, Sink};
 
 /// What a question's answer looks like.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +61,7 @@ impl Span {
 pub(super) struct Answers<'a> {
     pub(super) dialect: Dialect,
     pub(super) tally: &'a mut Tally,
-    pub(super) out: &'a mut Vec<u8>,
+    pub(super) out: &'a mut Output,
 }
 
 /// Questions that wait to be asked together, in the order of their replies.
@@ -165,7 +166,7 @@ const VERDICTS: usize = 5;
 impl Said {
     #[inline]
     fn push(&mut self, form: Form, verdict: Verdict, engine: &Engine, to: &mut Answers<'_>) {
-        let out = &mut *to.out;
+        let out = to.out.bytes();
         let (bytes, len) = &mut self.0[form as usize][verdict as usize];
         if *len == 0 {
             let begins = out.len();

@@ -8,6 +8,7 @@ use std::task::Waker;
 
 use super::batch::{self, Batch};
 use super::info;
+use super::output::Output;
 use super::shared::{ClientInfo, Shared};
 use crate::command::spec::Verb;
 use crate::command::{
@@ -19,7 +20,7 @@ use crate::engine::{Budget, Session, Wait, read_only};
 use crate::limits::{EXEC_MS_MAX, TRANSACTION_BYTES_MAX};
 use crate::metrics::Tally;
 use crate::time::{Millis, parse_u64};
-use crate::wire::{Decoded, Decoder, Dialect, line, resp};
+use crate::wire::{Decoded, Decoder, Dialect, Sink, line, resp};
 
 /// Requests that are executed between two looks at the clock.
 pub(super) const REQUESTS_PER_LOOK: u32 = 32;
@@ -47,7 +48,7 @@ pub(super) struct Exchange<'e> {
     pub(super) input: &'e [u8],
     pub(super) batch: &'e mut Batch,
     pub(super) now: Millis,
-    pub(super) out: &'e mut Vec<u8>,
+    pub(super) out: &'e mut Output,
     /// Wakes the connection.
     pub(super) waker: &'e Waker,
     /// Whether what rests on the log waits until more of that is written.
@@ -127,13 +128,13 @@ impl Client {
     }
 
     /// Appends a refusal's bytes.
-    fn refuse(&self, error: Error, out: &mut Vec<u8>) {
+    fn refuse(&self, error: Error, out: &mut Output) {
         self.dialect.encode(&Reply::Error(error), out);
     }
 
     /// Appends the refusal of bytes that never became a request. In a transaction one request is
     /// missing then, so none of it will be executed.
-    pub(super) fn refuse_bytes(&mut self, error: Error, out: &mut Vec<u8>) {
+    pub(super) fn refuse_bytes(&mut self, error: Error, out: &mut Output) {
         self.break_transaction();
         self.held_replies += 1;
         self.refuse(error, out);
@@ -217,13 +218,13 @@ impl Client {
     }
 
     /// Appends refusals in the place of replies that rest on what may not be on the disk.
-    pub(super) fn take_back(&self, out: &mut Vec<u8>) {
+    pub(super) fn take_back(&self, out: &mut Output) {
         for _ in 0..self.held_replies {
             self.refuse(read_only(), out);
         }
     }
 
-    fn answer_loading(&mut self, verb: Verb, out: &mut Vec<u8>) -> After {
+    fn answer_loading(&mut self, verb: Verb, out: &mut Output) -> After {
         self.tally.count(verb, true);
         self.break_transaction();
         let text = "the log is being read; try again in a moment";
@@ -239,9 +240,9 @@ impl Client {
         parsed: Result<Command<'_>, Error>,
         request: (&[u8], Option<&Waker>),
         now: Millis,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> After {
-        let begins = out.len();
+        let begins = out.mark();
         let after = self.answer_parsed(verb, parsed, request, now, out);
         let shared = &self.shared;
         // Looked at afterwards: what is in doubt was marked so before anybody could see it.
@@ -260,7 +261,7 @@ impl Client {
     fn answer_alone(
         &mut self,
         exchange: &mut Exchange<'_>,
-        answer: impl FnOnce(&mut Self, Millis, &mut Vec<u8>) -> After,
+        answer: impl FnOnce(&mut Self, Millis, &mut Output) -> After,
     ) -> After {
         let Exchange {
             input,
@@ -271,7 +272,7 @@ impl Client {
             is_log_behind: _,
         } = exchange;
         self.ask(input, batch, *now, out);
-        let begins = out.len();
+        let begins = out.mark();
         let skip = self.replies == ReplyMode::Skip;
         let after = answer(self, *now, out);
         if after == After::Hold {
@@ -283,12 +284,12 @@ impl Client {
         } else if self.replies != ReplyMode::On {
             out.truncate(begins);
         }
-        self.held_replies += usize::from(out.len() > begins);
+        self.held_replies += usize::from(out.mark() != begins);
         after
     }
 
     /// Asks the questions that wait in the batch, and appends the answers.
-    pub(super) fn ask(&mut self, input: &[u8], batch: &mut Batch, now: Millis, out: &mut Vec<u8>) {
+    pub(super) fn ask(&mut self, input: &[u8], batch: &mut Batch, now: Millis, out: &mut Output) {
         if !batch.is_empty() {
             let mut to = batch::Answers {
                 dialect: self.dialect,
@@ -320,7 +321,7 @@ impl Client {
         request: &[u8],
         args: &Args<'_>,
         now: Millis,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> After {
         let Some(verb) = self.verb(args) else {
             return self.answer_unknown(args, out);
@@ -336,7 +337,7 @@ impl Client {
         parsed: Result<Command<'_>, Error>,
         (request, waker): (&[u8], Option<&Waker>),
         now: Millis,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> After {
         let command = match parsed {
             Ok(command) => command,
@@ -357,7 +358,7 @@ impl Client {
         self.execute(verb, &command, waker, now, out)
     }
 
-    fn answer_unknown(&mut self, args: &Args<'_>, out: &mut Vec<u8>) -> After {
+    fn answer_unknown(&mut self, args: &Args<'_>, out: &mut Output) -> After {
         self.shared.engine.metrics().malformed.add(1);
         self.break_transaction();
         if self.dialect != Dialect::Line {
@@ -386,7 +387,7 @@ impl Client {
         command: &Command<'_>,
         waker: Option<&Waker>,
         now: Millis,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> After {
         // What names no key may concern all of them.
         let done = if verb.spec().keys.first == 0 {
@@ -424,7 +425,7 @@ impl Client {
 
     /// Executes what was queued, in order. Every reply is there; where they grow over the limit,
     /// or the time they take does, the rest is not executed, and each of its replies says so.
-    fn exec(&mut self, out: &mut Vec<u8>) -> After {
+    fn exec(&mut self, out: &mut Output) -> After {
         let Some(transaction) = self.transaction.take() else {
             self.refuse(Error::redis("ERR EXEC without MULTI"), out);
             return After::GoOn;
@@ -438,8 +439,8 @@ impl Client {
         }
         let shared = Arc::clone(&self.shared);
         let limits = shared.engine.limits();
-        let begins = out.len();
-        resp::push_array_head(transaction.count, out);
+        let begins = out.unread();
+        resp::push_array_head(transaction.count, out.bytes());
         let mut decoder = Decoder::default();
         let mut requests = &transaction.requests[..];
         let mut after = After::LookUp;
@@ -447,7 +448,7 @@ impl Client {
         let mut reading = began;
         let mut executed = 0_u32;
         while let Decoded::Request { consumed, args } = decoder.next(requests, limits) {
-            if out.len() - begins > limits.unread_bytes_max {
+            if out.unread() - begins > limits.unread_bytes_max {
                 self.refuse(
                     Error::too_big(
                         "not executed: the replies of this transaction are over the limit",

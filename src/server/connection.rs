@@ -25,6 +25,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::acks::{self, Rest};
 use super::batch::Batch;
 use super::client::{After, Client, Exchange, REQUESTS_PER_LOOK};
+use super::output::Output;
 use super::shared::Shared;
 use super::spares::Spares;
 use crate::command::spec::ends_work;
@@ -96,12 +97,9 @@ struct Connection<S> {
     decoder: Decoder,
     /// Received and not executed yet.
     input: Vec<u8>,
-    /// Encoded and not sent yet, from `sent` on.
-    output: Vec<u8>,
-    sent: usize,
-    /// How much of it may be sent: what follows waits for the log.
-    released: usize,
-    /// What the rest waits for.
+    /// Encoded and not sent yet; of that, what is not released waits for the log.
+    output: Output,
+    /// What that waits for.
     rest: Rest,
     left: Left,
     phase: Phase,
@@ -139,9 +137,7 @@ pub(super) async fn serve<S>(
         client,
         decoder: Decoder::default(),
         input: Vec::new(),
-        output: Vec::new(),
-        sent: 0,
-        released: 0,
+        output: Output::default(),
         rest: Rest::default(),
         left: Left::Nothing,
         phase: Phase::Open,
@@ -183,12 +179,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn poll_with(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<End> {
-        if self.output.capacity() == 0 {
-            self.output = scratch.write.take();
+        if !self.output.has_buffer() {
+            self.output.lend(scratch.write.take());
         }
         let result = self.poll_exchange(&mut scratch.read, &mut scratch.batch, cx);
         if self.output.is_empty() {
-            scratch.write.keep(std::mem::take(&mut self.output));
+            scratch.write.keep(self.output.give_back());
         }
         result
     }
@@ -302,23 +298,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Sends until all that may be is sent (ready) or the client takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.released {
-            let unsent = &self.output[self.sent..self.released];
-            let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, unsent) else {
-                self.forget_sent();
-                return Poll::Pending;
-            };
-            let n = written?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.sent += n;
+        while !self.output.is_released_sent() {
+            let n = ready!(self.output.poll_write(&mut self.stream, cx))?;
             self.shared.engine.metrics().bytes_out.add(n as u64);
-        }
-        if self.unread() == 0 {
-            self.output.clear();
-            self.sent = 0;
-            self.released = 0;
         }
         Poll::Ready(Ok(()))
     }
@@ -338,11 +320,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             if !rest.is_good(log) {
-                self.output.truncate(self.released);
+                self.output.truncate_to_released();
                 self.client.take_back(&mut self.output);
             }
         }
-        self.released = self.output.len();
+        self.output.release();
         self.rest = Rest::default();
         self.client.let_go();
         Poll::Ready(())
@@ -364,16 +346,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Ready(())
     }
 
-    /// Drops what was sent from the buffer's front, once that is half of it: a client that always
-    /// leaves something unread would make it grow for ever, and each byte is moved once on average.
-    fn forget_sent(&mut self) {
-        if self.sent > self.output.len() / 2 {
-            self.output.drain(..self.sent);
-            self.released -= self.sent;
-            self.sent = 0;
-        }
-    }
-
     fn poll_read(&mut self, read: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(read);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
@@ -381,7 +353,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn unread(&self) -> usize {
-        self.output.len() - self.sent
+        self.output.unread()
     }
 
     fn unread_max(&self) -> usize {
@@ -638,7 +610,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Keeps the budget's count of this connection's buffers.
     fn count_buffers(&mut self) {
         let bytes = self.input.capacity()
-            + self.output.capacity()
+            + self.output.held_bytes()
             + self.client.queued_bytes()
             + self.decoder.held_bytes();
         if bytes != self.counted_bytes {

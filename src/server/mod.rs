@@ -19,6 +19,7 @@ mod connection;
 mod info;
 pub mod keeper;
 mod listen;
+mod output;
 mod shared;
 mod spares;
 

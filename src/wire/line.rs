@@ -5,7 +5,7 @@
 
 use memchr::memchr;
 
-use super::{Decoded, push_number, recycle};
+use super::{Decoded, Sink, push_number, recycle};
 use crate::command::spec::takes_body;
 use crate::command::{Args, Code, Error, Reply, Span, too_big};
 use crate::eight::{TOPS, all};
@@ -439,7 +439,8 @@ pub fn push_word(word: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends a reply as lines.
-pub fn encode(reply: &Reply<'_>, out: &mut Vec<u8>) {
+pub fn encode(reply: &Reply<'_>, sink: &mut impl Sink) {
+    let out = sink.bytes();
     match reply {
         Reply::Rows(rows) => {
             out.extend_from_slice(b"ROWS ");
@@ -458,7 +459,7 @@ pub fn encode(reply: &Reply<'_>, out: &mut Vec<u8>) {
                 push_number(number, out);
             }
             out.push(b'\n');
-            out.extend_from_slice(body);
+            sink.push_value(body);
         }
         Reply::Error(error) => {
             out.extend_from_slice(b"ERR ");
@@ -468,7 +469,7 @@ pub fn encode(reply: &Reply<'_>, out: &mut Vec<u8>) {
         }
         other => encode_word(other, out),
     }
-    out.push(b'\n');
+    sink.bytes().push(b'\n');
 }
 
 fn encode_word(reply: &Reply<'_>, out: &mut Vec<u8>) {

@@ -12,6 +12,8 @@
 pub mod line;
 pub mod resp;
 
+use bytes::Bytes;
+
 use crate::command::{Args, Code, Error, Reply, Span};
 use crate::limits::Limits;
 
@@ -24,9 +26,29 @@ pub enum Dialect {
     Resp(u8),
 }
 
+/// Where encoded replies go.
+pub trait Sink {
+    /// The bytes so far, to append to.
+    fn bytes(&mut self) -> &mut Vec<u8>;
+
+    /// Appends a stored value's bytes, which need not be copied for that.
+    fn push_value(&mut self, value: &Bytes);
+}
+
+impl Sink for Vec<u8> {
+    #[inline]
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        self
+    }
+
+    fn push_value(&mut self, value: &Bytes) {
+        self.extend_from_slice(value);
+    }
+}
+
 impl Dialect {
     /// Appends a reply's bytes.
-    pub fn encode(self, reply: &Reply<'_>, out: &mut Vec<u8>) {
+    pub fn encode(self, reply: &Reply<'_>, out: &mut impl Sink) {
         match self {
             Self::Line => line::encode(reply, out),
             Self::Resp(version) => resp::encode(reply, version, out),

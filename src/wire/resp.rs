@@ -7,9 +7,10 @@
 //! A header is read twice over: `plain_header` knows only those that clients send, and leaves
 //! everything else, well formed or not, to `header`, which says what is wrong with it.
 
+use bytes::Bytes;
 use memchr::memchr;
 
-use super::{Decoded, push_number, recycle};
+use super::{Decoded, Sink, push_number, recycle};
 use crate::command::{Args, Code, Error, Reply, Span};
 use crate::limits::{DISCARD_BYTES_MAX, Limits, RESP_ELEMENTS_MAX};
 
@@ -313,7 +314,8 @@ fn header(input: &[u8], at: usize, invalid: &str) -> Result<(i64, usize), Broken
 }
 
 /// Appends a reply in RESP2 or RESP3.
-pub fn encode(reply: &Reply<'_>, version: u8, out: &mut Vec<u8>) {
+pub fn encode(reply: &Reply<'_>, version: u8, sink: &mut impl Sink) {
+    let out = sink.bytes();
     match reply {
         Reply::Word(word) => push_line(b'+', word.as_bytes(), out),
         Reply::Text(text) => push_bulk(text, out),
@@ -334,12 +336,12 @@ pub fn encode(reply: &Reply<'_>, version: u8, out: &mut Vec<u8>) {
             push_head(b'*', items().count() as i64, out);
             items().for_each(|item| push_bulk(item, out));
         }
-        Reply::Value(value) => push_bulk(value, out),
+        Reply::Value(value) => push_value(value, sink),
         Reply::Outcome { word, code, body } => {
             push_head(b'*', 3, out);
             push_line(b'+', word.as_bytes(), out);
             push_head(b':', i64::from(*code), out);
-            push_bulk(body, out);
+            push_value(body, sink);
         }
         Reply::Number(number) | Reply::Count(number) => push_head(b':', *number, out),
         Reply::Flag(flag) if version >= 3 => {
@@ -351,14 +353,14 @@ pub fn encode(reply: &Reply<'_>, version: u8, out: &mut Vec<u8>) {
         Reply::Array(items) => {
             push_head(b'*', items.len() as i64, out);
             for item in items {
-                encode(item, version, out);
+                encode(item, version, sink);
             }
         }
         Reply::Map(pairs) => {
             push_map_head(pairs.len(), version, out);
             for (name, value) in pairs {
-                encode(name, version, out);
-                encode(value, version, out);
+                encode(name, version, sink);
+                encode(value, version, sink);
             }
         }
         Reply::Rows(rows) => {
@@ -408,6 +410,12 @@ fn push_bulk(bytes: &[u8], out: &mut Vec<u8>) {
     push_head(b'$', bytes.len() as i64, out);
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
+}
+
+fn push_value(value: &Bytes, sink: &mut impl Sink) {
+    push_head(b'$', value.len() as i64, sink.bytes());
+    sink.push_value(value);
+    sink.bytes().extend_from_slice(b"\r\n");
 }
 
 fn push_head(kind: u8, number: i64, out: &mut Vec<u8>) {

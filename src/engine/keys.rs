@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::batch::{BATCH_MAX, Question};
 use super::journal::Refused;
 use super::waiters::Concerns;
-use super::{Answer, Here, Namespace, Session};
+use super::{Answer, Here, HowFar, Namespace, Session};
 use crate::command::{Code, Error, Reply, Seen, Single, Ttl, Words};
 use crate::limits::AT_AHEAD_MAX_MS;
 use crate::store::{Ask, Entry, State, Verdict};
@@ -89,11 +89,19 @@ impl Here<'_> {
     pub(super) fn forget<'s>(&self, here: &Namespace, keys: Words<'_>) -> Answer<'s> {
         let policy = here.policy();
         let mut forgotten = 0;
-        for word in keys.iter() {
+        for (done, word) in keys.iter().enumerate() {
             let key = self.key(here, word);
             let removed = here.write(&key, None, &policy, |shard, _| shard.remove(&key, self.now));
             self.engine.waiters.wake(here, word, Concerns::Next);
-            forgotten += i64::from(self.unless_refused(removed)?);
+            // Those before it are gone. Space for all at once would have been the other way: that refuses
+            // what may be had piece by piece, on a disk where forgetting is what makes room.
+            let how_far = HowFar {
+                done,
+                of: keys.len(),
+                parts: "keys are forgotten, the first ones",
+            };
+            let removed = removed.map_err(|refused| self.engine.refusal_after(refused, how_far));
+            forgotten += i64::from(removed?);
         }
         Ok(Reply::Count(forgotten))
     }

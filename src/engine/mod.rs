@@ -45,6 +45,7 @@ mod tokens;
 mod values;
 pub mod waiters;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -262,12 +263,18 @@ impl Engine {
     }
 
     /// Why the log takes no change.
-    fn refusal(&self, _: Refused) -> Error {
+    fn refusal(&self, refused: Refused) -> Error {
+        self.refusal_after(refused, HowFar::NOTHING)
+    }
+
+    /// The same for a request of many parts, some of which were done before one was refused: whoever is
+    /// told that nothing was changed relies on it.
+    fn refusal_after(&self, _: Refused, how_far: HowFar) -> Error {
         match self.log().map(|log| log.health()) {
             Some(Health::Failed) => read_only(),
             _ => Error::new(
                 Code::Full,
-                "no space on the disk for the log; nothing was changed",
+                format!("no space on the disk for the log; {how_far}"),
             ),
         }
     }
@@ -457,6 +464,35 @@ impl Engine {
         // Whoever closed it holds this until the new one is there.
         drop(self.making.lock());
         self.open(closed.name()).ok()
+    }
+}
+
+/// How far a request of many keys or namespaces came before it was refused.
+#[derive(Clone, Copy, Debug)]
+struct HowFar {
+    /// Parts that were done.
+    done: usize,
+    /// Parts that there are.
+    of: usize,
+    /// What they are, and what became of those that were done.
+    parts: &'static str,
+}
+
+impl HowFar {
+    const NOTHING: Self = Self {
+        done: 0,
+        of: 0,
+        parts: "",
+    };
+}
+
+impl fmt::Display for HowFar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { done, of, parts } = self;
+        match done {
+            0 => f.write_str("nothing was changed"),
+            _ => write!(f, "{done} of {of} {parts}, nothing else was changed"),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::journal::Refused;
 use super::namespace::Kept;
-use super::{Answer, DEFAULT_NAMESPACE, Here, Namespace, Policy, Session};
+use super::{Answer, DEFAULT_NAMESPACE, Here, HowFar, Namespace, Policy, Session};
 use crate::command::{BfInsert, Code, Command, Error, PolicyChange, Reply, Words};
 use crate::store::{Ask, Verdict};
 
@@ -72,17 +72,24 @@ impl Here<'_> {
     /// Empties a namespace, but for records in progress unless that is forced; the memory is given back by
     /// the next sweep.
     pub(super) fn purge<'s>(&self, namespace: &Namespace, force: bool) -> Answer<'s> {
-        let engine = self.engine;
-        let cleared = namespace.clear(&engine.secret, !force, self.now);
-        engine
-            .garbage
-            .lock()
-            .extend(cleared.map_err(|kept| match kept {
-                Kept::NoSpace => engine.refusal(Refused),
-                Kept::InProgress => busy(namespace.name()),
-            })?);
-        engine.waiters.wake_all(namespace);
+        let emptied = self.empty(namespace, force);
+        emptied.map_err(|kept| self.not_emptied(namespace, kept, HowFar::NOTHING))?;
         Ok(Reply::OK)
+    }
+
+    fn empty(&self, namespace: &Namespace, force: bool) -> Result<(), Kept> {
+        let engine = self.engine;
+        let cleared = namespace.clear(&engine.secret, !force, self.now)?;
+        engine.garbage.lock().extend(cleared);
+        engine.waiters.wake_all(namespace);
+        Ok(())
+    }
+
+    fn not_emptied(&self, namespace: &Namespace, kept: Kept, how_far: HowFar) -> Error {
+        match kept {
+            Kept::NoSpace => self.engine.refusal_after(Refused, how_far),
+            Kept::InProgress => busy(namespace.name(), how_far),
+        }
     }
 
     fn choose<'s>(&self, session: &mut Session, name: &str) -> Answer<'s> {
@@ -160,7 +167,7 @@ impl Here<'_> {
         let emptied = dropped.close_for_good(!force, is_logged, self.now);
         let emptied = emptied.map_err(|kept| match kept {
             Kept::NoSpace => engine.refusal(Refused),
-            Kept::InProgress => busy(name),
+            Kept::InProgress => busy(name, HowFar::NOTHING),
         })?;
         engine.set_covered_since(covered_since);
         engine.namespaces.remove(name);
@@ -169,11 +176,26 @@ impl Here<'_> {
         Ok(Reply::OK)
     }
 
+    /// Empties all that can be emptied, and names one that cannot.
     fn purge_all<'s>(&self) -> Answer<'s> {
-        for namespace in self.engine.all_namespaces() {
-            self.purge(&namespace, false)?;
+        let namespaces = self.engine.all_namespaces();
+        let mut kept = Vec::new();
+        for namespace in &namespaces {
+            kept.extend(
+                self.empty(namespace, false)
+                    .err()
+                    .map(|why| (namespace, why)),
+            );
         }
-        Ok(Reply::OK)
+        let how_far = HowFar {
+            done: namespaces.len() - kept.len(),
+            of: namespaces.len(),
+            parts: "namespaces are emptied",
+        };
+        match kept.first() {
+            None => Ok(Reply::OK),
+            Some((namespace, why)) => Err(self.not_emptied(namespace, *why, how_far)),
+        }
     }
 
     fn time<'s>(&self) -> Reply<'s> {
@@ -246,11 +268,12 @@ impl Here<'_> {
     }
 }
 
-fn busy(name: &str) -> Error {
-    Error::new(
-        Code::Busy,
-        format!("namespace '{name}' has records in progress, which only FORCE removes"),
-    )
+fn busy(name: &str, how_far: HowFar) -> Error {
+    let mut text = format!("namespace '{name}' has records in progress, which only FORCE removes");
+    if how_far.done > 0 {
+        text = format!("{text}; {how_far}");
+    }
+    Error::new(Code::Busy, text)
 }
 
 fn bf_not_found() -> Error {

@@ -1,0 +1,124 @@
+//! Requests of many keys or namespaces on a disk that has space for some of them: what the refusal says of
+//! what was done is true, at once and after a restart.
+
+use onced::time::Millis;
+
+use crate::run::{Options, Run};
+use crate::simulated_disk::SimulatedDisk;
+
+const START: Millis = Millis(1_790_000_000_000);
+
+/// A run that has these keys, on a disk that has no more space than the log has reserved.
+fn full(keys: &[String]) -> Run {
+    let disk = SimulatedDisk::new(7);
+    let run = Run::start(disk, &Options::at(START)).unwrap();
+    for key in keys {
+        let told = run.execute(&format!("SEEN {key} 1h"), START);
+        assert_eq!(told, "Word(\"NEW\")");
+    }
+    run.log.write(START);
+    run.log.sync(START);
+    run.disk.set_capacity(run.disk.space_taken());
+    run
+}
+
+/// How many parts an error says were done, of how many.
+fn how_far(told: &str) -> Option<(usize, usize)> {
+    let numbers = told.split_once("for the log; ")?.1;
+    if numbers.starts_with("nothing was changed") {
+        return Some((0, 0));
+    }
+    let (done, rest) = numbers.split_once(" of ")?;
+    Some((done.parse().ok()?, rest.split_once(' ')?.0.parse().ok()?))
+}
+
+#[test]
+fn a_refused_forgetting_says_how_many_keys_are_gone() {
+    let keys: Vec<_> = (0..3_000)
+        .map(|n| format!("a-key-that-is-not-packed-{n}"))
+        .collect();
+    for verb in ["FORGET", "DEL"] {
+        let run = full(&keys);
+        let told = run.told(&format!("{verb} {}", keys.join(" ")), START);
+        assert!(told.contains("Full"), "{told:.200}");
+        let (done, of) = how_far(&told).unwrap_or_else(|| panic!("{told}"));
+        assert!(done > 0 && of == keys.len(), "{told}");
+        let check = |run: &Run| {
+            for (n, key) in keys.iter().enumerate() {
+                let letter = if n < done { "N" } else { "D" };
+                let told = run.execute(&format!("PEEK {key}"), START);
+                assert_eq!(
+                    told,
+                    format!("Letters({:?})", letter.as_bytes()),
+                    "{n} of {done}"
+                );
+            }
+        };
+        check(&run);
+        // Where nothing was done, that is what it says.
+        let told = run.told(&format!("{verb} {}", keys[done..].join(" ")), START);
+        assert_eq!(how_far(&told), Some((0, 0)), "{told}");
+        check(&run);
+        run.log.write(START);
+        assert_eq!(run.log.acknowledged(), run.log.appended());
+        let disk = run.disk.kill();
+        disk.set_capacity(u64::MAX);
+        drop(run);
+        check(&Run::start(disk, &Options::at(START)).unwrap());
+    }
+}
+
+#[test]
+fn a_refused_flushing_says_how_many_namespaces_are_empty() {
+    let run = full(&["a".to_owned()]);
+    run.disk.set_capacity(u64::MAX);
+    let spaces: Vec<_> = (0..60).map(|n| format!("space-{n}")).collect();
+    for space in &spaces {
+        run.execute_in(space, "SEEN a 1h", START);
+        run.execute_in(
+            space,
+            &format!("BEGIN {} LEASE 1h", "r".repeat(2_000)),
+            START,
+        );
+    }
+    run.log.write(START);
+    run.disk.set_capacity(run.disk.space_taken());
+    let told = run.told("FLUSHALL", START);
+    let (done, of) = how_far(&told).unwrap_or_else(|| panic!("{told}"));
+    assert!(done > 0 && of == spaces.len() + 1, "{told}");
+    let empty = |run: &Run| {
+        let all = spaces.iter().map(String::as_str).chain(["default"]);
+        let peeked = all.map(|space| run.execute_in(space, "PEEK a", START));
+        peeked.filter(|told| told == "Letters([78])").count()
+    };
+    assert_eq!(empty(&run), done, "{told}");
+    run.log.write(START);
+    let disk = run.disk.kill();
+    disk.set_capacity(u64::MAX);
+    drop(run);
+    assert_eq!(empty(&Run::start(disk, &Options::at(START)).unwrap()), done);
+}
+
+/// One namespace that cannot be emptied keeps none of the others.
+#[test]
+fn a_flushing_that_one_namespace_hinders_says_so() {
+    let disk = SimulatedDisk::new(7);
+    let run = Run::start(disk, &Options::at(START)).unwrap();
+    run.execute("NS SET digests KEYS DIGEST", START);
+    run.execute_in(
+        "digests",
+        &format!("BEGIN {} LEASE 1h", "r".repeat(100)),
+        START,
+    );
+    for space in ["default", "orders"] {
+        run.execute_in(space, "SEEN a 1h", START);
+    }
+    let told = run.told("FLUSHALL", START);
+    assert!(
+        told.contains("Busy") && told.contains("2 of 3 namespaces are emptied"),
+        "{told}"
+    );
+    for space in ["default", "orders"] {
+        assert_eq!(run.execute_in(space, "PEEK a", START), "Letters([78])");
+    }
+}

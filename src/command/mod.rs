@@ -19,7 +19,7 @@ pub mod reply;
 pub mod spec;
 
 pub(crate) use native::printable;
-pub(crate) use records::{pairs_of, token, too_big};
+pub(crate) use records::{token, too_big};
 pub(crate) use redis_session::unknown_command;
 
 pub use args::{Args, Span, Words};

@@ -172,7 +172,7 @@ fn ends<'a>(args: &Args<'a>, is_failure: bool, limits: &Limits) -> Built<'a> {
 }
 
 /// Words two by two.
-pub(crate) fn pairs_of(words: Words<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
+fn pairs_of(words: Words<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
     (0..words.len() / 2).map(move |i| (words.get(2 * i), words.get(2 * i + 1)))
 }
 

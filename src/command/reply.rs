@@ -36,6 +36,13 @@ pub enum Reply<'a> {
     },
     /// Nothing there.
     Nil,
+    /// Many stored values, one behind the other: less memory and time than as answers of their own.
+    Values {
+        /// All of them.
+        bytes: Vec<u8>,
+        /// Where each ends.
+        ends: Vec<usize>,
+    },
     /// Several answers in one.
     Array(Vec<Reply<'a>>),
     /// Names and what they stand for, of any kind; only in RESP.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::batch::{BATCH_MAX, Question};
 use super::journal::Refused;
+use super::slice::{BATCHED_UNITS, READ_UNITS, Slice, WRITE_UNITS};
 use super::waiters::Concerns;
 use super::{Answer, Here, HowFar, Namespace, Session};
 use crate::command::{Code, Error, Reply, Seen, Single, Ttl, Words};
@@ -41,16 +42,28 @@ impl Here<'_> {
         })
     }
 
-    pub(super) fn mseen<'s>(
+    pub(super) fn mseen(
         &self,
-        session: &'s mut Session,
+        session: &mut Session,
         ttl: Ttl,
         keys: Words<'_>,
-    ) -> Answer<'s> {
-        let Session { namespace, letters } = session;
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let Session {
+            namespace,
+            letters,
+            progress,
+        } = session;
         let policy = namespace.policy();
-        let (ttl_ms, mode) = (policy.ttl_ms(ttl)?, policy.mode);
-        letters.clear();
+        let ttl_ms = match progress.ttl_ms {
+            Some(ms) => ms,
+            None => policy.ttl_ms(ttl)?,
+        };
+        progress.ttl_ms = Some(ttl_ms);
+        let mode = policy.mode;
+        if progress.next == 0 {
+            letters.clear();
+        }
         let nothing = Question {
             key: self.engine.hashed(namespace, b""),
             ttl_ms,
@@ -58,52 +71,74 @@ impl Here<'_> {
             verdict: Verdict::Full,
         };
         let mut questions = [nothing; BATCH_MAX];
-        let mut words = keys.iter();
-        let mut begins = 0;
-        while begins < keys.len() {
+        while progress.next < keys.len() {
+            if slice.is_over() {
+                return Ok(false);
+            }
+            let begins = progress.next;
             let count = BATCH_MAX.min(keys.len() - begins);
             let questions = &mut questions[..count];
-            for (question, word) in questions.iter_mut().zip(&mut words) {
+            for (at, question) in (begins..).zip(&mut *questions) {
+                let word = keys.get(at);
                 question.key = self.engine.hashed(namespace, word);
+                slice.spend_bytes(word.len());
             }
+            slice.spend(count * BATCHED_UNITS);
             let content = |at| (keys.get(begins + at), None);
             self.engine.ask(namespace, questions, content, self.now);
             letters.extend(questions.iter().map(|question| letter(question.verdict)));
-            begins += count;
+            progress.next += count;
         }
-        Ok(Reply::Letters(letters))
+        Ok(true)
     }
 
-    pub(super) fn peek<'s>(&self, session: &'s mut Session, keys: Words<'_>) -> Reply<'s> {
-        let Session { namespace, letters } = session;
-        letters.clear();
-        letters.extend(keys.iter().map(|key| {
+    pub(super) fn peek(
+        &self,
+        session: &mut Session,
+        keys: Words<'_>,
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let Session {
+            namespace,
+            letters,
+            progress,
+        } = session;
+        if progress.next == 0 {
+            letters.clear();
+        }
+        progress.each(keys, (READ_UNITS, slice), |_, key| {
             let key = self.key(namespace, key);
-            namespace.read(&key, |shard| {
+            letters.push(namespace.read(&key, |shard| {
                 state_letter(shard.get(&key, self.now), self.now)
-            })
-        }));
-        Reply::Letters(letters)
+            }));
+            Ok(())
+        })
     }
 
-    pub(super) fn forget<'s>(&self, here: &Namespace, keys: Words<'_>) -> Answer<'s> {
+    pub(super) fn forget(
+        &self,
+        session: &mut Session,
+        keys: Words<'_>,
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let here = &*session.namespace;
         let policy = here.policy();
-        let mut forgotten = 0;
-        for (done, word) in keys.iter().enumerate() {
+        let each = (WRITE_UNITS, slice);
+        session.progress.each(keys, each, |progress, word| {
             let key = self.key(here, word);
             let removed = here.write(&key, None, &policy, |shard, _| shard.remove(&key, self.now));
             self.engine.waiters.wake(here, word, Concerns::Next);
             // Those before it are gone. Space for all at once would have been the other way: that refuses
             // what may be had piece by piece, on a disk where forgetting is what makes room.
             let how_far = HowFar {
-                done,
+                done: progress.next,
                 of: keys.len(),
                 parts: "keys are forgotten, the first ones",
             };
             let removed = removed.map_err(|refused| self.engine.refusal_after(refused, how_far));
-            forgotten += i64::from(removed?);
-        }
-        Ok(Reply::Count(forgotten))
+            progress.count += i64::from(removed?);
+            Ok(())
+        })
     }
 
     pub(super) fn touch<'s>(

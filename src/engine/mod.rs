@@ -12,7 +12,8 @@
 //!   who waits for what comes of it
 //! - `report`: `STATS`, `NS INFO`, `HELP`
 //! - `journal`: changes on their way to the log; `restore`: from a log to memory
-//! - `sweep`: giving memory back; `slice`: how much a request does before others have their turn
+//! - `sweep`: giving memory back
+//! - `slice`: what takes long, a slice at a time
 //! - [`glob`]: Redis's patterns
 //!
 //! Not here: sockets, clocks, and the commands of a connection (`SessionCommand`).
@@ -61,6 +62,8 @@ use namespace::LogSlot;
 pub use namespace::{Namespace, Policy};
 pub use records::Wait;
 pub use restore::{Excess, Progress, Restored};
+pub(crate) use slice::Executed;
+use slice::Progress as Unfinished;
 use sweep::Round;
 use tokens::Tokens;
 use waiters::Waiters;
@@ -150,6 +153,8 @@ pub struct Engine {
 pub struct Session {
     namespace: Arc<Namespace>,
     letters: Vec<u8>,
+    /// How far the command has come that is not finished.
+    progress: Unfinished,
 }
 
 impl Session {
@@ -284,6 +289,7 @@ impl Engine {
         Session {
             namespace: Arc::clone(&self.default),
             letters: Vec::new(),
+            progress: Unfinished::default(),
         }
     }
 
@@ -330,29 +336,21 @@ impl Engine {
         command: &Command<'_>,
         now: Millis,
     ) -> Reply<'s> {
-        let reply = self.execute_with(session, command, None, now);
+        let reply = self.execute_whole(session, command, None, now);
         debug_assert!(reply.is_some(), "only who has a way to wait is made to");
         reply.unwrap_or(Reply::Nil)
     }
 
-    /// The same; `None` where the reply is to be waited for, if there is a way.
-    fn execute_with<'s>(
+    /// Brings a namespace that was dropped back for a command that needs it, not for one that looks at others.
+    fn find_its_namespace(
         &self,
-        session: &'s mut Session,
+        session: &mut Session,
         command: &Command<'_>,
-        wait: Option<Wait<'_>>,
-        now: Millis,
-    ) -> Option<Reply<'s>> {
-        // A namespace that was dropped comes back for who needs it, not for who looks at others.
+    ) -> Result<(), Error> {
         if session.namespace.is_dropped() && !names_its_namespace(command) {
-            match self.open(session.namespace.name()) {
-                Ok(again) => session.namespace = again,
-                Err(error) => return Some(error.into()),
-            }
+            session.namespace = self.open(session.namespace.name())?;
         }
-        let here = Here { engine: self, now };
-        here.execute(session, command, wait)
-            .unwrap_or_else(|error| Some(Reply::Error(error)))
+        Ok(())
     }
 
     /// Whether a namespace is there from the start, whatever a log says.
@@ -603,7 +601,8 @@ impl Here<'_> {
         namespace.key(&self.engine.secret, bytes)
     }
 
-    fn execute<'s>(
+    /// Executes a command that takes a moment; `None` where the reply is to be waited for, if there is a way.
+    fn execute_at_once<'s>(
         &self,
         session: &'s mut Session,
         command: &Command<'_>,
@@ -621,22 +620,11 @@ impl Here<'_> {
                     Ok(self.wait_for(namespace, at.key, timeout_ms, wait.as_mut()))
                 })
             }
-            _ => self.execute_at_once(session, command).map(Some),
+            _ => self.execute_one(session, command).map(Some),
         }
     }
 
-    fn execute_at_once<'s>(&self, session: &'s mut Session, command: &Command<'_>) -> Answer<'s> {
-        match *command {
-            Command::MSeen { ttl, keys } => return self.mseen(session, ttl, keys),
-            Command::Peek { keys } => return Ok(self.peek(session, keys)),
-            Command::MBegin {
-                ttl,
-                lease_ms,
-                keys,
-            } => return self.mbegin(session, ttl, lease_ms, keys),
-            Command::MEnd { pairs, is_failure } => return self.mend(session, pairs, is_failure),
-            _ => {}
-        }
+    fn execute_one<'s>(&self, session: &'s mut Session, command: &Command<'_>) -> Answer<'s> {
         let here = &*session.namespace;
         match *command {
             Command::Renew {
@@ -656,7 +644,6 @@ impl Here<'_> {
             }),
 
             Command::Seen(ref seen) => self.seen(here, seen),
-            Command::Forget { keys } => self.forget(here, keys),
             Command::Touch {
                 ref at,
                 ttl,
@@ -670,8 +657,6 @@ impl Here<'_> {
             Command::GetEx { key, expiry } => self.get_ex(here, key, expiry),
             Command::GetDel { key } => self.get_del(here, key),
             Command::DelIf { key, equals } => self.del_if(here, key, equals),
-            Command::MGet { keys } => self.mget(here, keys),
-            Command::Exists { keys } => Ok(self.exists(here, keys)),
             Command::Type { key } => Ok(Reply::Word(if self.is_live(here, key) {
                 "string"
             } else {
@@ -686,7 +671,6 @@ impl Here<'_> {
             } => self.expire(here, key, expiry, condition),
             Command::DbSize => Ok(Reply::Number(here.keys() as i64)),
             Command::Scan(ref scan) => Ok(self.scan(here, scan)),
-            Command::Keys { pattern } => self.keys(here, pattern),
             Command::FlushDb => self.purge(here, false),
 
             Command::Session(_) => {

@@ -7,11 +7,10 @@ use std::io::Write;
 use std::task::Waker;
 
 use super::namespace::{Namespace, Policy};
+use super::slice::{RECORD_UNITS, Slice};
 use super::waiters::{Concerns, Place, Purpose};
 use super::{Answer, Engine, Here, Session};
-use crate::command::{
-    Begin, Command, Complete, Error, Reply, Ttl, Words, pairs_of, token as token_of,
-};
+use crate::command::{Begin, Command, Complete, Error, Reply, Ttl, Words, token as token_of};
 use crate::store::{self, Claim, Holding, Key, Settle, Settled, Shard, State};
 use crate::time::Millis;
 
@@ -41,7 +40,7 @@ impl Engine {
         wait: Wait<'_>,
         now: Millis,
     ) -> Option<Reply<'s>> {
-        self.execute_with(session, command, Some(wait), now)
+        self.execute_whole(session, command, Some(wait), now)
     }
 
     /// How many replies are held.
@@ -407,25 +406,33 @@ impl Here<'_> {
         })
     }
 
-    pub(super) fn mbegin<'s>(
+    pub(super) fn mbegin(
         &self,
-        session: &'s mut Session,
-        ttl: Ttl,
-        lease_ms: u64,
+        session: &mut Session,
+        (ttl, lease_ms): (Ttl, u64),
         keys: Words<'_>,
-    ) -> Answer<'s> {
-        let Session { namespace, letters } = session;
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let Session {
+            namespace,
+            letters,
+            progress,
+        } = session;
         let policy = namespace.policy();
-        let ttl_ms = self.engine.record_ttl_ms(&policy, ttl)?;
+        let ttl_ms = match progress.ttl_ms {
+            Some(ms) => ms,
+            None => self.engine.record_ttl_ms(&policy, ttl)?,
+        };
+        progress.ttl_ms = Some(ttl_ms);
         let ask = store::Begin {
             lease_ms,
             ttl_ms,
             ..store::Begin::default()
         };
-        letters.clear();
-        // They rise.
-        let mut given = Vec::new();
-        for key in keys.iter() {
+        if progress.next == 0 {
+            letters.clear();
+        }
+        progress.each(keys, (RECORD_UNITS, slice), |progress, key| {
             if !letters.is_empty() {
                 letters.push(b' ');
             }
@@ -438,10 +445,10 @@ impl Here<'_> {
                     } else {
                         'N'
                     };
-                    given.push(token);
+                    progress.tokens.push(token);
                     let _infallible = write!(letters, "{letter}:{token}");
                 }
-                Claim::Busy { token, .. } if given.binary_search(&token).is_ok() => {
+                Claim::Busy { token, .. } if progress.tokens.binary_search(&token).is_ok() => {
                     letters.push(b'D');
                 }
                 Claim::Busy { .. } => letters.push(b'B'),
@@ -450,19 +457,33 @@ impl Here<'_> {
                 Claim::Settled(_) => letters.push(b'C'),
                 Claim::Mismatch | Claim::Full => letters.push(b'E'),
             }
-        }
-        Ok(Reply::Items(letters))
+            Ok(())
+        })
     }
 
-    pub(super) fn mend<'s>(
+    pub(super) fn mend(
         &self,
-        session: &'s mut Session,
+        session: &mut Session,
         pairs: Words<'_>,
         is_failure: bool,
-    ) -> Answer<'s> {
-        let Session { namespace, letters } = session;
-        letters.clear();
-        for (key, token) in pairs_of(pairs) {
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let Session {
+            namespace,
+            letters,
+            progress,
+        } = session;
+        if progress.next == 0 {
+            letters.clear();
+        }
+        while progress.next < pairs.len() {
+            if slice.is_over() {
+                return Ok(false);
+            }
+            let (key, token) = (pairs.get(progress.next), pairs.get(progress.next + 1));
+            progress.next += 2;
+            slice.spend(RECORD_UNITS);
+            slice.spend_bytes(key.len());
             let token = token_of(token)?;
             let told = if is_failure {
                 self.engine.release(namespace, key, token, self.now)
@@ -477,7 +498,7 @@ impl Here<'_> {
                 Holding::Mismatch | Holding::Full => b'E',
             });
         }
-        Ok(Reply::Letters(letters))
+        Ok(true)
     }
 }
 

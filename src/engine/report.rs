@@ -55,8 +55,7 @@ pub(super) fn namespace(namespace: &Namespace) -> Rows {
 }
 
 /// The whole server.
-pub(super) fn server(engine: &Engine, now: Millis) -> Rows {
-    let totals = engine.totals();
+pub(super) fn server(engine: &Engine, totals: &Totals, now: Millis) -> Rows {
     let mut rows: Rows = vec![
         ("version".into(), env!("CARGO_PKG_VERSION").to_owned()),
         ("time_ms".into(), now.0.to_string()),
@@ -112,14 +111,21 @@ pub struct Totals {
     pub counters: Counters,
 }
 
+impl Totals {
+    /// Adds a namespace.
+    pub(super) fn add(&mut self, namespace: &Namespace) {
+        self.namespaces += 1;
+        self.keys += namespace.keys();
+        self.counters.add(&namespace.counters());
+    }
+}
+
 impl Engine {
-    /// Sums over all namespaces.
+    /// Sums over all namespaces. Takes each shard's lock for a moment.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for namespace in &self.namespaces {
-            totals.namespaces += 1;
-            totals.keys += namespace.keys();
-            totals.counters.add(&namespace.counters());
+            totals.add(&namespace);
         }
         totals
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::journal::Refused;
 use super::namespace::Kept;
+use super::slice::{READ_UNITS, Slice, WRITE_UNITS};
 use super::{Answer, DEFAULT_NAMESPACE, Here, HowFar, Namespace, Policy, Session};
 use crate::command::{BfInsert, Code, Command, Error, PolicyChange, Reply, Words};
 use crate::store::{Ask, Verdict};
@@ -33,9 +34,6 @@ impl Here<'_> {
             Command::NsPurge { name: asked, force } => self.purge(&*self.known(asked)?, force),
             Command::NsDrop { name: asked, force } => self.ns_drop(name(asked), force),
             Command::FlushAll => self.purge_all(),
-            Command::Stats { name: None } => {
-                Ok(Reply::Rows(super::report::server(self.engine, self.now)))
-            }
             Command::NsInfo { name: asked } | Command::Stats { name: Some(asked) } => {
                 Ok(Reply::Rows(super::report::namespace(&*self.known(asked)?)))
             }
@@ -46,12 +44,6 @@ impl Here<'_> {
             Command::BfAdd { namespace, item } => {
                 self.bf_add(&*self.engine.open(name(namespace))?, item)
             }
-            Command::BfInsert(ref insert) => self.bf_insert(insert),
-            Command::BfExists {
-                namespace,
-                items,
-                single,
-            } => Ok(self.bf_exists(name(namespace), items, single)),
             Command::BfReserve {
                 namespace,
                 keys_max,
@@ -220,40 +212,61 @@ impl Here<'_> {
         }
     }
 
-    fn bf_insert<'s>(&self, insert: &BfInsert<'_>) -> Answer<'s> {
+    pub(super) fn bf_insert(
+        &self,
+        session: &mut Session,
+        insert: &BfInsert<'_>,
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
         let asked = name(insert.namespace);
-        let filter = match self.engine.find(asked) {
+        let progress = &mut session.progress;
+        let filter = match progress.filter.take() {
             Some(found) => found,
+            None => self.filter_to_fill(asked, insert)?,
+        };
+        progress.filter = Some(Arc::clone(&filter));
+        progress.each(insert.items, (WRITE_UNITS, slice), |progress, item| {
+            let answer = self.bf_add(&filter, item).unwrap_or_else(Reply::Error);
+            progress.answers.push(answer);
+            Ok(())
+        })
+    }
+
+    fn filter_to_fill(&self, asked: &str, insert: &BfInsert<'_>) -> Result<Arc<Namespace>, Error> {
+        match self.engine.find(asked) {
+            Some(found) => Ok(found),
             None if insert.create => {
                 let change = PolicyChange {
                     keys_max: insert.keys_max,
                     ..PolicyChange::default()
                 };
                 self.ns_set(asked, &change, false)?;
-                self.engine.open(asked)?
+                self.engine.open(asked)
             }
-            None => return Err(bf_not_found()),
-        };
-        let answers = insert
-            .items
-            .iter()
-            .map(|item| self.bf_add(&filter, item).unwrap_or_else(Reply::Error));
-        Ok(Reply::Array(answers.collect()))
+            None => Err(bf_not_found()),
+        }
     }
 
-    fn bf_exists<'s>(&self, filter: &str, items: Words<'_>, single: bool) -> Reply<'s> {
-        let filter = self.engine.find(filter);
-        let mut flags = items.iter().map(|item| {
-            Reply::Flag(
-                filter
-                    .as_ref()
-                    .is_some_and(|found| self.is_live(found, item)),
-            )
-        });
-        if single {
-            return flags.next().unwrap_or(Reply::Flag(false));
+    pub(super) fn bf_exists(
+        &self,
+        session: &mut Session,
+        filter: &[u8],
+        items: Words<'_>,
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let progress = &mut session.progress;
+        if progress.next == 0 {
+            progress.filter = self.engine.find(name(filter));
         }
-        Reply::Array(flags.collect())
+        let filter = progress.filter.clone();
+        let each = (READ_UNITS, slice);
+        progress.each(items, each, |progress, item| {
+            let is_there = filter
+                .as_ref()
+                .is_some_and(|found| self.is_live(found, item));
+            progress.answers.push(Reply::Flag(is_there));
+            Ok(())
+        })
     }
 
     fn bf_reserve<'s>(&self, asked: &str, keys_max: Option<u64>) -> Answer<'s> {

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::glob::Glob;
 use super::journal::{Refused, Writing};
-use super::slice::{LISTED_UNITS, PLACE_UNITS, Slice};
+use super::slice::{LISTED_UNITS, PLACE_UNITS, READ_UNITS, Slice};
 use super::waiters::Concerns;
-use super::{Answer, Here, Namespace, Policy};
+use super::{Answer, Here, Namespace, Policy, Session};
 use crate::command::{
     self, Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words,
 };
@@ -193,23 +193,39 @@ impl Here<'_> {
         Ok(Reply::Number(i64::from(self.unless_refused(removed)?)))
     }
 
-    pub(super) fn mget<'s>(&self, here: &Namespace, keys: Words<'_>) -> Answer<'s> {
+    pub(super) fn mget(
+        &self,
+        session: &mut Session,
+        keys: Words<'_>,
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
         let max = self.engine.limits.unread_bytes_max;
-        let mut bytes = 0;
-        let mut values = Vec::with_capacity(keys.len());
-        for key in keys.iter() {
+        let here = &*session.namespace;
+        let each = (READ_UNITS, slice);
+        session.progress.each(keys, each, |progress, key| {
             let value = self.value(here, key);
-            bytes += value.as_ref().map_or(0, Bytes::len);
-            if bytes > max {
+            progress.bytes += value.as_ref().map_or(0, Bytes::len);
+            if progress.bytes > max {
                 return Err(reply_too_big(max));
             }
-            values.push(value.map_or(Reply::Nil, Reply::Value));
-        }
-        Ok(Reply::Array(values))
+            let answer = value.map_or(Reply::Nil, Reply::Value);
+            progress.answers.push(answer);
+            Ok(())
+        })
     }
 
-    pub(super) fn exists<'s>(&self, here: &Namespace, keys: Words<'_>) -> Reply<'s> {
-        Reply::Number(keys.iter().filter(|key| self.is_live(here, key)).count() as i64)
+    pub(super) fn exists(
+        &self,
+        session: &mut Session,
+        keys: Words<'_>,
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let here = &*session.namespace;
+        let each = (READ_UNITS, slice);
+        session.progress.each(keys, each, |progress, key| {
+            progress.count += i64::from(self.is_live(here, key));
+            Ok(())
+        })
     }
 
     pub(super) fn strlen<'s>(&self, here: &Namespace, key: &[u8]) -> Reply<'s> {
@@ -295,36 +311,47 @@ impl Here<'_> {
         Reply::Array(vec![Reply::text(cursor.to_string()), Reply::Array(found)])
     }
 
-    pub(super) fn keys<'s>(&self, here: &Namespace, pattern: &[u8]) -> Answer<'s> {
+    pub(super) fn keys(
+        &self,
+        session: &mut Session,
+        pattern: &[u8],
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
         let max = self.engine.limits.unread_bytes_max;
-        if here.keys() > KEYS_COMMAND_KEYS_MAX {
+        let Session {
+            namespace,
+            progress,
+            ..
+        } = session;
+        if progress.cursor == 0 && namespace.keys() > KEYS_COMMAND_KEYS_MAX {
             return Err(Error::too_big(format!(
                 "KEYS looks through at most {KEYS_COMMAND_KEYS_MAX} keys; use SCAN"
             )));
         }
-        let (mut cursor, mut bytes) = (0, 0);
-        let mut found = Vec::new();
         let pattern = Glob::new(pattern);
-        let (mut list, mut slice) = (List::of(Some(&pattern)), Slice::new());
+        let mut list = List::of(Some(&pattern));
         loop {
+            let mut cursor = progress.cursor;
             self.list(
-                here,
+                namespace,
                 &mut cursor,
                 SCAN_PLACES,
-                (&mut list, &mut slice),
+                (&mut list, slice),
                 |key| {
-                    if bytes <= max {
+                    if progress.bytes <= max {
                         // What an item costs in memory until it is sent, roughly.
-                        bytes += key.len() + size_of::<Reply<'_>>();
-                        found.push(Reply::Value(Bytes::copy_from_slice(key)));
+                        progress.bytes += key.len() + size_of::<Reply<'_>>();
+                        progress.listed.extend_from_slice(key);
+                        progress.ends.push(progress.listed.len());
                     }
                 },
             );
-            if bytes > max {
+            progress.cursor = cursor;
+            if progress.bytes > max {
                 return Err(reply_too_big(max));
             }
-            if cursor == 0 {
-                return Ok(Reply::Array(found));
+            if cursor == 0 || slice.is_over() {
+                return Ok(cursor == 0);
             }
         }
     }

@@ -9,18 +9,19 @@ use std::task::Waker;
 use super::batch::{self, Batch};
 use super::info;
 use super::output::Output;
-use super::shared::{ClientInfo, Shared};
+use super::shared::{ClientInfo, Listing, Shared};
+use super::transaction::{self, Executing, Transaction};
 use crate::command::spec::Verb;
 use crate::command::{
-    Args, ClientCommand, Code, Command, Error, Reply, SessionCommand, lookup_line, lookup_resp,
-    printable, unknown_command,
+    Args, ClientCommand, Code, Command, Error, Reply, SessionCommand, Words, lookup_line,
+    lookup_resp, printable, unknown_command,
 };
 use crate::engine::waiters::Place;
-use crate::engine::{Budget, Session, Wait, read_only};
-use crate::limits::{EXEC_MS_MAX, TRANSACTION_BYTES_MAX};
+use crate::engine::{Executed, Session, Wait, read_only};
 use crate::metrics::Tally;
+use crate::store::Counters;
 use crate::time::{Millis, parse_u64};
-use crate::wire::{Decoded, Decoder, Dialect, Sink, line, resp};
+use crate::wire::{Dialect, line};
 
 /// Requests that are executed between two looks at the clock.
 pub(super) const REQUESTS_PER_LOOK: u32 = 32;
@@ -40,6 +41,16 @@ pub(super) enum After {
     Hold,
     /// Nothing yet: so much waits to be written that no more is changed before some of it is.
     Unwritten,
+    /// Nothing yet: others are to have their turn first, then the same request is answered again and goes on
+    /// where it was. Nothing else of this connection is answered before.
+    Unfinished,
+}
+
+impl After {
+    /// Whether the request was not answered yet.
+    pub(super) fn is_unanswered(self) -> bool {
+        matches!(self, Self::Hold | Self::Unwritten | Self::Unfinished)
+    }
 }
 
 /// What surrounds one request: all that was received, what waits to be asked, the moment, the replies.
@@ -65,23 +76,18 @@ enum ReplyMode {
     Skip,
 }
 
-/// A transaction that is being queued: requests as they were received.
-#[derive(Debug, Default)]
-struct Transaction {
-    requests: Vec<u8>,
-    count: usize,
-    /// A request was refused, so none will be executed.
-    broken: bool,
-}
-
 /// One connection's conversation.
 #[derive(Debug)]
 pub(super) struct Client {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     pub(super) info: Arc<ClientInfo>,
     dialect: Dialect,
     session: Session,
-    transaction: Option<Transaction>,
+    pub(super) transaction: Option<Transaction>,
+    /// What `EXEC` goes on with.
+    pub(super) executing: Option<Executing>,
+    /// What `CLIENT LIST` goes on with.
+    listing: Option<Listing>,
     replies: ReplyMode,
     /// The place in line of the request whose reply is held.
     place: Option<Place>,
@@ -104,6 +110,8 @@ impl Client {
             dialect: Dialect::Line,
             session,
             transaction: None,
+            executing: None,
+            listing: None,
             replies: ReplyMode::On,
             place: None,
             wants_sync: false,
@@ -120,15 +128,16 @@ impl Client {
         }
     }
 
-    /// Bytes that a transaction holds.
+    /// Bytes that a transaction holds, and what is not finished.
     pub(super) fn queued_bytes(&self) -> usize {
-        self.transaction
-            .as_ref()
-            .map_or(0, |transaction| transaction.requests.capacity())
+        let queued = self.transaction.as_ref().map_or(0, Transaction::held_bytes);
+        let executing = self.executing.as_ref().map_or(0, Executing::held_bytes);
+        let listing = self.listing.as_ref().map_or(0, Listing::held_bytes);
+        queued + executing + listing + self.session.held_bytes()
     }
 
     /// Appends a refusal's bytes.
-    fn refuse(&self, error: Error, out: &mut Output) {
+    pub(super) fn refuse(&self, error: Error, out: &mut Output) {
         self.dialect.encode(&Reply::Error(error), out);
     }
 
@@ -246,7 +255,7 @@ impl Client {
         let after = self.answer_parsed(verb, parsed, request, now, out);
         let shared = &self.shared;
         // Looked at afterwards: what is in doubt was marked so before anybody could see it.
-        if after != After::Hold
+        if !after.is_unanswered()
             && let Some(log) = shared.engine.log()
             && shared.has_log_failed()
             && args.rest(0).iter().any(|word| log.is_in_doubt(word))
@@ -275,7 +284,7 @@ impl Client {
         let begins = out.mark();
         let skip = self.replies == ReplyMode::Skip;
         let after = answer(self, *now, out);
-        if after == After::Hold {
+        if after.is_unanswered() {
             return after;
         }
         if skip && self.replies == ReplyMode::Skip {
@@ -316,7 +325,7 @@ impl Client {
     }
 
     /// Answers a request of a transaction.
-    fn answer_one(
+    pub(super) fn answer_one(
         &mut self,
         request: &[u8],
         args: &Args<'_>,
@@ -349,7 +358,7 @@ impl Client {
             }
         };
         if let Some(transaction) = &mut self.transaction
-            && !is_transaction_control(&command)
+            && !transaction::is_control(&command)
         {
             let queued = transaction.queue(request, self.shared.engine.budget());
             self.dialect.encode(&queued, out);
@@ -395,87 +404,61 @@ impl Client {
         } else {
             After::GoOn
         };
-        let Command::Session(command) = command else {
-            let (engine, session) = (&self.shared.engine, &mut self.session);
-            let reply = match waker {
-                Some(waker) => {
-                    let place = &mut self.place;
-                    let wait = Wait { place, waker };
-                    let Some(reply) = engine.execute_or_wait(session, command, wait, now) else {
-                        return After::Hold;
-                    };
-                    self.place = None;
-                    reply
-                }
-                None => engine.execute(session, command, now),
-            };
-            self.tally.count(verb, matches!(reply, Reply::Error(_)));
-            self.dialect.encode(&reply, out);
-            return done;
-        };
-        if matches!(command, SessionCommand::Exec) {
-            self.tally.count(verb, false);
-            return self.exec(out);
-        }
-        let (reply, after) = self.on_connection(command, now);
-        self.tally.count(verb, matches!(reply, Reply::Error(_)));
-        self.dialect.encode(&reply, out);
-        if after == After::GoOn { done } else { after }
-    }
-
-    /// Executes what was queued, in order. Every reply is there; where they grow over the limit,
-    /// or the time they take does, the rest is not executed, and each of its replies says so.
-    fn exec(&mut self, out: &mut Output) -> After {
-        let Some(transaction) = self.transaction.take() else {
-            self.refuse(Error::redis("ERR EXEC without MULTI"), out);
-            return After::GoOn;
-        };
-        if transaction.broken {
-            self.refuse(
-                Error::redis("EXECABORT Transaction discarded because of previous errors."),
-                out,
-            );
-            return After::GoOn;
-        }
-        let shared = Arc::clone(&self.shared);
-        let limits = shared.engine.limits();
-        let begins = out.unread();
-        resp::push_array_head(transaction.count, out.bytes());
-        let mut decoder = Decoder::default();
-        let mut requests = &transaction.requests[..];
-        let mut after = After::LookUp;
-        let began = shared.clock.read();
-        let mut reading = began;
-        let mut executed = 0_u32;
-        while let Decoded::Request { consumed, args } = decoder.next(requests, limits) {
-            if out.unread() - begins > limits.unread_bytes_max {
-                self.refuse(
-                    Error::too_big(
-                        "not executed: the replies of this transaction are over the limit",
-                    ),
-                    out,
-                );
-            } else if reading.ms_since(&began) > EXEC_MS_MAX {
-                self.refuse(
-                    Error::too_big(format!(
-                        "not executed: this transaction takes over {EXEC_MS_MAX} ms"
-                    )),
-                    out,
-                );
-            } else {
-                let request = &requests[..consumed];
-                let done = self.answer_one(request, &args, reading.now, out);
-                if done == After::Close {
-                    after = After::Close;
-                }
-                executed += 1;
-                if done == After::LookUp || executed.is_multiple_of(REQUESTS_PER_LOOK) {
-                    reading = shared.clock.read();
+        let reply = match command {
+            Command::Session(SessionCommand::Exec) => return self.exec(verb, out),
+            Command::Session(SessionCommand::Info { sections }) => self.info(*sections, now),
+            Command::Session(SessionCommand::Client(ClientCommand::List)) => self.list(now),
+            Command::Session(command) => {
+                let (reply, after) = self.on_connection(command, now);
+                self.tally.count(verb, matches!(reply, Reply::Error(_)));
+                self.dialect.encode(&reply, out);
+                return if after == After::GoOn { done } else { after };
+            }
+            _ => {
+                let place = &mut self.place;
+                let wait = waker.map(|waker| Wait { place, waker });
+                let engine = &self.shared.engine;
+                match engine.execute_slice(&mut self.session, command, wait, now) {
+                    Executed::Told(reply) => {
+                        self.place = None;
+                        self.tally.count(verb, matches!(reply, Reply::Error(_)));
+                        self.dialect.encode(&reply, out);
+                        return done;
+                    }
+                    Executed::Held => return After::Hold,
+                    Executed::Unfinished => None,
                 }
             }
-            requests = &requests[consumed..];
+        };
+        let Some(reply) = reply else {
+            return After::Unfinished;
+        };
+        self.tally.count(verb, matches!(reply, Reply::Error(_)));
+        self.dialect.encode(&reply, out);
+        done
+    }
+
+    /// A slice of `INFO`: what it tells of keys, all namespaces are asked for.
+    fn info(&mut self, sections: Words<'_>, now: Millis) -> Option<Reply<'static>> {
+        let counters = if info::needs_counters(sections) {
+            let engine = &self.shared.engine;
+            engine.totals_slice(&mut self.session)?.counters
+        } else {
+            Counters::default()
+        };
+        let moment = info::Moment { now, counters };
+        Some(info::info(&self.shared, sections, &moment))
+    }
+
+    /// A slice of `CLIENT LIST`.
+    fn list(&mut self, now: Millis) -> Option<Reply<'static>> {
+        let listing = self.listing.get_or_insert_with(|| self.shared.listing());
+        if !listing.go_on(now) {
+            return None;
         }
-        after
+        self.listing
+            .take()
+            .map(|listing| Reply::text(listing.into_lines()))
     }
 
     fn break_transaction(&mut self) {
@@ -515,11 +498,11 @@ impl Client {
                 Some(_) => Reply::OK,
                 None => Error::redis("ERR DISCARD without MULTI").into(),
             },
-            SessionCommand::Exec => Error::redis("ERR EXEC without MULTI").into(),
             SessionCommand::Client(ref command) => self.client(command, now),
             SessionCommand::Commands(ref query) => info::commands(query),
             SessionCommand::ConfigGet { patterns } => info::config(&self.shared, patterns),
-            SessionCommand::Info { sections } => info::info(&self.shared, sections, now),
+            // What takes slices is executed before.
+            SessionCommand::Exec | SessionCommand::Info { .. } => Reply::Nil,
             SessionCommand::WaitReplicas => Reply::Number(0),
             SessionCommand::Sync if self.shared.engine.log().is_none() => {
                 let text = "there is no log: start the server with --data-dir";
@@ -580,7 +563,8 @@ impl Client {
                 Reply::OK
             }
             ClientCommand::Info => Reply::text(self.info.line(now)),
-            ClientCommand::List => Reply::text(self.shared.client_list(now)),
+            // It takes slices, and is executed before.
+            ClientCommand::List => Reply::Nil,
             ClientCommand::NoEvict | ClientCommand::NoTouch => Reply::OK,
             ClientCommand::ReplyOn => {
                 self.replies = ReplyMode::On;
@@ -604,54 +588,4 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.shared.unregister(self.info.id);
     }
-}
-
-impl Transaction {
-    /// Nothing of it will be executed.
-    fn give_up(&mut self) {
-        self.broken = true;
-        self.requests = Vec::new();
-    }
-
-    fn queue<'a>(&mut self, request: &[u8], budget: &Budget) -> Reply<'a> {
-        if self.broken {
-            // It will never be executed, so there is nothing to keep.
-            return Reply::Word("QUEUED");
-        }
-        if self.requests.len() + request.len() > TRANSACTION_BYTES_MAX {
-            self.give_up();
-            return Error::too_big(format!(
-                "a transaction has at most {TRANSACTION_BYTES_MAX} bytes"
-            ))
-            .into();
-        }
-        // A buffer that grows doubles.
-        let room = self.requests.capacity();
-        let growth = if self.requests.len() + request.len() > room {
-            room.max(request.len())
-        } else {
-            0
-        };
-        if !budget.admits(growth as isize) {
-            self.give_up();
-            return Error::new(Code::Full, "no memory for more of this transaction").into();
-        }
-        self.requests.extend_from_slice(request);
-        self.count += 1;
-        Reply::Word("QUEUED")
-    }
-}
-
-/// Commands that act on a transaction, or end the connection, instead of being queued.
-fn is_transaction_control(command: &Command<'_>) -> bool {
-    matches!(
-        command,
-        Command::Session(
-            SessionCommand::Exec
-                | SessionCommand::Discard
-                | SessionCommand::Multi
-                | SessionCommand::Reset
-                | SessionCommand::Quit
-        )
-    )
 }

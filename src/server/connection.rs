@@ -461,12 +461,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         continue;
                     }
                     let after = self.client.answer(request, &args, &mut exchange);
-                    if after == After::Hold {
-                        self.left = Left::Held;
-                        break;
-                    }
-                    if after == After::Unwritten {
-                        self.left = Left::Unwritten;
+                    if after.is_unanswered() {
+                        self.left = match after {
+                            After::Hold => Left::Held,
+                            After::Unwritten => Left::Unwritten,
+                            _ => Left::TurnIsOver,
+                        };
                         break;
                     }
                     at += consumed;

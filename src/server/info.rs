@@ -7,6 +7,7 @@ use crate::command::spec::{Effect, Home, RESP_PREFIX, Spec, lookup_resp, verbs};
 use crate::command::{CommandsQuery, Reply, Words};
 use crate::engine::glob::Glob;
 use crate::metrics::{VerbReport, microseconds};
+use crate::store::Counters;
 use crate::time::Millis;
 
 /// The Redis version whose commands are followed; clients choose features by it.
@@ -146,7 +147,7 @@ fn command_docs<'a>(spec: &Spec) -> (Reply<'a>, Reply<'a>) {
 }
 
 /// Writes one section's fields.
-type Section = fn(&Shared, Millis) -> String;
+type Section = fn(&Shared, &Moment) -> String;
 
 /// The sections of `INFO`, in order.
 const SECTIONS: [(&str, Section); 9] = [
@@ -161,25 +162,38 @@ const SECTIONS: [(&str, Section); 9] = [
     ("Keyspace", keyspace),
 ];
 
-/// `INFO`: the sections asked for, or all.
-pub(super) fn info<'a>(shared: &Shared, asked: Words<'_>, now: Millis) -> Reply<'a> {
-    const ALL: [&[u8]; 3] = [b"all", b"everything", b"default"];
-    let is_all = asked.is_empty()
-        || asked
-            .iter()
-            .any(|word| ALL.contains(&&*word.to_ascii_lowercase()));
-    let is_asked = |name: &str| {
-        is_all
-            || asked
-                .iter()
-                .any(|word| word.eq_ignore_ascii_case(name.as_bytes()))
+/// What the sections tell, beside what the server knows at any time.
+#[derive(Debug)]
+pub(super) struct Moment {
+    pub(super) now: Millis,
+    /// What became of keys, in all namespaces, if [`needs_counters`] said so.
+    pub(super) counters: Counters,
+}
+
+/// Whether an `INFO` is to tell what became of keys.
+pub(super) fn needs_counters(asked: Words<'_>) -> bool {
+    is_asked(asked, "Stats")
+}
+
+fn is_asked(asked: Words<'_>, section: &str) -> bool {
+    const ALL: [&str; 3] = ["all", "everything", "default"];
+    let is_it = |word: &[u8]| {
+        let names = ALL.iter().chain([&section]);
+        names
+            .into_iter()
+            .any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
     };
+    asked.is_empty() || asked.iter().any(is_it)
+}
+
+/// `INFO`: the sections asked for, or all.
+pub(super) fn info<'a>(shared: &Shared, asked: Words<'_>, moment: &Moment) -> Reply<'a> {
     let mut text = String::new();
-    for (name, section) in SECTIONS.iter().filter(|(name, _)| is_asked(name)) {
+    for (name, section) in SECTIONS.iter().filter(|(name, _)| is_asked(asked, name)) {
         if !text.is_empty() {
             text.push_str("\r\n");
         }
-        let _infallible = write!(text, "# {name}\r\n{}", section(shared, now));
+        let _infallible = write!(text, "# {name}\r\n{}", section(shared, moment));
     }
     Reply::text(text)
 }
@@ -193,19 +207,19 @@ fn fields<const N: usize>(fields: &[(&str, String); N]) -> String {
         })
 }
 
-fn server(shared: &Shared, now: Millis) -> String {
+fn server(shared: &Shared, moment: &Moment) -> String {
     fields(&[
         ("redis_version", REDIS_VERSION.to_owned()),
         ("redis_mode", "standalone".to_owned()),
         ("onced_version", env!("CARGO_PKG_VERSION").to_owned()),
         ("process_id", std::process::id().to_string()),
         ("tcp_port", shared.tcp_port.to_string()),
-        ("server_time_usec", (now.0 * 1_000).to_string()),
+        ("server_time_usec", (moment.now.0 * 1_000).to_string()),
         ("uptime_in_seconds", shared.clock.uptime_s().to_string()),
     ])
 }
 
-fn clients(shared: &Shared, _: Millis) -> String {
+fn clients(shared: &Shared, _: &Moment) -> String {
     fields(&[
         (
             "connected_clients",
@@ -218,14 +232,14 @@ fn clients(shared: &Shared, _: Millis) -> String {
     ])
 }
 
-fn memory(shared: &Shared, _: Millis) -> String {
+fn memory(shared: &Shared, _: &Moment) -> String {
     fields(&[
         ("used_memory", shared.engine.budget().used().to_string()),
         ("maxmemory", shared.engine.budget().max().to_string()),
     ])
 }
 
-fn persistence(shared: &Shared, _: Millis) -> String {
+fn persistence(shared: &Shared, _: &Moment) -> String {
     let log = shared.engine.log();
     let status = if shared.has_log_failed() { "err" } else { "ok" };
     fields(&[
@@ -239,9 +253,9 @@ fn persistence(shared: &Shared, _: Millis) -> String {
     ])
 }
 
-fn stats(shared: &Shared, _: Millis) -> String {
+fn stats(shared: &Shared, moment: &Moment) -> String {
     let metrics = shared.engine.metrics();
-    let counters = shared.engine.totals().counters;
+    let counters = &moment.counters;
     let calls: u64 = metrics.verbs().iter().map(|verb| verb.calls).sum();
     fields(&[
         (
@@ -270,21 +284,21 @@ fn stats(shared: &Shared, _: Millis) -> String {
     ])
 }
 
-fn replication(_: &Shared, _: Millis) -> String {
+fn replication(_: &Shared, _: &Moment) -> String {
     fields(&[
         ("role", "master".to_owned()),
         ("connected_slaves", "0".to_owned()),
     ])
 }
 
-fn command_stats(shared: &Shared, _: Millis) -> String {
+fn command_stats(shared: &Shared, _: &Moment) -> String {
     line_per_verb(shared, |name, verb| {
         let (calls, errors) = (verb.calls, verb.errors);
         format!("cmdstat_{name}:calls={calls},rejected_calls=0,failed_calls={errors}\r\n")
     })
 }
 
-fn latency_stats(shared: &Shared, _: Millis) -> String {
+fn latency_stats(shared: &Shared, _: &Moment) -> String {
     line_per_verb(shared, |name, verb| {
         let [p50, p99, p999] = verb.percentiles_ns.map(|(_, ns)| microseconds(ns));
         format!("latency_percentiles_usec_{name}:p50={p50},p99={p99},p99.9={p999}\r\n")
@@ -300,7 +314,7 @@ fn line_per_verb(shared: &Shared, line: impl Fn(&str, &VerbReport) -> String) ->
     lines.collect()
 }
 
-fn keyspace(shared: &Shared, _: Millis) -> String {
+fn keyspace(shared: &Shared, _: &Moment) -> String {
     let spaces = shared.engine.keyspace();
     spaces
         .iter()

@@ -22,6 +22,7 @@ mod listen;
 mod output;
 mod shared;
 mod spares;
+mod transaction;
 
 use std::future::pending;
 use std::io;

@@ -151,10 +151,6 @@ impl Output {
     }
 
     /// Appends what another holds, of which nothing was sent; here it waits to be released.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for replies that wait for others before them")
-    )]
     pub(super) fn append(&mut self, other: Self) {
         debug_assert!(other.sent == 0 && other.values_gone == 0 && other.sent_of_value == 0);
         let begins = self.bytes.len();

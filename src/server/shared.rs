@@ -1,5 +1,6 @@
 //! What all connections of a server share: the engine, the clock, and who is connected.
 
+use std::cmp::Reverse;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +13,9 @@ use super::clock::Clock;
 use crate::engine::{Engine, Progress};
 use crate::log::writer::Health;
 use crate::time::Millis;
+
+/// Connections that `CLIENT LIST` tells before others have their turn: a line costs about a microsecond.
+const LINES_PER_SLICE: usize = 1_000;
 
 /// Shared by all workers.
 #[derive(Debug)]
@@ -122,18 +126,46 @@ impl Shared {
         self.clients.remove(&id);
     }
 
-    /// A line per connection, oldest first.
-    pub(super) fn client_list(&self, now: Millis) -> String {
-        let mut clients: Vec<_> = self
-            .clients
-            .iter()
-            .map(|entry| Arc::clone(&entry))
-            .collect();
-        clients.sort_unstable_by_key(|client| client.id);
-        clients.iter().fold(String::new(), |mut list, client| {
-            let _infallible = writeln!(list, "{}", client.line(now));
-            list
-        })
+    /// All connections, to be listed from the oldest on.
+    pub(super) fn listing(&self) -> Listing {
+        let clients = self.clients.iter().map(|entry| Arc::clone(&entry));
+        let mut left: Vec<_> = clients.collect();
+        left.sort_unstable_by_key(|client| Reverse(client.id));
+        Listing {
+            left,
+            lines: String::new(),
+        }
+    }
+}
+
+/// The connections that `CLIENT LIST` tells, a slice at a time.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// The next one last.
+    left: Vec<Arc<ClientInfo>>,
+    lines: String,
+}
+
+impl Listing {
+    /// A line for each of some more of them; whether these were the last.
+    pub(super) fn go_on(&mut self, now: Millis) -> bool {
+        for client in self
+            .left
+            .drain(self.left.len().saturating_sub(LINES_PER_SLICE)..)
+            .rev()
+        {
+            let _infallible = writeln!(self.lines, "{}", client.line(now));
+        }
+        self.left.is_empty()
+    }
+
+    /// Bytes of memory that it holds.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.left.capacity() * size_of::<Arc<ClientInfo>>() + self.lines.capacity()
+    }
+
+    pub(super) fn into_lines(self) -> String {
+        self.lines
     }
 }
 

@@ -500,6 +500,16 @@ fn encode_word(reply: &Reply<'_>, out: &mut Vec<u8>) {
                 encode_word(item, out);
             }
         }
+        Reply::Values { bytes, ends } => {
+            let mut begins = 0;
+            for &end in ends {
+                if begins > 0 {
+                    out.push(b' ');
+                }
+                push_word(&bytes[begins..end], out);
+                begins = end;
+            }
+        }
         Reply::Map(_) | Reply::Rows(_) | Reply::Outcome { .. } | Reply::Error(_) => {
             debug_assert!(
                 false,

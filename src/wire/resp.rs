@@ -356,6 +356,14 @@ pub fn encode(reply: &Reply<'_>, version: u8, sink: &mut impl Sink) {
                 encode(item, version, sink);
             }
         }
+        Reply::Values { bytes, ends } => {
+            push_head(b'*', ends.len() as i64, out);
+            let mut begins = 0;
+            for &end in ends {
+                push_bulk(&bytes[begins..end], out);
+                begins = end;
+            }
+        }
         Reply::Map(pairs) => {
             push_map_head(pairs.len(), version, out);
             for (name, value) in pairs {

@@ -1,0 +1,196 @@
+//! `MULTI` and `EXEC`: requests that are queued, and then executed in order, a slice at a time.
+//!
+//! The queue holds requests as they were received. While it is being executed its place in that and the
+//! replies so far are kept, so that other connections have their turn in between; the replies go out together
+//! at the end. Not isolated: others' requests may come between two of it.
+
+use std::sync::Arc;
+
+use super::client::{After, Client, REQUESTS_PER_LOOK};
+use super::clock::Reading;
+use super::output::Output;
+use crate::command::spec::Verb;
+use crate::command::{Code, Command, Error, Reply, SessionCommand};
+use crate::engine::Budget;
+use crate::limits::{EXEC_MS_MAX, SLICE_MS, TRANSACTION_BYTES_MAX};
+use crate::wire::{Decoded, Decoder, Sink, resp};
+
+/// Bytes of requests and replies of a transaction that are moved between two looks at the clock.
+const BYTES_PER_LOOK: usize = 64 << 10;
+
+/// A transaction that is being queued: requests as they were received.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    requests: Vec<u8>,
+    count: usize,
+    /// A request was refused, so none will be executed.
+    broken: bool,
+}
+
+/// A transaction that is being executed, a slice at a time.
+#[derive(Debug)]
+pub(super) struct Executing {
+    transaction: Transaction,
+    /// How many bytes of its requests are done.
+    done: usize,
+    /// The replies so far.
+    replies: Output,
+    /// What its slices took together, in nanoseconds.
+    spent_ns: u64,
+    after: After,
+}
+
+impl Executing {
+    /// Bytes of memory that it holds.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.transaction.held_bytes() + self.replies.held_bytes()
+    }
+}
+
+impl Client {
+    /// Executes what was queued, in order, a slice at a time. Every reply is there; where they grow over the
+    /// limit, or the time they take does, the rest is not executed, and each of its replies says so.
+    pub(super) fn exec(&mut self, verb: Verb, out: &mut Output) -> After {
+        if self.executing.is_none() {
+            self.tally.count(verb, false);
+        }
+        let executing = self
+            .executing
+            .take()
+            .map_or_else(|| self.begin_to_execute(), Ok);
+        let mut executing = match executing {
+            Ok(executing) => executing,
+            Err(error) => {
+                self.refuse(error, out);
+                return After::GoOn;
+            }
+        };
+        let began = self.shared.clock.read();
+        let is_done = self.execute_queued(&mut executing, began);
+        executing.spent_ns += began.elapsed_ns();
+        if !is_done {
+            self.executing = Some(executing);
+            return After::Unfinished;
+        }
+        out.append(executing.replies);
+        executing.after
+    }
+
+    fn begin_to_execute(&mut self) -> Result<Executing, Error> {
+        let transaction = self
+            .transaction
+            .take()
+            .ok_or_else(|| Error::redis("ERR EXEC without MULTI"))?;
+        if transaction.broken {
+            let text = "EXECABORT Transaction discarded because of previous errors.";
+            return Err(Error::redis(text));
+        }
+        let mut replies = Output::default();
+        resp::push_array_head(transaction.count, replies.bytes());
+        Ok(Executing {
+            transaction,
+            done: 0,
+            replies,
+            spent_ns: 0,
+            after: After::LookUp,
+        })
+    }
+
+    /// Executes a slice of what was queued; whether that was the last.
+    fn execute_queued(&mut self, executing: &mut Executing, began: Reading) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let limits = shared.engine.limits();
+        let mut reading = began;
+        let replies = &mut executing.replies;
+        let (mut executed, mut looked_at) = (0_u32, executing.done + replies.unread());
+        let spent_ms = executing.spent_ns / 1_000_000;
+        let mut decoder = Decoder::default();
+        while let requests = &executing.transaction.requests[executing.done..]
+            && let Decoded::Request { consumed, args } = decoder.next(requests, limits)
+        {
+            if reading.ms_since(&began) >= SLICE_MS {
+                return false;
+            }
+            let mut done = After::GoOn;
+            if replies.unread() > limits.unread_bytes_max {
+                let text = "not executed: the replies of this transaction are over the limit";
+                self.refuse(Error::too_big(text), replies);
+            } else if spent_ms + reading.ms_since(&began) > EXEC_MS_MAX {
+                let text = format!("not executed: this transaction takes over {EXEC_MS_MAX} ms");
+                self.refuse(Error::too_big(text), replies);
+            } else {
+                done = self.answer_one(&requests[..consumed], &args, reading.now, replies);
+            }
+            match done {
+                After::Unfinished => return false,
+                After::Close => executing.after = After::Close,
+                _ => {}
+            }
+            executing.done += consumed;
+            executed += 1;
+            let moved = executing.done + replies.unread();
+            if done == After::LookUp
+                || executed.is_multiple_of(REQUESTS_PER_LOOK)
+                || moved - looked_at > BYTES_PER_LOOK
+            {
+                (reading, looked_at) = (shared.clock.read(), moved);
+            }
+        }
+        true
+    }
+}
+
+impl Transaction {
+    /// Bytes of memory that it holds.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.requests.capacity()
+    }
+
+    /// Nothing of it will be executed.
+    pub(super) fn give_up(&mut self) {
+        self.broken = true;
+        self.requests = Vec::new();
+    }
+
+    pub(super) fn queue<'a>(&mut self, request: &[u8], budget: &Budget) -> Reply<'a> {
+        if self.broken {
+            // It will never be executed, so there is nothing to keep.
+            return Reply::Word("QUEUED");
+        }
+        if self.requests.len() + request.len() > TRANSACTION_BYTES_MAX {
+            self.give_up();
+            return Error::too_big(format!(
+                "a transaction has at most {TRANSACTION_BYTES_MAX} bytes"
+            ))
+            .into();
+        }
+        // A buffer that grows doubles.
+        let room = self.requests.capacity();
+        let growth = if self.requests.len() + request.len() > room {
+            room.max(request.len())
+        } else {
+            0
+        };
+        if !budget.admits(growth as isize) {
+            self.give_up();
+            return Error::new(Code::Full, "no memory for more of this transaction").into();
+        }
+        self.requests.extend_from_slice(request);
+        self.count += 1;
+        Reply::Word("QUEUED")
+    }
+}
+
+/// Commands that act on a transaction, or end the connection, instead of being queued.
+pub(super) fn is_control(command: &Command<'_>) -> bool {
+    matches!(
+        command,
+        Command::Session(
+            SessionCommand::Exec
+                | SessionCommand::Discard
+                | SessionCommand::Multi
+                | SessionCommand::Reset
+                | SessionCommand::Quit
+        )
+    )
+}

@@ -68,6 +68,12 @@ pub const LOG_RETRY_MS: u64 = 100;
 pub const LOG_DEAD_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a settings file, which is read whole: thousands of namespaces fit.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Segments that are complete and not synced yet, each with its file open. The thread that syncs is asked for
+/// sooner; with so many, who writes syncs one itself.
+pub const LOG_UNSYNCED_FILES_MAX: usize = 16;
+/// Descriptors that no connection may take: the unsynced segments of the log, the one that is written, the
+/// next, two while one is compacted, and some for what is opened for a moment.
+pub const DESCRIPTORS_KEPT: u64 = LOG_UNSYNCED_FILES_MAX as u64 + 4 + 12;
 /// Connections over the limit that are told so, at a time; further ones are closed without a word.
 pub const REFUSALS_MAX: usize = 64;
 

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::process::{Process, Scratch, refusal, segments, serve};
+use common::{Client, eventually};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -175,4 +176,64 @@ fn settings_are_read_from_files_of_a_bounded_size() {
             assert!(said.contains(words), "{said}");
         }
     }
+}
+
+/// Idle clients once took the last descriptors, and the log could not begin its next segment: every new key
+/// was `ERR FULL`.
+#[test]
+fn idle_clients_leave_the_log_the_descriptors_it_needs() {
+    let scratch = Scratch::new("descriptors");
+    let data = scratch.join("data");
+    // One that is inherited counts, as all that are open do.
+    let first = "exec 7</dev/null; ulimit -n 96";
+    let server = Process::spawn(after(first, &data, &["--log-segment", "64KiB"]));
+    server.wait_until_loaded();
+    let said = server.said();
+    assert!(
+        said.contains("too few open files for max-connections"),
+        "{said}"
+    );
+    let mut asking = server.connect();
+    let mut idle: Vec<Client> = Vec::new();
+    let refused = loop {
+        assert!(idle.len() < 96, "nobody is refused");
+        let mut client = server.connect();
+        match client.ask("PING").as_str() {
+            "PONG" => idle.push(client),
+            refused => break refused.to_owned(),
+        }
+    };
+    let told = refused.strip_prefix("ERR FULL there are ");
+    let told = told.and_then(|told| told.strip_suffix(" connections, the most there may be"));
+    let most: usize = told.and_then(|most| most.parse().ok()).expect(&refused);
+    assert!((16..60).contains(&most), "{refused}");
+    // The one that asked whether the log is read may not be gone yet.
+    assert!(most - idle.len() <= 2, "{} of {most}", idle.len());
+    // Those who are waited for before they are refused hold descriptors too.
+    let mut silent = Vec::new();
+    for n in 0..400 {
+        if n % 4 == 0 {
+            silent.extend(server.try_connect());
+        }
+        let key = format!("{n}-{}", "k".repeat(4_000));
+        assert_eq!(asking.ask(&format!("SEEN {key} 1h")), "NEW", "key {n}");
+    }
+    assert!(segments(&data).len() > 20, "the log has begun new segments");
+    drop((idle, silent));
+    eventually("others are served again", || {
+        let client = server.try_connect();
+        client.is_ok_and(|mut client| client.ask("PING") == "PONG")
+    });
+    assert!(!server.stop().contains("ERROR"));
+}
+
+#[test]
+fn a_limit_that_leaves_no_connection_is_refused_at_the_start() {
+    let scratch = Scratch::new("too-few");
+    let started = after("ulimit -n 40", &scratch.join("data"), &[])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert_eq!(started.status.code(), Some(2), "{said}");
+    assert!(said.contains("the system allows 40 open files"), "{said}");
 }

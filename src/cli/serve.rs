@@ -5,17 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use rustix::process::{self, Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::startup::Terminal;
 use crate::config::{RawSettings, Settings};
-use crate::server::Server;
-
-/// Files that are open beside connections: listeners, runtimes, standard streams.
-const FILES_BESIDE: u64 = 128;
+use crate::server::{Server, ServerError, descriptors};
 
 /// Run the server
 #[derive(Debug, clap::Args)]
@@ -64,7 +61,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             .context("cannot wait for signals")?
     };
     let server = Server::bind(settings.server().context("cannot get random bytes")?)?;
-    raise_open_files(settings.limits.connections_max as u64);
+    descriptors::raise_limit(settings.limits.connections_max, settings.workers);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         workers = settings.workers,
@@ -78,37 +75,14 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     server.on_progress(move |progress| reading.show(progress));
     let ended = server.run(stop.told());
     terminal.clear();
+    if let Err(error @ ServerError::Thread { .. }) = &ended {
+        // Not what a setting could mend, and whatever is left of its threads ends with the process.
+        tracing::error!("{error}");
+        return Ok(ExitCode::FAILURE);
+    }
     ended?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Allows as many open files as the connections may need, as far as the system lets us.
-fn raise_open_files(connections_max: u64) {
-    let wanted = connections_max + FILES_BESIDE;
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // `None` is no limit.
-    let (Some(now), most) = (current, maximum.unwrap_or(u64::MAX)) else {
-        return;
-    };
-    if now < wanted {
-        let raised = Rlimit {
-            current: Some(wanted.min(most)),
-            maximum,
-        };
-        let allowed = if setrlimit(Resource::Nofile, raised).is_ok() {
-            wanted.min(most)
-        } else {
-            now
-        };
-        if allowed < wanted {
-            tracing::warn!(
-                allowed,
-                wanted,
-                "the system allows fewer open files than max-connections needs"
-            );
-        }
-    }
 }
 
 /// `SIGTERM` and `SIGINT`.

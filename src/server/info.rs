@@ -31,10 +31,9 @@ pub(super) fn hello<'a>(version: u8, id: u64) -> Reply<'a> {
 
 /// `CONFIG GET`: settings under their own names, and those that Redis's tools ask for.
 pub(super) fn config<'a>(shared: &Shared, patterns: Words<'_>) -> Reply<'a> {
-    let limits = shared.engine.limits();
     let redis = [
         ("maxmemory", shared.engine.budget().max().to_string()),
-        ("maxclients", limits.connections_max.to_string()),
+        ("maxclients", shared.connections_max().to_string()),
         ("port", shared.tcp_port.to_string()),
         ("databases", (crate::limits::SELECT_MAX + 1).to_string()),
         ("timeout", "0".to_owned()),
@@ -225,10 +224,7 @@ fn clients(shared: &Shared, _: &Moment) -> String {
             "connected_clients",
             shared.engine.metrics().connections.get().to_string(),
         ),
-        (
-            "maxclients",
-            shared.engine.limits().connections_max.to_string(),
-        ),
+        ("maxclients", shared.connections_max().to_string()),
     ])
 }
 

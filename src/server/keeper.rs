@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::shared::Shared;
+use super::threads;
 use crate::engine::{Excess, Progress, Restored, largest_frame};
 use crate::limits::{LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
 use crate::log::compact::Compactor;
@@ -250,9 +251,11 @@ impl Keeper {
         {
             is_stopping.store(true, Ordering::Relaxed);
             log.want_sync();
-            if thread.join().is_err() {
-                tracing::error!("a thread of the log panicked");
-            }
+            let _its_panic_was_told = thread.join();
+        }
+        if self.shared.faults.first().is_some() {
+            // What it left half done is for a start to look at: the log does not say that it ended in order.
+            return;
         }
         if let Err(error) = log.close(self.shared.clock.read().now) {
             tracing::error!(%error, "the log could not be closed in order");
@@ -268,13 +271,12 @@ impl Tending {
     ) -> io::Result<Self> {
         let is_stopping = Arc::new(AtomicBool::new(false));
         let (shared, told) = (Arc::clone(shared), Arc::clone(&is_stopping));
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                if let Some(log) = shared.engine.log() {
-                    work(&shared, log, &told);
-                }
-            })?;
+        let faults = Arc::clone(&shared.faults);
+        let thread = threads::spawn(name, &faults, move || {
+            if let Some(log) = shared.engine.log() {
+                work(&shared, log, &told);
+            }
+        })?;
         Ok(Self {
             is_stopping,
             thread,

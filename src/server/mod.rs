@@ -9,6 +9,8 @@
 //! - `listen`: sockets; `connection`: one connection's bytes; `client`: its conversation; `batch`:
 //!   its questions that are asked together
 //! - [`keeper`]: the log's life beside the workers; `acks`: replies that wait for it
+//! - [`descriptors`]: how many connections the system has descriptors for; `threads`: the server's end
+//!   where one of its threads panics
 //! - `info`: `INFO`, `COMMAND` and their like; `shared`: what all connections share
 
 mod acks;
@@ -16,12 +18,14 @@ mod batch;
 mod client;
 pub mod clock;
 mod connection;
+pub mod descriptors;
 mod info;
 pub mod keeper;
 mod listen;
 mod output;
 mod shared;
 mod spares;
+mod threads;
 mod transaction;
 
 use std::future::pending;
@@ -30,7 +34,7 @@ use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -38,8 +42,8 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use self::clock::Clock;
@@ -48,7 +52,7 @@ use self::listen::Listener;
 use self::shared::{OnProgress, Shared};
 use crate::address::Address;
 use crate::engine::{Engine, EngineConfig, Progress};
-use crate::limits::{DRAIN_MS, REFUSALS_MAX};
+use crate::limits::DRAIN_MS;
 
 /// How often the sweeper looks for memory to give back.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
@@ -99,6 +103,13 @@ pub enum ServerError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Data(#[from] KeeperError),
+    /// One of its threads is gone. What is left of them may go on until the process ends, which is to be
+    /// soon: the log was not ended in order, and nothing more may be acknowledged.
+    #[error("{thread} panicked, which is a fault of ours: the server cannot go on")]
+    Thread {
+        /// Which.
+        thread: String,
+    },
     /// The system gives no threads, timers or sockets.
     #[error("cannot start")]
     Start(#[from] io::Error),
@@ -184,9 +195,13 @@ impl Server {
         let sweeper = Sweeper::start(Arc::clone(&self.shared))?;
         let is_stopping = Arc::new(AtomicBool::new(false));
         let mut reading = Reading::start(self.unread, &self.shared, self.workers, &is_stopping)?;
-        let ended = current_thread().build()?.block_on(async {
+        let runtime = current_thread().build()?;
+        // All that is to be open beside connections is, but for what the log opens later.
+        let allowance = descriptors::allowance(self.shared.connections_max())?;
+        self.shared.set_connections_max(allowance.connections);
+        let ended = runtime.block_on(async {
             let mut accepting = JoinSet::new();
-            let refusals = Arc::new(AtomicUsize::new(0));
+            let refusals = Arc::new(Semaphore::new(allowance.refusals));
             for listener in self.listeners {
                 let (pool, shared, refusals) = (
                     pool.clone(),
@@ -199,7 +214,8 @@ impl Server {
             }
             tokio::select! {
                 () = stop => Ok(()),
-                Some(Ok(Err(error))) = accepting.join_next() => Err(ServerError::from(error)),
+                Some(ended) = accepting.join_next() => Err(why_none_is_accepted(ended)),
+                thread = self.shared.faults.told() => Err(ServerError::Thread { thread }),
                 error = reading.failed() => Err(error.into()),
             }
         });
@@ -208,12 +224,28 @@ impl Server {
         }
         is_stopping.store(self.shared.is_loading(), Ordering::Relaxed);
         let _every_worker_may_be_idle = drain.send(true);
+        if matches!(ended, Err(ServerError::Thread { .. })) {
+            // Others may wait for that thread, or for what it holds.
+            return ended;
+        }
         pool.finish();
         sweeper.stop();
         if let Some(keeper) = reading.finish() {
             keeper.stop();
         }
-        ended
+        match self.shared.faults.first() {
+            Some(thread) => ended.and(Err(ServerError::Thread { thread })),
+            None => ended,
+        }
+    }
+}
+
+fn why_none_is_accepted(ended: Result<io::Result<()>, JoinError>) -> ServerError {
+    match ended {
+        Ok(Err(error)) => error.into(),
+        Ok(Ok(())) | Err(_) => ServerError::Thread {
+            thread: "what accepts connections".to_owned(),
+        },
     }
 }
 
@@ -231,17 +263,15 @@ fn current_thread() -> Builder {
 }
 
 /// Gives a connection to a worker, or tells it that there are too many.
-fn hand_on(accepted: Accepted, pool: &Pool, shared: &Arc<Shared>, refusals: &Arc<AtomicUsize>) {
+fn hand_on(accepted: Accepted, pool: &Pool, shared: &Arc<Shared>, refusals: &Arc<Semaphore>) {
     let metrics = shared.engine.metrics();
-    let max = shared.engine.limits().connections_max as u64;
+    let max = shared.connections_max() as u64;
     if metrics.connections.get() >= max {
         metrics.connections_refused.add(1);
-        if refusals.load(Ordering::Relaxed) < REFUSALS_MAX {
-            refusals.fetch_add(1, Ordering::Relaxed);
-            let refusals = Arc::clone(refusals);
+        if let Ok(place) = Arc::clone(refusals).try_acquire_owned() {
             tokio::spawn(async move {
                 let _it_may_be_gone = refuse(accepted, max).await;
-                refusals.fetch_sub(1, Ordering::Relaxed);
+                drop(place);
             });
         }
         return;
@@ -320,10 +350,8 @@ impl Pool {
             worker.connections.lock().take();
         }
         for worker in self.0.iter() {
-            if let Some(thread) = worker.thread.lock().take()
-                && thread.join().is_err()
-            {
-                tracing::error!("a worker panicked");
+            if let Some(thread) = worker.thread.lock().take() {
+                let _its_panic_was_told = thread.join();
             }
         }
     }
@@ -342,9 +370,10 @@ impl Worker {
             .on_thread_park(move || acks::end_turn(&ending, index))
             .build()?;
         let counting = Arc::clone(&active);
-        let thread = thread::Builder::new()
-            .name(format!("onced-worker-{index}"))
-            .spawn(move || runtime.block_on(work(index, handed, shared, counting, draining)))?;
+        let faults = Arc::clone(&shared.faults);
+        let thread = threads::spawn(&format!("onced-worker-{index}"), &faults, move || {
+            runtime.block_on(work(index, handed, shared, counting, draining));
+        })?;
         Ok(Self {
             connections: Mutex::new(Some(connections)),
             active,
@@ -364,9 +393,13 @@ async fn work(
 ) {
     let mut conversations = JoinSet::new();
     let acknowledging = Arc::clone(&shared);
-    tokio::spawn(async move { acks::wake(&acknowledging, index).await });
+    let mut acknowledging = tokio::spawn(async move { acks::wake(&acknowledging, index).await });
     loop {
         tokio::select! {
+            // Without it all who wait for the log wait for ever.
+            ended = &mut acknowledging => {
+                ended.expect("what wakes those who wait for the log never ends");
+            }
             accepted = handed.recv() => match accepted {
                 Some(accepted) => {
                     let (shared, draining) = (Arc::clone(&shared), draining.clone());
@@ -391,7 +424,7 @@ async fn work(
     }
 }
 
-fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a connection ended in a fault of ours");
     }
@@ -454,6 +487,7 @@ impl Reading {
                 failure,
             });
         };
+        let faults = Arc::clone(&shared.faults);
         let (shared, is_stopping) = (Arc::clone(shared), Arc::clone(is_stopping));
         let read = move || match unread.read(&shared, threads, &is_stopping) {
             Ok(keeper) => {
@@ -467,9 +501,7 @@ impl Reading {
                 None
             }
         };
-        let thread = thread::Builder::new()
-            .name("onced-log-read".to_owned())
-            .spawn(read)?;
+        let thread = threads::spawn("onced-log-read", &faults, read)?;
         Ok(Self {
             thread: Some(thread),
             failure,
@@ -486,10 +518,7 @@ impl Reading {
 
     /// What keeps the log, if it was read.
     fn finish(self) -> Option<Keeper> {
-        self.thread?.join().unwrap_or_else(|_| {
-            tracing::error!("reading the log panicked");
-            None
-        })
+        self.thread?.join().unwrap_or_default()
     }
 }
 
@@ -503,30 +532,50 @@ impl Sweeper {
     fn start(shared: Arc<Shared>) -> io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let stopping = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("onced-sweeper".to_owned())
-            .spawn(move || {
-                let (stop, changed) = &*stopping;
-                loop {
-                    let more = shared.engine.sweep(shared.clock.read().now);
-                    let wait = if more { SWEEP_PAUSE } else { SWEEP_EVERY };
-                    let mut stop = stop.lock();
-                    if *stop || {
-                        changed.wait_for(&mut stop, wait);
-                        *stop
-                    } {
-                        return;
-                    }
+        let faults = Arc::clone(&shared.faults);
+        let thread = threads::spawn("onced-sweeper", &faults, move || {
+            let (stop, changed) = &*stopping;
+            loop {
+                let more = shared.engine.sweep(shared.clock.read().now);
+                let wait = if more { SWEEP_PAUSE } else { SWEEP_EVERY };
+                let mut stop = stop.lock();
+                if *stop || {
+                    changed.wait_for(&mut stop, wait);
+                    *stop
+                } {
+                    return;
                 }
-            })?;
+            }
+        })?;
         Ok(Self { stop, thread })
     }
 
     fn stop(self) {
         *self.stop.0.lock() = true;
         self.stop.1.notify_all();
-        if self.thread.join().is_err() {
-            tracing::error!("the sweeper panicked");
-        }
+        let _its_panic_was_told = self.thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_ends_the_server() {
+        let server = Server::bind(ServerConfig {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            insecure: false,
+            workers: 1,
+            engine: EngineConfig::default(),
+            settings: Vec::new(),
+            data: None,
+        });
+        let server = server.unwrap();
+        let faults = Arc::clone(&server.shared.faults);
+        let _panics = threads::spawn("of-a-test", &faults, || panic!("of a test"));
+        let ended = server.run(pending());
+        let told = ended.unwrap_err().to_string();
+        assert!(told.contains("of-a-test panicked"), "{told}");
     }
 }

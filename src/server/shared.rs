@@ -3,13 +3,14 @@
 use std::cmp::Reverse;
 use std::fmt::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::acks::Signal;
 use super::clock::Clock;
+use super::threads::Faults;
 use crate::engine::{Engine, Progress};
 use crate::log::writer::Health;
 use crate::time::Millis;
@@ -28,6 +29,10 @@ pub(super) struct Shared {
     pub(super) tcp_port: u16,
     /// How the log reaches each worker.
     pub(super) signals: Box<[Signal]>,
+    /// Where a thread's panic is told.
+    pub(super) faults: Arc<Faults>,
+    /// Connections at a time: as many as are configured, or as the system has descriptors for.
+    connections_max: AtomicUsize,
     /// Whether the log is still being read.
     loading: AtomicBool,
     /// Told how far the reading has come.
@@ -69,11 +74,14 @@ impl Shared {
         tcp_port: u16,
         workers: usize,
     ) -> Self {
+        let connections_max = AtomicUsize::new(engine.limits().connections_max);
         Self {
             engine,
             clock,
             settings,
             tcp_port,
+            faults: Arc::default(),
+            connections_max,
             signals: (0..workers).map(|_| Signal::default()).collect(),
             loading: AtomicBool::new(false),
             on_progress: Mutex::new(None),
@@ -90,6 +98,15 @@ impl Shared {
 
     pub(super) fn set_loading(&self, loading: bool) {
         self.loading.store(loading, Ordering::Release);
+    }
+
+    /// Connections at a time.
+    pub(super) fn connections_max(&self) -> usize {
+        self.connections_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_connections_max(&self, connections: usize) {
+        self.connections_max.store(connections, Ordering::Relaxed);
     }
 
     /// Whether the log takes no more changes.

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 
 use super::maker::{Prepared, Zeros, opened};
 use super::{Fsync, Log, Sealed, Writer};
+use crate::limits::LOG_UNSYNCED_FILES_MAX;
 use crate::log::control::seal;
 use crate::log::segment;
-use crate::log::storage::{may_pass, write_all_at};
+use crate::log::storage::{may_pass, sync_whole, write_all_at};
 use crate::time::Millis;
 
 /// The segment after the active one, and its number, or what that will be.
@@ -127,6 +128,7 @@ impl Log {
 
     /// Seals the active segment and begins the next.
     pub(super) fn rotate(&self, writer: &mut Writer) -> io::Result<()> {
+        self.bound_unsynced(writer)?;
         let prepared = {
             let mut next = self.next.lock();
             if next.prepared.is_none() {
@@ -168,6 +170,21 @@ impl Log {
         writer.unsynced.push(old.file);
         let gained = writer.active.left() as i64;
         self.free.fetch_add(gained - lost, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sees to it that segments that are complete and not synced, whose files are open, do not become many.
+    fn bound_unsynced(&self, writer: &mut Writer) -> io::Result<()> {
+        if writer.unsynced.len() >= LOG_UNSYNCED_FILES_MAX / 4 {
+            self.want_sync();
+        }
+        if writer.unsynced.len() >= LOG_UNSYNCED_FILES_MAX {
+            if let Err(error) = sync_whole(&*writer.unsynced[0]) {
+                self.fail(writer, &[], &format!("cannot sync the log: {error}"));
+                return Err(error);
+            }
+            writer.unsynced.remove(0);
+        }
         Ok(())
     }
 

@@ -1,0 +1,92 @@
+//! The server's own threads, and the end of the server where one of them panics.
+//!
+//! A worker that is gone answers nobody, and without the thread that syncs all who wait for the log wait for
+//! ever: a server that looks alive and is not. So the first thread that ends in a panic ends the server.
+//! A connection's panic is its own, and the worker goes on.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// The first thread that ended in a panic, and who waits for that.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    first: Mutex<Option<String>>,
+    told: Notify,
+}
+
+impl Faults {
+    fn tell(&self, thread: &str) {
+        tracing::error!(thread, "a thread panicked: the server ends");
+        self.first.lock().get_or_insert_with(|| thread.to_owned());
+        self.told.notify_one();
+    }
+
+    /// Ready, with the thread's name, once one has panicked.
+    pub(super) async fn told(&self) -> String {
+        loop {
+            let told = self.told.notified();
+            if let Some(first) = self.first() {
+                return first;
+            }
+            told.await;
+        }
+    }
+
+    /// The first thread that panicked, if one has.
+    pub(super) fn first(&self) -> Option<String> {
+        self.first.lock().clone()
+    }
+}
+
+/// Starts a thread whose panic is told.
+pub(super) fn spawn<T: Send + 'static>(
+    name: &str,
+    faults: &Arc<Faults>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let watch = Watch {
+        name: name.to_owned(),
+        faults: Arc::clone(faults),
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _tells_if_this_unwinds = watch;
+        work()
+    })
+}
+
+struct Watch {
+    name: String,
+    faults: Arc<Faults>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.faults.tell(&self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_panic_is_told_with_the_threads_name_and_an_end_is_not() {
+        let faults = Arc::new(Faults::default());
+        let ended = spawn("ends", &faults, || 17).unwrap();
+        assert_eq!(ended.join().unwrap(), 17);
+        assert_eq!(faults.first(), None);
+        let first = spawn("first", &faults, || panic!("of a test")).unwrap();
+        assert_eq!(faults.told().await, "first");
+        assert!(first.join().is_err());
+        let second = spawn("second", &faults, || panic!("of a test")).unwrap();
+        assert!(second.join().is_err());
+        // Whoever asks later is told too.
+        assert_eq!(faults.told().await, "first");
+    }
+}

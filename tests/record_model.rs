@@ -527,6 +527,7 @@ impl Run {
                     fingerprint: asked.map(fingerprint),
                     owner: owner.as_ref().map(|owner| &owner[..]),
                     is_behind_others,
+                    lacks_token: false,
                 };
                 self.begin(key, &ask);
             }

@@ -267,6 +267,17 @@ impl Engine {
         }
     }
 
+    /// Why nobody is told to run who would be if there were room, and a token to give.
+    pub(crate) fn no_grant(&self) -> Error {
+        if self.tokens.are_spent() {
+            return Error::new(
+                Code::Full,
+                "no token is left that was never given: set the clock, if it is ahead, and start again; nothing was changed",
+            );
+        }
+        self.no_room()
+    }
+
     /// Why the log takes no change.
     fn refusal(&self, refused: Refused) -> Error {
         self.refusal_after(refused, HowFar::NOTHING)

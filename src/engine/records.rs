@@ -86,6 +86,7 @@ impl Engine {
             let is_behind_others = self.waiters.is_behind(namespace, key, place);
             let ask = store::Begin {
                 is_behind_others,
+                lacks_token: self.tokens.are_spent(),
                 ..*ask
             };
             let claim = shard.change_record(&kept, 0, room, now, |shard, room| {
@@ -229,7 +230,7 @@ impl Here<'_> {
             ttl_ms: self.engine.record_ttl_ms(&policy, begin.ttl)?,
             fingerprint: begin.fingerprint,
             owner: begin.owner,
-            is_behind_others: false,
+            ..store::Begin::default()
         };
         let key = begin.at.key;
         let mut wait = wait;
@@ -264,7 +265,7 @@ impl Here<'_> {
             Claim::Seen => Ok(Some(outcome(Settled::default()))),
             Claim::Settled(settled) => Ok(Some(outcome(settled))),
             Claim::Mismatch => Ok(Some(Reply::Word("MISMATCH"))),
-            Claim::Full => Err(engine.no_room()),
+            Claim::Full => Err(engine.no_grant()),
         }
     }
 

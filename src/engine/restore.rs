@@ -176,8 +176,9 @@ impl Engine {
         };
         let asked = alive.len();
         for record in records {
-            // Removals must outlive what they removed, wherever that is.
-            let is_alive = record.content.is_none() || {
+            // Removals must outlive what they removed, wherever that is; and of a lease that a clock which was
+            // ahead granted, memory has less.
+            let is_alive = record.content.is_none() || is_bounded(record, now) || {
                 let hash = record.key.hashed(&self.secret, namespace.keeps_digests());
                 let key = hash.of(record.key.long_bytes(), &self.secret);
                 namespace.read(&key, |shard| {
@@ -433,19 +434,26 @@ impl Restoring<'_> {
             shard.remove(&key, self.now);
             return;
         };
+        let (loaded, deadline) = match content.record {
+            Some(loaded) => {
+                let (loaded, deadline) = loaded.loaded(record.deadline, self.now);
+                (Some(loaded), deadline)
+            }
+            None => (None, record.deadline),
+        };
         let content = store::Restored {
             fingerprint: content.fingerprint,
             value: content.value,
-            record: content.record,
+            record: loaded,
         };
         let is_record = content.record.is_some();
         let replaced = |before: Millis| {
             // Only of a key that had been evicted there is no removal in between.
-            if before > record.deadline {
+            if before > deadline {
                 namespace.note_in_log(before.after(1));
             }
         };
-        let (deadline, now) = (record.deadline, self.now);
+        let now = self.now;
         // An idempotency record is never evicted, whatever room there is.
         let is_stored = if is_record {
             shard.restore(key, deadline, content, &mut Unbounded, now, replaced)
@@ -582,6 +590,14 @@ impl Restoring<'_> {
             is_uncertain,
         }
     }
+}
+
+/// Whether the record is loaded with a lease that ends sooner than the log says.
+fn is_bounded(record: &Record<'_>, now: Millis) -> bool {
+    let content = record.content.as_ref();
+    content
+        .and_then(|content| content.record)
+        .is_some_and(|loaded| loaded.loaded(record.deadline, now).1 != record.deadline)
 }
 
 /// Does something on so many threads, of which this is one.

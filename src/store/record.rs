@@ -20,6 +20,7 @@
 //! given twice, so of all who were ever told to run, only the last one can change the record.
 
 use super::model::Fingerprint;
+use crate::limits::LEASE_CEILING_MS;
 use crate::time::Millis;
 
 /// A record, borrowed from where it is kept or from the request that makes it so.
@@ -90,6 +91,8 @@ pub struct Begin<'a> {
     pub owner: Option<&'a [u8]>,
     /// Whether others wait who came earlier: then this one is not to run.
     pub is_behind_others: bool,
+    /// Whether there is no token to give: then nobody is to run.
+    pub lacks_token: bool,
 }
 
 /// What a `BEGIN` comes to.
@@ -170,6 +173,37 @@ impl<'a> Record<'a> {
     /// Whether its holder has neither settled it nor given up.
     pub fn is_running(&self) -> bool {
         matches!(self.state, State::Running { .. })
+    }
+
+    /// The record and the last millisecond of its window, as they are to be loaded at a start.
+    ///
+    /// A lease that ends later than if it were granted now was granted by a clock that was ahead. No
+    /// holder was promised more than the lease's length, so that is all that is left of it.
+    #[must_use]
+    pub fn loaded(self, deadline: Millis, now: Millis) -> (Self, Millis) {
+        let State::Running {
+            lease_end,
+            lease_ms,
+            owner,
+        } = self.state
+        else {
+            return (self, deadline);
+        };
+        let latest = now.after(lease_ms.min(LEASE_CEILING_MS));
+        if lease_end <= latest {
+            return (self, deadline);
+        }
+        let state = State::Running {
+            lease_end: latest,
+            lease_ms,
+            owner,
+        };
+        let record = Self {
+            began: self.began.min(now),
+            state,
+            ..self
+        };
+        (record, latest.after(deadline.since(lease_end)))
     }
 
     /// What came of it, if it was settled.

@@ -42,7 +42,7 @@ pub enum Claim {
     Settled(Settled),
     /// The key came with another fingerprint.
     Mismatch,
-    /// There is no room for a record; nothing was changed.
+    /// There is no room for a record, or no token to give; nothing was changed.
     Full,
 }
 
@@ -128,7 +128,7 @@ impl Shard {
         };
         // Before anything is evicted for it.
         let is_unsure = is_absent && room.may_have_lost(ask.ttl_ms, now);
-        if !room.admits(0, 0) {
+        if ask.lacks_token || !room.admits(0, 0) {
             self.counters.full += 1;
             return Claim::Full;
         }

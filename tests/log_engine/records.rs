@@ -88,3 +88,51 @@ fn what_a_holder_says_again_is_not_logged_again() {
     let run = Run::start(run.disk.kill(), &Options::at(at(4))).unwrap();
     assert!(run.execute("PEEK k released", at(4)).contains("[67, 82]"));
 }
+
+/// The first milliseconds of 2100: past the last token that stands for a moment.
+const YEAR_2100: Millis = Millis(4_102_444_800_000);
+
+/// A start with a clock past 2094 began with the highest numbers, and every start after it with the same.
+#[test]
+fn tokens_rise_after_starts_by_a_clock_that_is_decades_ahead() {
+    let mut disk = SimulatedDisk::new(1);
+    let mut given = Vec::new();
+    for (n, now) in [YEAR_2100, YEAR_2100, at(0), at(1), YEAR_2100, at(2)]
+        .into_iter()
+        .enumerate()
+    {
+        let run = Run::start(disk, &Options::at(now)).unwrap();
+        for key in ["a", "b"] {
+            given.push(token(&run.execute(&format!("BEGIN {key}{n}"), now)));
+        }
+        while run.log.sync(now) {}
+        disk = run.disk.kill();
+    }
+    assert!(given.is_sorted_by(|one, next| one < next), "{given:?}");
+    assert!(given.iter().all(|token| *token < 1 << 53), "{given:?}");
+}
+
+/// It lasted for as long as the clock had been ahead: 70 years.
+#[test]
+fn a_lease_that_a_clock_granted_which_was_ahead_is_as_long_as_it_was_said_to_be() {
+    let run = Run::start(SimulatedDisk::new(1), &Options::at(YEAR_2100)).unwrap();
+    let held = token(&run.execute("BEGIN k LEASE 30s TTL 1h", YEAR_2100));
+    while run.log.sync(YEAR_2100) {}
+    let mut run = Run::start(run.disk.kill(), &Options::at(at(0))).unwrap();
+    let told = run.execute("BEGIN k", at(0));
+    assert!(told.contains("BUSY\", [Some(30001)"), "{told}");
+    assert_eq!(run.execute("TTL k", at(0)), "Number(3630)");
+    // Its record in the log has another deadline than memory, and counts all the same.
+    run.compactor = Compactor::new(0);
+    run.compactor.begin(&run.log);
+    while run.compact(1, at(1)).unwrap() {}
+    let run = Run::start(run.disk.kill(), &Options::at(at(2))).unwrap();
+    assert!(run.execute("BEGIN k", at(2)).contains("BUSY"));
+    let next = token(&run.execute("BEGIN k LEASE 30s", at(33)));
+    assert!(next > held);
+    // And with the lease it was granted, the holder may still settle it in time.
+    assert_eq!(
+        run.execute(&format!("COMPLETE k {held}"), at(33)),
+        "Word(\"STALE\")"
+    );
+}

@@ -67,6 +67,7 @@ impl Run {
         let names = options.namespaces.iter();
         let engine = Engine::new(EngineConfig {
             covered_since: options.now,
+            started: options.now,
             shards: 4,
             memory_bytes_max: options.memory_bytes_max,
             namespaces: names

@@ -41,6 +41,9 @@ pub const CONFIG_PATTERNS_MAX: usize = 256;
 pub const INFO_SECTIONS_MAX: usize = 256;
 /// Keys of a namespace that `KEYS` will look through; `SCAN` has no such bound.
 pub const KEYS_COMMAND_KEYS_MAX: u64 = 1_000_000;
+/// Bytes of a stored value from which on replies share it with the store; one below that is copied for
+/// each.
+pub const SHARED_VALUE_BYTES_MIN: usize = 4 << 10;
 /// How long one connection's requests are executed before the worker looks after its others, in
 /// milliseconds.
 pub const SLICE_MS: u64 = 2;

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use crate::store::Ledger;
+
 /// What ending work that was begun may take beyond the bound, in percent of it.
 const RESERVE_PERCENT: isize = 5;
 
@@ -52,5 +54,11 @@ impl Budget {
         if bytes != 0 {
             self.used.fetch_add(bytes, Ordering::Relaxed);
         }
+    }
+}
+
+impl Ledger for Budget {
+    fn change(&self, bytes: isize) {
+        Self::change(self, bytes);
     }
 }

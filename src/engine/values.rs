@@ -59,9 +59,10 @@ impl Here<'_> {
         let value = set.stored_value();
         let (outcome, before) = here.write(&key, value, &policy, |shard, room| {
             let held = shard.get(&key, self.now);
-            let value_before = held.and_then(|entry| value_of(&entry));
+            let told = set.answer == SetAnswer::Before;
+            let value_before = held.and_then(|entry| value_of(&entry, told));
             // Nil would say that nothing was there.
-            let cannot_tell = set.answer == SetAnswer::Before && value_before.is_none();
+            let cannot_tell = told && value_before.is_none();
             if held.is_some_and(|entry| {
                 cannot_tell || set.condition != SetIf::Absent && is_running(&entry)
             }) {
@@ -72,7 +73,7 @@ impl Here<'_> {
                 SetIf::Present => held.is_some(),
                 SetIf::Equals(value) => value_before.as_deref() == Some(value),
             };
-            let before = value_before.filter(|_| set.answer == SetAnswer::Before);
+            let before = value_before.filter(|_| told);
             if !holds {
                 return (Outcome::ConditionFailed, before);
             }
@@ -144,7 +145,7 @@ impl Here<'_> {
             let Some(entry) = shard.get(&key, self.now) else {
                 return Ok(Ok(None));
             };
-            let Some(value) = value_of(&entry) else {
+            let Some(value) = value_of(&entry, true) else {
                 return Ok(Err(wrong_type()));
             };
             let deadline = self.deadline(expiry, Some(entry.deadline), &policy);
@@ -161,7 +162,7 @@ impl Here<'_> {
             let Some(entry) = shard.get(&kept, self.now) else {
                 return Ok(Ok(None));
             };
-            let Some(value) = value_of(&entry) else {
+            let Some(value) = value_of(&entry, true) else {
                 return Ok(Err(wrong_type()));
             };
             shard.remove(&kept, self.now).map(|_| Ok(Some(value)))
@@ -181,7 +182,7 @@ impl Here<'_> {
         let removed = here.write(&kept, None, &here.policy(), |shard, _| {
             let held = shard.get(&kept, self.now);
             let matches = held.is_some_and(|entry| {
-                equals.is_none_or(|value| value_of(&entry).as_deref() == Some(value))
+                equals.is_none_or(|value| value_of(&entry, false).as_deref() == Some(value))
             });
             if matches {
                 shard.remove(&kept, self.now)
@@ -300,7 +301,7 @@ impl Here<'_> {
             left -= self.list(here, &mut cursor, left, (&mut list, &mut slice), |key| {
                 if is_string {
                     bytes += key.len();
-                    found.push(Reply::Value(Bytes::copy_from_slice(key)));
+                    found.push(Reply::Text(key.to_vec().into()));
                 }
             });
             debug_assert_ne!(from, cursor, "a scan comes to an end");
@@ -419,7 +420,9 @@ impl Here<'_> {
     fn value(&self, here: &Namespace, key: &[u8]) -> Option<Bytes> {
         let key = self.key(here, key);
         here.read(&key, |shard| {
-            shard.get(&key, self.now).and_then(|entry| value_of(&entry))
+            shard
+                .get(&key, self.now)
+                .and_then(|entry| value_of(&entry, true))
         })
     }
 
@@ -452,14 +455,18 @@ impl Here<'_> {
 }
 
 /// What `GET` tells: of a record its body, once it is completed.
-fn value_of(entry: &Entry<'_>) -> Option<Bytes> {
+///
+/// Where it is `sent`, a reply may hold it longer than the store does.
+fn value_of(entry: &Entry<'_>, sent: bool) -> Option<Bytes> {
     match entry.record() {
-        None => Some(
-            entry
-                .value()
-                .cloned()
-                .unwrap_or(Bytes::from_static(command::MARKER_VALUE)),
-        ),
+        None => {
+            let value = if sent {
+                entry.value_to_send()
+            } else {
+                entry.value().cloned()
+            };
+            Some(value.unwrap_or(Bytes::from_static(command::MARKER_VALUE)))
+        }
         Some(record) => matches!(record.state, State::Completed(_)).then(|| entry.body()),
     }
 }
@@ -528,7 +535,7 @@ mod tests {
             panic!("{parts:?}");
         };
         for key in keys {
-            let Reply::Value(key) = key else {
+            let Reply::Text(key) = key else {
                 panic!("{key:?}");
             };
             assert!(found.insert(key.to_vec()), "a key is told once");

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::kept::StoredRecord;
 use super::key::{Id, Key, Kind, Packed};
 use super::model::Fingerprint;
+use super::pin::Address;
 use super::slab::Slab;
 use crate::time::Millis;
 
@@ -51,6 +52,11 @@ impl Content {
         matches!(self, Self::Marker(extra) if extra.fingerprint.is_none() && extra.value.is_none())
     }
 
+    /// Where what replies may hold of it lies.
+    pub(super) fn address(&self) -> Option<Address> {
+        self.as_ref().address()
+    }
+
     pub(super) fn as_ref(&self) -> ContentRef<'_> {
         match self {
             Self::Marker(extra) => ContentRef::Marker(extra),
@@ -60,6 +66,14 @@ impl Content {
 }
 
 impl ContentRef<'_> {
+    /// Where what replies may hold of it lies.
+    pub(super) fn address(self) -> Option<Address> {
+        match self {
+            Self::Marker(extra) => Address::of(extra.value.as_ref()?),
+            Self::Record(record) => Address::of(record.as_ref()),
+        }
+    }
+
     pub(super) fn to_owned(self) -> Content {
         match self {
             Self::Marker(extra) => Content::Marker(extra.clone()),
@@ -304,9 +318,14 @@ impl Asides {
         }
     }
 
-    /// Forgets what a slot refers to.
-    pub(super) fn forget(&mut self, packed: Packed) {
-        drop(self.remove(packed));
+    /// Forgets what a slot refers to; returns where lay what replies may hold of it.
+    pub(super) fn forget(&mut self, packed: Packed) -> Option<Address> {
+        match self.remove(packed) {
+            Aside::Rich(rich) => ContentRef::Marker(&rich.extra).address(),
+            Aside::Record(record) => ContentRef::Record(&record).address(),
+            Aside::FarRecord(far) => ContentRef::Record(&far.1).address(),
+            Aside::Vacant(_) | Aside::Long(_) => None,
+        }
     }
 
     fn remove(&mut self, packed: Packed) -> Aside {

@@ -139,7 +139,8 @@ impl Table {
         let any = !lapsed.is_empty();
         self.stash_cursor = cursor;
         for key in lapsed {
-            self.unstash(&key);
+            let held = self.unstash(&key);
+            self.pins.let_go(held);
             self.lapsed += 1;
         }
         if any {
@@ -167,7 +168,8 @@ impl Table {
         let looked = looked.filter(|(_, stashed)| !stashed.is_record());
         let first = looked.min_by_key(|(_, stashed)| stashed.deadline);
         let (key, deadline) = first.map(|(key, stashed)| (key.clone(), stashed.deadline))?;
-        self.unstash(&key);
+        let held = self.unstash(&key);
+        self.pins.let_go(held);
         self.tidy(None);
         Some(deadline)
     }

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use super::aside::RichKey;
 use super::key::{Hashed, Key, Kind, Packed, Secret};
 use super::model::Fingerprint;
+use super::pin::Pins;
 use super::record::{Outcome, Record, State};
 use crate::limits::OWNER_BYTES_MAX;
 use crate::time::Millis;
@@ -140,7 +141,7 @@ impl StoredRecord {
     }
 
     /// What came of it, shared and not copied; nothing if it is not settled.
-    pub(super) fn body(&self) -> Bytes {
+    pub(super) fn body(&self, pins: &Pins) -> Bytes {
         let len = self
             .record()
             .outcome()
@@ -148,7 +149,7 @@ impl StoredRecord {
         if len == 0 {
             return Bytes::new();
         }
-        Bytes::from_owner(self.clone()).slice(self.0.len() - len..)
+        pins.end_of(self, len)
     }
 }
 
@@ -396,7 +397,7 @@ mod tests {
             prop_assert!(is_known == (!digests || kept.packed.kind != Kind::Digest));
             prop_assert!(!is_known || written == key);
             let body = record.outcome().map_or(&[][..], |outcome| outcome.body);
-            prop_assert_eq!(&stored.body()[..], body);
+            prop_assert_eq!(&stored.body(&Pins::default())[..], body);
             let mut logged = Vec::new();
             push_record(&mut logged, &record);
             prop_assert!(logged.len() <= STATE_BYTES_MAX + body.len());

@@ -9,6 +9,8 @@
 //! Not here: locks, namespaces and their policies, memory bounds (the owner answers through
 //! [`Room`] whether the shard may grow).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::aside::{Content, ContentRef, Extra};
@@ -16,6 +18,7 @@ use super::expiry::LOOK_SLOTS_MAX;
 use super::kept::StoredRecord;
 use super::key::{Hashed, Key};
 use super::model::{Ask, Change, Counters, Fingerprint, Room, Verdict, WindowMode};
+use super::pin::{Ledger, Pins};
 use super::record::{Held, Record};
 use super::scan::StoredKeyRef;
 use super::segment::STEP_SLOTS_MAX;
@@ -43,6 +46,7 @@ pub struct Entry<'a> {
     /// The last millisecond of its window.
     pub deadline: Millis,
     content: Option<ContentRef<'a>>,
+    pins: &'a Pins,
 }
 
 impl<'a> Entry<'a> {
@@ -52,6 +56,11 @@ impl<'a> Entry<'a> {
             ContentRef::Marker(extra) => extra.fingerprint,
             ContentRef::Record(record) => record.record().fingerprint,
         }
+    }
+
+    /// A marker's value for a reply, which may hold it for long; `None` is `1`.
+    pub fn value_to_send(&self) -> Option<Bytes> {
+        self.value().map(|value| self.pins.value(value))
     }
 
     /// A marker's value; `None` is `1`.
@@ -70,10 +79,10 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The body of a record that was settled, shared and not copied; else nothing.
+    /// The body of a record that was settled, for a reply: shared and not copied; else nothing.
     pub fn body(&self) -> Bytes {
         match self.content {
-            Some(ContentRef::Record(record)) => record.body(),
+            Some(ContentRef::Record(record)) => record.body(self.pins),
             Some(ContentRef::Marker(_)) | None => Bytes::new(),
         }
     }
@@ -105,6 +114,11 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// Has what replies hold longer than the shard does counted there.
+    pub fn count_in(&mut self, ledger: Arc<dyn Ledger>) {
+        self.table.pins.count_in(ledger);
+    }
+
     /// Keys in memory, those whose window has ended but which were not swept yet included.
     pub fn len(&self) -> usize {
         self.table.len()
@@ -274,6 +288,7 @@ impl Shard {
         Entry {
             deadline: found.deadline,
             content: self.table.content(found, key),
+            pins: &self.table.pins,
         }
     }
 
@@ -406,14 +421,12 @@ impl Shard {
     /// Takes all keys out, for the caller to drop where it hurts nobody; the counters stay.
     #[must_use]
     pub fn clear(&mut self) -> Self {
-        let counters = self.counters;
-        std::mem::replace(
-            self,
-            Self {
-                counters,
-                ..Self::default()
-            },
-        )
+        let mut empty = Self {
+            counters: self.counters,
+            ..Self::default()
+        };
+        empty.table.pins = self.table.pins.anew();
+        std::mem::replace(self, empty)
     }
 
     /// Stores a key if there is room; `found` is where it was found, live or not.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::aside::{Content, RichKey};
 use super::key::{Id, Key, Kind, Packed};
+use super::pin::Address;
 use super::segment::Homeless;
 use super::table::Table;
 use crate::time::Millis;
@@ -74,15 +75,15 @@ impl Table {
         self.stash.insert(key, stashed);
     }
 
-    pub(super) fn unstash(&mut self, key: &StashKey) {
-        let Some(stashed) = self.stash.remove(key) else {
-            return;
-        };
+    /// Takes a key out of the stash; returns where lies what replies may hold of it.
+    pub(super) fn unstash(&mut self, key: &StashKey) -> Option<Address> {
+        let stashed = self.stash.remove(key)?;
         if let Some(number) = self.segment_of(key.0) {
             self.segments.get_mut(number).stashed -= 1;
         }
         self.stash_bytes -= stashed.bytes(key);
         self.len -= 1;
+        stashed.content.address()
     }
 }
 

@@ -15,6 +15,7 @@ use super::aside::{self, Asides, Content, ContentRef};
 use super::block::{self, Place};
 use super::bucket::{Entry, FAR};
 use super::key::{Key, Kind, Packed, Secret};
+use super::pin::{Address, Pins};
 use super::segment::{Homeless, Segment};
 use super::slab::Slab;
 use super::stash::{STASHED_BYTES, Stash, StashKey, Stashed, stash_key};
@@ -34,6 +35,8 @@ pub(super) struct Table {
     pub(super) len: usize,
     pub(super) block_bytes: usize,
     pub(super) asides: Asides,
+    /// What replies may hold of that.
+    pub(super) pins: Pins,
     pub(super) stash: Stash,
     pub(super) stash_bytes: usize,
     /// The stashed key behind which the stash is swept next; none at its beginning.
@@ -285,12 +288,14 @@ impl Table {
         now: Millis,
     ) {
         let At::Slot(slot) = found.at else {
-            self.unstash(&stash_key(key));
+            let held = self.unstash(&stash_key(key));
+            self.let_go_unless(held, &content);
             self.put_in_stash(stash_key(key), Stashed { deadline, content });
             return;
         };
         if found.packed.kind == Kind::Aside {
-            self.asides.forget(found.packed);
+            let held = self.asides.forget(found.packed);
+            self.let_go_unless(held, &content);
         }
         let entry = self.make_entry(key, deadline, content);
         let segment = self.segments.get_mut(slot.segment);
@@ -298,12 +303,20 @@ impl Table {
         self.ends_at(slot, entry.end, now);
     }
 
+    /// Replies may hold what lay there, and the store does not any more, unless the new content is that again.
+    fn let_go_unless(&mut self, held: Option<Address>, content: &Content) {
+        if held.is_some() && held != content.address() {
+            self.pins.let_go(held);
+        }
+    }
+
     /// Removes a stored key.
     pub(super) fn remove(&mut self, found: &Found, key: &Key<'_>) {
         match found.at {
             At::Slot(slot) => self.take_out(slot, key.hash, found.packed),
             At::Stash => {
-                self.unstash(&stash_key(key));
+                let held = self.unstash(&stash_key(key));
+                self.pins.let_go(held);
                 self.tidy(None);
             }
         }
@@ -384,7 +397,8 @@ impl Table {
     /// Gives back a lapsed key.
     pub(super) fn give_back(&mut self, found: &Found, key: &Key<'_>) {
         let At::Slot(slot) = found.at else {
-            self.unstash(&stash_key(key));
+            let held = self.unstash(&stash_key(key));
+            self.pins.let_go(held);
             self.lapsed += 1;
             return;
         };
@@ -400,7 +414,8 @@ impl Table {
     /// Empties a slot, and forgets what it refers to.
     fn empty(&mut self, slot: Slot, hash: u64, packed: Packed) {
         if packed.kind == Kind::Aside {
-            self.asides.forget(packed);
+            let held = self.asides.forget(packed);
+            self.pins.let_go(held);
         }
         let segment = self.segments.get_mut(slot.segment);
         segment.clear(slot.block.into(), slot.place, hash);
@@ -464,6 +479,7 @@ impl Table {
             self.wheel.clear();
             *self = Self {
                 wheel: std::mem::take(&mut self.wheel),
+                pins: std::mem::take(&mut self.pins),
                 lapsed: self.lapsed,
                 work_slots: self.work_slots,
                 ..Self::default()

@@ -111,7 +111,11 @@ impl Namespace {
             id: LAST_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             shards: (0..shards)
-                .map(|_| CachePadded::new(Mutex::new(Shard::default())))
+                .map(|_| {
+                    let mut shard = Shard::default();
+                    shard.count_in(Arc::clone(&budget) as _);
+                    CachePadded::new(Mutex::new(shard))
+                })
                 .collect(),
             keeps_digests,
             policy: SharedPolicy::new(policy),

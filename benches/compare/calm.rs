@@ -152,6 +152,7 @@ fn start(bench: &Bench, server: &Server, folder: &Folder) -> anyhow::Result<Runn
             fsync: Fsync::Everysec,
             rewritten: true,
         }),
+        unix: None,
     })
 }
 

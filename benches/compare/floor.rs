@@ -7,13 +7,15 @@
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixListener;
 
 use anyhow::Context;
 use memchr::memchr_iter;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
+use socket2::Socket;
 
 /// The first argument with which this executable is the server that does nothing.
 pub(crate) const ROLE: &str = "floor-server";
@@ -23,23 +25,28 @@ const READ_BYTES: usize = 64 * 1024;
 const REPLIES_READY: usize = 2_048;
 /// Keys in each `MSEEN` it is sent.
 pub(crate) const MSEEN_KEYS: usize = 100;
-const LISTENER: u64 = u64::MAX;
+/// What the listeners' tokens begin with; connections count from 0.
+const LISTENERS_FROM: u64 = u64::MAX - 1;
 
-/// Serves on the port that the arguments name, until it is killed.
+/// Serves on the port that the arguments name, and at the path if they name one, until it is killed.
 pub(crate) fn serve(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     let port = args.next().and_then(|word| word.into_string().ok());
     let port: u16 = port
         .and_then(|word| word.parse().ok())
         .context("give a port")?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).context("cannot listen")?;
-    listener.set_nonblocking(true)?;
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).context("cannot listen")?;
+    let unix = args.next().map(UnixListener::bind).transpose();
+    let unix = unix.context("cannot listen at the path")?;
+    let listeners: Vec<Socket> = [Some(tcp.into()), unix.map(Socket::from)]
+        .into_iter()
+        .flatten()
+        .collect();
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(
-        &epoll,
-        &listener,
-        EventData::new_u64(LISTENER),
-        EventFlags::IN,
-    )?;
+    for (token, listener) in (LISTENERS_FROM..).zip(&listeners) {
+        listener.set_nonblocking(true)?;
+        let token = EventData::new_u64(token);
+        epoll::add(&epoll, listener, token, EventFlags::IN)?;
+    }
     let replies = Replies::new();
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut inbox = vec![0; READ_BYTES];
@@ -51,8 +58,9 @@ pub(crate) fn serve(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<
         };
         for event in events.drain(..) {
             let token = event.data.u64();
-            if token == LISTENER {
-                accept_all(&listener, &epoll, &mut connections)?;
+            if token >= LISTENERS_FROM {
+                let listener = &listeners[(token - LISTENERS_FROM) as usize];
+                accept_all(listener, &epoll, &mut connections)?;
                 continue;
             }
             let place = &mut connections[token as usize];
@@ -71,18 +79,20 @@ pub(crate) fn serve(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<
 }
 
 fn accept_all(
-    listener: &TcpListener,
+    listener: &Socket,
     epoll: &OwnedFd,
     connections: &mut Vec<Option<Connection>>,
 ) -> anyhow::Result<()> {
     loop {
-        let stream = match listener.accept() {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error).context("cannot accept"),
         };
         stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+        if peer.is_ipv4() {
+            stream.set_tcp_nodelay(true)?;
+        }
         let token = EventData::new_u64(connections.len() as u64);
         epoll::add(epoll, &stream, token, EventFlags::IN)?;
         connections.push(Some(Connection {
@@ -150,7 +160,7 @@ impl Replies {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     kind: Option<Kind>,
     /// Line ends of a request whose rest has not come yet.
     line_ends: usize,

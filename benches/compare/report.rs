@@ -18,13 +18,17 @@ use crate::hold::Cores;
 use crate::load::Form;
 use crate::options::{Options, Part, Scale};
 use crate::server::{self, Kind, Server};
-use crate::{calm, folder, log, memory, process, rate, records, reload, shapes, speed, stalls};
+use crate::{
+    calm, fairness, folder, log, memory, process, rate, records, reload, shapes, speed, stalls,
+};
 
 /// What all parts need to know.
 pub(crate) struct Bench {
     pub(crate) servers: Vec<Server>,
     pub(crate) cores: Cores,
     pub(crate) scale: Scale,
+    /// Another onced to measure, in fairness.
+    pub(crate) before: Option<Server>,
     /// Where folders for logs are made.
     disk: PathBuf,
     began: Instant,
@@ -74,6 +78,7 @@ struct Figures {
     shapes: Vec<shapes::Figure>,
     records: Vec<records::Figure>,
     rate: Vec<rate::Figure>,
+    fairness: Vec<fairness::Figure>,
     stalls: Vec<stalls::Figure>,
     log: log::Figures,
     reload: Vec<reload::Figure>,
@@ -112,6 +117,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
         servers,
         cores: Cores::pick()?,
         scale: Scale::of(&options),
+        before: options
+            .before
+            .as_deref()
+            .map(Server::other_onced)
+            .transpose()?,
         disk: options.disk.clone(),
         began: Instant::now(),
     };
@@ -122,6 +132,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         shapes: Vec::new(),
         records: Vec::new(),
         rate: Vec::new(),
+        fairness: Vec::new(),
         stalls: Vec::new(),
         log: log::Figures::default(),
         reload: Vec::new(),
@@ -134,6 +145,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Part::Shapes,
         Part::Records,
         Part::Rate,
+        Part::Fairness,
         Part::Stalls,
         Part::Log,
         Part::Reload,
@@ -172,6 +184,10 @@ impl Figures {
             Part::Rate => {
                 self.rate = rate::measure(bench, &speed::capacities(bench, &self.speed)?)?;
                 rate::print(bench, &self.rate);
+            }
+            Part::Fairness => {
+                self.fairness = fairness::measure(bench)?;
+                fairness::print(bench, &self.fairness);
             }
             Part::Stalls => {
                 self.stalls = stalls::measure(bench, &speed::capacities(bench, &self.speed)?)?;

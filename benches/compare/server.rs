@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -95,6 +96,8 @@ pub(crate) struct Setup<'a> {
     /// Where it runs; onced gets a worker for each.
     pub(crate) cores: &'a [usize],
     pub(crate) log: Option<Log<'a>>,
+    /// Where it listens beside its port.
+    pub(crate) unix: Option<&'a Path>,
 }
 
 impl Server {
@@ -216,7 +219,11 @@ impl Server {
     /// Starts it on `core`, empty, and returns once it takes connections.
     pub(crate) fn start(&self, core: usize) -> anyhow::Result<Running> {
         let cores = &[core];
-        self.start_with(&Setup { cores, log: None })
+        self.start_with(&Setup {
+            cores,
+            log: None,
+            unix: None,
+        })
     }
 
     /// Starts it, and returns once it takes connections; with a log, once it has read that and
@@ -244,7 +251,7 @@ impl Server {
             None => (PATIENCE, Duration::from_millis(5)),
         };
         let began = Instant::now();
-        while let Err(error) = running.is_ready(setup.log.is_some()) {
+        while let Err(error) = running.is_ready(setup) {
             if let Some(status) = running.process.0.try_wait()? {
                 bail!("{self} ended at once, with {status}: {command:?}");
             }
@@ -268,6 +275,7 @@ impl Server {
             Kind::Memcached => format!("-l 127.0.0.1 -p {port} -t 1 -m 4096"),
         };
         let mut args: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        args.extend(setup.unix.into_iter().flat_map(|path| self.unix_args(path)));
         args.extend(persistence::args(self.kind, setup.log));
         match self.kind {
             // No snapshots: the empty word.
@@ -279,6 +287,31 @@ impl Server {
             _ => {}
         }
         args
+    }
+
+    fn unix_args(&self, path: &Path) -> Vec<String> {
+        let path = path.display();
+        match self.kind {
+            Kind::Floor => vec![path.to_string()],
+            Kind::Onced => vec!["--listen".to_owned(), format!("unix:{path}")],
+            Kind::Redis | Kind::Valkey => vec!["--unixsocket".to_owned(), path.to_string()],
+            // It would listen there only.
+            Kind::Memcached => Vec::new(),
+        }
+    }
+
+    /// Another onced than the one that `cargo bench` built.
+    pub(crate) fn other_onced(program: &Path) -> anyhow::Result<Self> {
+        ensure!(program.is_file(), "there is no {}", program.display());
+        let said = Command::new(program).arg("--version").output();
+        let said = said.with_context(|| format!("cannot run {}", program.display()))?;
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        Ok(Self {
+            kind: Kind::Onced,
+            version: said.trim().trim_start_matches("onced ").to_owned(),
+            keeps_log: keeps_log(Kind::Onced, program)?,
+            program: program.to_owned(),
+        })
     }
 }
 
@@ -358,11 +391,14 @@ impl Running {
         }
     }
 
-    /// Whether it takes connections, and `answering`, whether it answers on them: one that reads
+    /// Whether it takes connections, and with a log, whether it answers on them: one that reads
     /// its log may do the one and not yet the other.
-    fn is_ready(&self, answering: bool) -> anyhow::Result<()> {
+    fn is_ready(&self, setup: &Setup<'_>) -> anyhow::Result<()> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        if !answering {
+        if let Some(path) = setup.unix {
+            UnixStream::connect(path)?;
+        }
+        if setup.log.is_none() {
             return Ok(());
         }
         stream.set_read_timeout(Some(LOG_PATIENCE))?;

@@ -226,6 +226,14 @@ fn what_is_known_is_answered_without_allocating() {
         "the first request allocates, or nothing is counted"
     );
 
+    // Longer than a turn: a worker's first makes room for those that go on after the others.
+    let keys = (0..10_000).map(uuid).collect::<Vec<_>>().join(" ");
+    let mut each_worker = [server.connect(), server.connect()];
+    for client in &mut each_worker {
+        client.send(format!("MSEEN 1ms {keys}\n"));
+        assert_eq!(client.line().len(), 10_000);
+    }
+
     let line = |text: String| text.into_bytes();
     let batch_of = |n| (0..MSEEN_KEYS).map(move |i| uuid(n % 10 * MSEEN_KEYS + i));
     assert_allocates_nothing(

@@ -162,7 +162,7 @@ pub(super) async fn wake(shared: &Shared, worker: usize) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     /// A worker with a log, and a change of `default` that is not written yet.
-    fn worker(name: &str) -> (Shared, Rest) {
+    pub(in crate::server) fn worker(name: &str) -> (Shared, Rest) {
         let path = std::env::temp_dir().join(format!("onced-acks-{name}-{}", std::process::id()));
         let config = LogConfig {
             fsync: Fsync::EverySec,

@@ -23,9 +23,6 @@ use crate::store::Counters;
 use crate::time::{Millis, parse_u64};
 use crate::wire::{Dialect, line};
 
-/// Requests that are executed between two looks at the clock.
-pub(super) const REQUESTS_PER_LOOK: u32 = 32;
-
 /// What is to happen after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {

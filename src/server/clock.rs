@@ -28,6 +28,11 @@ impl Reading {
         self.instant.duration_since(earlier.instant).as_millis() as u64
     }
 
+    /// Nanoseconds from an earlier reading to this one.
+    pub fn ns_since(&self, earlier: &Self) -> u64 {
+        self.instant.duration_since(earlier.instant).as_nanos() as u64
+    }
+
     /// Nanoseconds from this reading to the present.
     pub fn elapsed_ns(&self) -> u64 {
         u64::try_from(self.instant.elapsed().as_nanos()).unwrap_or(u64::MAX)

@@ -24,15 +24,15 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::acks::{self, Rest};
 use super::batch::Batch;
-use super::client::{After, Client, Exchange, REQUESTS_PER_LOOK};
+use super::client::{After, Client, Exchange};
+use super::clock::Reading;
 use super::output::Output;
 use super::shared::Shared;
 use super::spares::Spares;
+use super::turn::{SinceLook, Turn, let_others};
 use crate::command::spec::ends_work;
 use crate::command::{Code, Error};
 use crate::engine::waiters::Purpose;
-use crate::limits::SLICE_MS;
-use crate::log::writer::Log;
 use crate::wire::{Decoded, Decoder};
 
 /// Bytes that one read takes at most.
@@ -79,10 +79,8 @@ enum Phase {
 enum Left {
     /// There are none.
     Nothing,
-    /// The client has too many replies unread; or it had, and they can be executed now.
-    Unread,
-    /// Others are to have their turn first.
-    TurnIsOver,
+    /// The turn was over, also within a request, or the client had too many replies unread.
+    Requests,
     /// The first one has a place in a line, and those behind it wait for its reply.
     Held,
     /// More changes wait to be written than may.
@@ -102,6 +100,8 @@ struct Connection<S> {
     /// What that waits for.
     rest: Rest,
     left: Left,
+    /// What this poll may still do.
+    turn: Turn,
     phase: Phase,
     draining: bool,
     /// Wakes this connection.
@@ -144,6 +144,7 @@ pub(super) async fn serve<S>(
         draining: false,
         waker: Waker::noop().clone(),
         gives_up: false,
+        turn: Turn::default(),
         progressed: false,
         unfinished_since: None,
         stalled_since: None,
@@ -198,9 +199,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.waker.will_wake(cx.waker()) {
             self.waker = cx.waker().clone();
         }
+        if std::mem::take(&mut self.turn).is_over() {
+            // The others have had theirs since, but the worker does not rest while one always goes on.
+            acks::end_turn(&self.shared, self.worker);
+        }
         loop {
             match self.poll_send(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
+                Poll::Ready(Ok(())) if !self.output.is_released_sent() => {
+                    return self.end_turn(cx);
+                }
                 Poll::Ready(Ok(())) if self.unread() > 0 => {
                     ready!(self.poll_released(cx));
                     continue;
@@ -214,9 +222,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return self.poll_stalled(cx);
             }
             self.stalled_since = None;
+            if self.turn.is_over() {
+                return self.end_turn(cx);
+            }
             match self.left {
                 Left::Nothing => {}
-                Left::Unread => {
+                Left::Requests => {
                     self.take_in(&[], batch);
                     continue;
                 }
@@ -232,12 +243,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.take_in(&[], batch);
                     continue;
                 }
-                Left::TurnIsOver => {
-                    // The worker's other connections first; this one goes on right after.
-                    self.left = Left::Unread;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
             }
             if self.phase == Phase::HalfClosed {
                 self.finish_input();
@@ -248,12 +253,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(0)) => self.phase = Phase::HalfClosed,
                 Poll::Ready(Ok(n)) => {
                     self.shared.engine.metrics().bytes_in.add(n as u64);
+                    self.turn.moved(n);
                     self.take_in(&read[..n], batch);
                 }
                 Poll::Pending if self.draining => self.finish_input(),
                 Poll::Pending => return self.poll_unfinished(cx),
             }
         }
+    }
+
+    /// Lets the worker's other connections go on; this one does after them.
+    fn end_turn(&self, cx: &mut Context<'_>) -> Poll<End> {
+        debug_assert!(self.turn.is_over());
+        let_others(cx);
+        Poll::Pending
     }
 
     /// Waits until the request is due whose reply is held; the first of those in `input`. Meanwhile what the
@@ -296,10 +309,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends until all that may be is sent (ready) or the client takes no more.
+    /// Sends until all that may be is sent, or the turn is over (ready), or the client takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.output.is_released_sent() {
+        while !self.output.is_released_sent() && !self.turn.is_over() {
             let n = ready!(self.output.poll_write(&mut self.stream, cx))?;
+            self.turn.moved(n);
             self.shared.engine.metrics().bytes_out.add(n as u64);
         }
         Poll::Ready(Ok(()))
@@ -413,7 +427,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let began = self.shared.clock.read();
         let was_good = !self.shared.has_log_failed();
         let mut reading = began;
-        let mut executed = 0_u32;
+        let mut since_look = SinceLook::default();
         let unread_max = self.unread_max();
         let shared = Arc::clone(&self.shared);
         let limits = shared.engine.limits();
@@ -428,7 +442,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         batch.clear();
         while self.phase != Phase::Closing {
             if self.unread() > unread_max {
-                self.left = Left::Unread;
+                self.left = Left::Requests;
                 break;
             }
             // The decoder settles the dialect when it sees the first byte.
@@ -445,6 +459,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Decoded::Request { consumed, args } => {
                     self.progressed = true;
                     let request = &input[at..at + consumed];
+                    let unread = self.output.unread();
                     // What came with the request is consumed with it.
                     let has_body = args.body().is_some();
                     let gives_up = std::mem::take(&mut self.gives_up);
@@ -465,7 +480,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         self.left = match after {
                             After::Hold => Left::Held,
                             After::Unwritten => Left::Unwritten,
-                            _ => Left::TurnIsOver,
+                            _ => Left::Requests,
                         };
                         break;
                     }
@@ -475,11 +490,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     {
                         self.phase = Phase::Closing;
                     }
-                    executed += 1;
-                    if after == After::LookUp || executed.is_multiple_of(REQUESTS_PER_LOOK) {
+                    let bytes = consumed + (self.output.unread() - unread);
+                    if since_look.is_due(bytes) || after == After::LookUp {
                         reading = shared.clock.read();
-                        if reading.ms_since(&began) >= SLICE_MS {
-                            self.left = Left::TurnIsOver;
+                        if reading.ns_since(&began) >= self.turn.left_ns() {
+                            self.left = Left::Requests;
                             break;
                         }
                     }
@@ -502,28 +517,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.client.ask(input, batch, reading.now, &mut self.output);
-        let rests_on_log = std::mem::take(&mut self.client.rests_on_log);
-        if rests_on_log
-            && was_good
-            && let Some(log) = shared.engine.log()
-        {
-            self.rest_on(log);
-        }
-        shared
-            .engine
-            .metrics()
-            .record(self.worker, &mut self.client.tally, began.elapsed_ns());
+        self.executed(&began, was_good);
         at
     }
 
-    /// Holds the replies back until the log has what they may rest on: all that was appended so far, by
-    /// whoever.
-    fn rest_on(&mut self, log: &Log) {
-        self.rest.position = log.appended();
-        self.rest.is_synced |= std::mem::take(&mut self.client.wants_sync);
-        if log.acknowledged() < self.rest.position {
-            acks::write_soon(&self.shared, self.worker);
+    /// What is done once for all that was executed since then: counted, and its replies held back until the log
+    /// has what they may rest on, which is all that was appended so far, by whoever.
+    fn executed(&mut self, began: &Reading, was_log_good: bool) {
+        let rests_on_log = std::mem::take(&mut self.client.rests_on_log);
+        if rests_on_log
+            && was_log_good
+            && let Some(log) = self.shared.engine.log()
+        {
+            self.rest.position = log.appended();
+            self.rest.is_synced |= std::mem::take(&mut self.client.wants_sync);
+            if log.acknowledged() < self.rest.position {
+                acks::write_soon(&self.shared, self.worker);
+            }
         }
+        let ns = began.elapsed_ns();
+        self.turn.executed(ns);
+        let metrics = self.shared.engine.metrics();
+        metrics.record(self.worker, &mut self.client.tally, ns);
     }
 
     /// The client sends no more, or the server wants no more: an unfinished request is refused,

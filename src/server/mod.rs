@@ -7,7 +7,7 @@
 //!
 //! - [`clock`]: the only place that reads time
 //! - `listen`: sockets; `connection`: one connection's bytes; `client`: its conversation; `batch`:
-//!   its questions that are asked together
+//!   its questions that are asked together; `turn`: what it may do before others
 //! - [`keeper`]: the log's life beside the workers; `acks`: replies that wait for it
 //! - [`descriptors`]: how many connections the system has descriptors for; `threads`: the server's end
 //!   where one of its threads panics
@@ -27,6 +27,7 @@ mod shared;
 mod spares;
 mod threads;
 mod transaction;
+mod turn;
 
 use std::future::pending;
 use std::io;
@@ -41,7 +42,7 @@ use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
@@ -262,6 +263,14 @@ fn current_thread() -> Builder {
     builder
 }
 
+/// What this worker's connections run in.
+fn runtime_of(worker: usize, shared: &Arc<Shared>) -> io::Result<Runtime> {
+    let shared = Arc::clone(shared);
+    current_thread()
+        .on_thread_park(move || acks::end_turn(&shared, worker))
+        .build()
+}
+
 /// Gives a connection to a worker, or tells it that there are too many.
 fn hand_on(accepted: Accepted, pool: &Pool, shared: &Arc<Shared>, refusals: &Arc<Semaphore>) {
     let metrics = shared.engine.metrics();
@@ -365,10 +374,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let (connections, handed) = mpsc::unbounded_channel();
         let active = Arc::new(AtomicUsize::new(0));
-        let ending = Arc::clone(&shared);
-        let runtime = current_thread()
-            .on_thread_park(move || acks::end_turn(&ending, index))
-            .build()?;
+        let runtime = runtime_of(index, &shared)?;
         let counting = Arc::clone(&active);
         let faults = Arc::clone(&shared.faults);
         let thread = threads::spawn(&format!("onced-worker-{index}"), &faults, move || {

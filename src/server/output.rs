@@ -21,6 +21,8 @@ use crate::wire::Sink;
 const BESIDE_VALUE: usize = 128;
 /// Pieces that one write takes at most.
 const SLICES_MAX: usize = 64;
+/// Bytes that one write takes at most: the system would take megabytes, and others wait meanwhile.
+const WRITE_BYTES_MAX: usize = 256 << 10;
 
 /// Replies that were encoded and not sent yet.
 #[derive(Debug, Default)]
@@ -172,7 +174,8 @@ impl Output {
     ) -> Poll<io::Result<usize>> {
         debug_assert!(!self.is_released_sent());
         let written = if self.values_gone == self.released.values {
-            let unsent = &self.bytes[self.sent..self.released.bytes];
+            let ends = self.released.bytes.min(self.sent + WRITE_BYTES_MAX);
+            let unsent = &self.bytes[self.sent..ends];
             Pin::new(stream).poll_write(cx, unsent)
         } else {
             self.poll_write_pieces(stream, cx)
@@ -196,11 +199,13 @@ impl Output {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut count = 0;
+        let (mut count, mut room) = (0, WRITE_BYTES_MAX);
         let mut push = |piece| {
-            if count < SLICES_MAX && !<[u8]>::is_empty(piece) {
+            let piece = &piece[..<[u8]>::len(piece).min(room)];
+            if count < SLICES_MAX && !piece.is_empty() {
                 slices[count] = IoSlice::new(piece);
                 count += 1;
+                room -= piece.len();
             }
         };
         let (mut at, mut skipped) = (self.sent, self.sent_of_value);
@@ -482,5 +487,30 @@ mod tests {
         assert!(!value.is_unique() && output.unread() == 1);
         assert!(output.poll_write(&mut taker, &mut cx).is_ready());
         assert!(value.is_unique() && output.is_empty());
+    }
+
+    #[test]
+    fn one_write_is_bounded_whatever_it_is_made_of() {
+        for is_vectored in [false, true] {
+            let mut output = Output::default();
+            let value = Bytes::from(vec![b'v'; 100 << 10]);
+            for _ in 0..10 {
+                output.push_value(&value);
+                output.bytes().extend_from_slice(&value);
+            }
+            output.release();
+            let mut cx = Context::from_waker(Waker::noop());
+            let all = output.unread();
+            let mut taker = Taker {
+                takes: all,
+                is_vectored,
+                ..Taker::default()
+            };
+            while !output.is_released_sent() {
+                let sent = output.poll_write(&mut taker, &mut cx);
+                assert!(matches!(sent, Poll::Ready(Ok(n)) if n <= WRITE_BYTES_MAX));
+            }
+            assert_eq!(taker.got.len(), all);
+        }
     }
 }

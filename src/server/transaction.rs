@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 
-use super::client::{After, Client, REQUESTS_PER_LOOK};
+use super::client::{After, Client};
 use super::clock::Reading;
 use super::output::Output;
+use super::turn::REQUESTS_PER_LOOK;
 use crate::command::spec::Verb;
 use crate::command::{Code, Command, Error, Reply, SessionCommand};
 use crate::engine::Budget;
-use crate::limits::{EXEC_MS_MAX, SLICE_MS, TRANSACTION_BYTES_MAX};
+use crate::limits::{EXEC_MS_MAX, TRANSACTION_BYTES_MAX, TURN_US};
 use crate::wire::{Decoded, Decoder, Sink, resp};
 
 /// Bytes of requests and replies of a transaction that are moved between two looks at the clock.
@@ -108,7 +109,7 @@ impl Client {
         while let requests = &executing.transaction.requests[executing.done..]
             && let Decoded::Request { consumed, args } = decoder.next(requests, limits)
         {
-            if reading.ms_since(&began) >= SLICE_MS {
+            if reading.ns_since(&began) >= TURN_US * 1_000 {
                 return false;
             }
             let mut done = After::GoOn;

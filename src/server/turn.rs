@@ -1,0 +1,299 @@
+//! A connection's turn: what it may do in one poll before its worker looks after the others.
+//!
+//! A client that sends as fast as it is answered always has something to read, to execute and to send,
+//! so each of the three is counted, whatever was read: the time that execution takes, and bytes moved
+//! either way at about what they cost. At its end the task is not woken at once: the runtime would then
+//! poll the tasks it has, up to 61 times, before it asks the system which other sockets are ready.
+
+use std::pin::pin;
+use std::task::Context;
+
+use tokio::task::yield_now;
+
+use crate::limits::TURN_US;
+
+/// Bytes that are moved in a nanosecond: to or from a socket of this machine, which is the fastest.
+const BYTES_PER_NS: u64 = 2;
+/// Bytes of requests and replies, and requests, between two looks at the clock.
+const BYTES_PER_LOOK: usize = 16 << 10;
+/// Requests that are executed between two looks at the clock.
+pub(super) const REQUESTS_PER_LOOK: u32 = 32;
+
+/// What is left of a turn; by default all.
+#[derive(Debug)]
+pub(super) struct Turn {
+    left_ns: u64,
+}
+
+/// What was done since the clock was last looked at.
+#[derive(Debug, Default)]
+pub(super) struct SinceLook {
+    requests: u32,
+    bytes: usize,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            left_ns: TURN_US * 1_000,
+        }
+    }
+}
+
+impl Turn {
+    pub(super) fn is_over(&self) -> bool {
+        self.left_ns == 0
+    }
+
+    /// What execution that began with so much left may take at most.
+    pub(super) fn left_ns(&self) -> u64 {
+        self.left_ns
+    }
+
+    pub(super) fn executed(&mut self, ns: u64) {
+        self.left_ns = self.left_ns.saturating_sub(ns);
+    }
+
+    /// Read or sent.
+    pub(super) fn moved(&mut self, bytes: usize) {
+        self.executed(bytes as u64 / BYTES_PER_NS);
+    }
+}
+
+impl SinceLook {
+    /// Counts a request with its reply; true if it is time to look, and then it begins anew.
+    #[inline]
+    pub(super) fn is_due(&mut self, bytes: usize) -> bool {
+        self.requests += 1;
+        self.bytes += bytes;
+        let is_due = self.requests >= REQUESTS_PER_LOOK || self.bytes >= BYTES_PER_LOOK;
+        if is_due {
+            *self = Self::default();
+        }
+        is_due
+    }
+}
+
+/// Has the task polled again once the runtime has polled the others that are ready, and has looked which
+/// sockets are.
+pub(super) fn let_others(cx: &mut Context<'_>) {
+    // Polled once and dropped: its waker is kept by the runtime, and nothing is allocated.
+    let _always_pending = pin!(yield_now()).poll(cx);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::{self, Read, Write};
+    use std::os::unix::net::UnixStream as StdUnixStream;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Poll, Wake};
+    use std::thread;
+
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::net::UnixStream;
+    use tokio::sync::watch;
+
+    use super::super::acks::tests::worker;
+    use super::super::clock::Clock;
+    use super::super::connection::serve;
+    use super::super::runtime_of;
+    use super::super::shared::Shared;
+    use super::*;
+    use crate::engine::{Engine, EngineConfig};
+
+    /// A client that sends the same request for ever, and takes whatever comes; up to so many bytes either
+    /// way, so that a test of what goes on for ever ends.
+    #[derive(Clone)]
+    struct Loader {
+        request: &'static [u8],
+        moved: Arc<AtomicUsize>,
+    }
+
+    const LOADER_BYTES_MAX: usize = 256 << 20;
+
+    impl Loader {
+        fn new(request: &'static [u8]) -> Self {
+            Self {
+                request,
+                moved: Arc::default(),
+            }
+        }
+
+        fn moved(&self) -> usize {
+            self.moved.load(Ordering::Relaxed)
+        }
+    }
+
+    impl AsyncRead for Loader {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let whole = buffer.remaining() / self.request.len();
+            if self.moved() < LOADER_BYTES_MAX {
+                for _ in 0..whole {
+                    buffer.put_slice(self.request);
+                }
+                let bytes = whole * self.request.len();
+                self.moved.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Loader {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.moved.fetch_add(bytes.len(), Ordering::Relaxed);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn shared() -> Arc<Shared> {
+        let engine = Engine::new(EngineConfig::default());
+        Arc::new(Shared::new(engine, Clock::start(), Vec::new(), 0, 1))
+    }
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that a turn moves at most, and one more read and write.
+    const BYTES_MAX: usize = (TURN_US * 1_000 * BYTES_PER_NS) as usize + (1 << 20);
+
+    #[test]
+    fn a_poll_ends_however_much_there_is_to_read_execute_and_send() {
+        let shared = shared();
+        let value = "v".repeat(32 << 10);
+        let mut setter = Loader::new(b"");
+        setter.request = Vec::leak(
+            format!(
+                "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n",
+                value.len()
+            )
+            .into_bytes(),
+        );
+        let requests = [
+            &b"PING\n"[..],
+            b"MSEEN 1h a b c d e f g h i j k l m n o p q r s t u v w x y z\n",
+            // One of nothing but what is thrown away, and one whose answer has 32 KiB.
+            b"\r\n",
+            b"COMPLETE k 1 LEN 9\n123456789\n",
+            setter.request,
+            b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n",
+        ];
+        for request in requests {
+            let bytes_min = 20 * request.len();
+            let name = String::from_utf8_lossy(&request[..request.len().min(20)]);
+            let loader = Loader::new(request);
+            let (_drain, draining) = watch::channel(false);
+            let mut conversation = Box::pin(serve(
+                loader.clone(),
+                String::new(),
+                Arc::clone(&shared),
+                0,
+                draining,
+            ));
+            let woken = Arc::new(Woken(AtomicUsize::new(0)));
+            let waker = Arc::clone(&woken).into();
+            let mut cx = Context::from_waker(&waker);
+            for poll in 1..=20 {
+                let before = loader.moved();
+                assert!(conversation.as_mut().poll(&mut cx).is_pending());
+                let moved = loader.moved() - before;
+                assert!(moved <= BYTES_MAX, "{name}: {moved} bytes in one poll");
+                let woken = woken.0.load(Ordering::Relaxed);
+                assert!(woken >= poll, "{name}: nobody goes on with it");
+            }
+            assert!(loader.moved() > bytes_min, "{name}: nothing was done");
+        }
+    }
+
+    const LOADERS: usize = 4;
+
+    /// How many turns of such loaders one client sees between a request and its reply: the median of many.
+    fn turns_waited(
+        shared: &Arc<Shared>,
+        loader: &'static [u8],
+        (request, reply): (&'static str, &'static str),
+    ) -> usize {
+        const ROUNDS: usize = 51;
+        let (mut far, near) = StdUnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&turns);
+        let asker = thread::spawn(move || {
+            let mut waited = Vec::new();
+            for round in 0..ROUNDS {
+                let request = request.replace("ROUND", &round.to_string());
+                let before = counted.load(Ordering::SeqCst);
+                far.write_all(request.as_bytes()).unwrap();
+                let mut answer = vec![0; reply.len()];
+                far.read_exact(&mut answer).unwrap();
+                waited.push(counted.load(Ordering::SeqCst) - before);
+                assert_eq!(answer, reply.as_bytes());
+            }
+            waited.sort_unstable();
+            waited[ROUNDS / 2]
+        });
+        let runtime = runtime_of(0, shared).unwrap();
+        runtime.block_on(async {
+            let (_drain, draining) = watch::channel(false);
+            for _ in 0..LOADERS {
+                let (shared, draining) = (Arc::clone(shared), draining.clone());
+                let (loader, turns) = (Loader::new(loader), Arc::clone(&turns));
+                tokio::spawn(async move {
+                    let mut conversation = pin!(serve(loader, String::new(), shared, 0, draining));
+                    poll_fn(|cx| {
+                        turns.fetch_add(1, Ordering::SeqCst);
+                        conversation.as_mut().poll(cx)
+                    })
+                    .await;
+                });
+            }
+            let near = UnixStream::from_std(near).unwrap();
+            serve(near, String::new(), Arc::clone(shared), 0, draining).await;
+        });
+        asker.join().unwrap()
+    }
+
+    /// The turn that is under way and one of each, and as many until the asker has counted: not 61, after
+    /// which the runtime asks the system for ready sockets although it has tasks to poll.
+    const TURNS_MAX: usize = 2 * (LOADERS + 1);
+
+    #[test]
+    fn who_asks_once_waits_for_one_turn_of_each_other() {
+        let loader = b"MSEEN 1h a b c d e f g h i j k l m n o p q r s t u v w x y z\n";
+        let waited = turns_waited(&shared(), loader, ("PING\n", "PONG\n"));
+        assert!(waited <= TURNS_MAX, "{waited} turns");
+    }
+
+    /// The log is written when a worker has nothing more to do, and that may never be.
+    #[test]
+    fn a_worker_that_never_rests_has_the_log_written() {
+        let shared = Arc::new(worker("busy").0);
+        // Nothing is told to such a client, so it waits for no log.
+        let loader = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$3\r\nOFF\r\n";
+        let waited = turns_waited(&shared, loader, ("SEEN kROUND 1h\n", "NEW\n"));
+        assert!(waited <= TURNS_MAX, "{waited} turns");
+    }
+}

@@ -20,6 +20,7 @@ use crate::limits::{
     CONFIG_FILE_BYTES_MAX, LOG_SEGMENT_BYTES, LOG_SEGMENT_BYTES_MIN, LimitError, Limits,
     NAMESPACE_NAME_FORM, PORT, TTL_CEILING_MS, is_namespace_name,
 };
+use crate::log::segment::Secrets;
 use crate::log::writer::Fsync;
 use crate::server::ServerConfig;
 use crate::server::keeper::DataConfig;
@@ -706,6 +707,7 @@ impl Settings {
             is_copy: self.is_copy,
             segment_bytes: self.log_segment_bytes,
             random,
+            secrets: segment_secrets(),
         });
         let settings = self
             .rows()
@@ -729,6 +731,15 @@ impl Settings {
             data,
         })
     }
+}
+
+/// Secrets for the log's segments, from the system.
+pub(crate) fn segment_secrets() -> Secrets {
+    Secrets::new(|| {
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret).map_err(|error| std::io::Error::other(error.to_string()))?;
+        Ok(secret)
+    })
 }
 
 /// Enough shards that two workers seldom want the same one, few enough that an empty namespace stays small.

@@ -578,12 +578,12 @@ fn a_newer_segment_is_left_alone() {
         .unwrap();
     let mut header = [0; 64];
     file.read_exact_at(&mut header, 0).unwrap();
-    header[8] = 2;
+    header[8] = 3;
     let crc = crc32c::crc32c(&header[..60]);
     header[60..].copy_from_slice(&crc.to_le_bytes());
     file.write_all_at(&header, 0).unwrap();
-    is_refused(data.path(), &[], &["format 2", "newer"]);
-    is_refused(data.path(), &["--recover"], &["format 2", "newer"]);
+    is_refused(data.path(), &[], &["format 3", "newer"]);
+    is_refused(data.path(), &["--recover"], &["format 3", "newer"]);
 }
 
 #[test]
@@ -653,7 +653,7 @@ fn a_flipped_bit_is_refused_wherever_it_is() {
     let whole = data.join("whole");
     made(&whole, "k");
     let mut dice = Dice::new(17);
-    for at in [70, 130, 4_000, 30_000] {
+    for at in [100, 160, 4_000, 30_000] {
         let path = data.join(&format!("at-{at}"));
         copy(&whole, &path);
         let damaged = segments(&path)[1].clone();
@@ -672,13 +672,17 @@ fn a_flipped_bit_is_refused_wherever_it_is() {
         // Less than a batch of keys, or what a segment begins with.
         is_recovered(&path, "k", 0..150);
     }
-    let path = data.join("header");
-    copy(&whole, &path);
-    let damaged = segments(&path)[1].clone();
-    let file = OpenOptions::new().write(true).open(&damaged).unwrap();
-    file.write_all_at(b"O", 0).unwrap();
-    is_refused(&path, &[], &["damaged at byte 0"]);
-    is_recovered(&path, "k", 100..3_900);
+    // The header's beginning, and the secret that vouches for the frames.
+    for at in [0, 70] {
+        let path = data.join(&format!("header-{at}"));
+        copy(&whole, &path);
+        let damaged = segments(&path)[1].clone();
+        let mut bytes = fs::read(&damaged).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&damaged, bytes).unwrap();
+        is_refused(&path, &[], &["damaged at byte 0"]);
+        is_recovered(&path, "k", 100..3_900);
+    }
 }
 
 /// What a terminal gets from a server that starts, up to these words; the server is stopped then.

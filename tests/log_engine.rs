@@ -6,6 +6,8 @@
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/frames.rs"]
+mod frames;
 #[path = "log_engine/no_space.rs"]
 mod no_space;
 #[path = "log_engine/purges.rs"]

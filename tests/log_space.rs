@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/frames.rs"]
+mod frames;
 #[path = "common/simulated_disk/mod.rs"]
 mod simulated_disk;
 
@@ -24,6 +26,7 @@ fn log(disk: &SimulatedDisk, segment_bytes: u64, frame_bytes_max: usize) -> Log 
         segment_bytes,
         frame_bytes_max,
         boot: [1; 16],
+        secrets: frames::secrets(1),
     };
     let start = Start {
         next_segment: 1,

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/frames.rs"]
+mod frames;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -108,6 +110,7 @@ impl Writing {
             segment_bytes: 64 << 10,
             frame_bytes_max: 16 << 10,
             boot,
+            secrets: frames::secrets(u64::from(boot[0])),
         };
         let disk = Arc::new(Disk::take(path).unwrap());
         Self {
@@ -192,7 +195,7 @@ fn onced(arguments: &[&str], input: &[u8]) -> Output {
 /// All that a start mends, though it begins a segment in between.
 fn mend(storage: &dyn Storage, findings: &Findings) -> io::Result<()> {
     end_in_order(storage, findings)?;
-    leave_losses_out(storage, findings)
+    leave_losses_out(storage, findings, &frames::secrets(7)).map(drop)
 }
 
 /// Exit status, standard output, standard error.
@@ -245,10 +248,9 @@ fn findings(scratch: &Scratch, recovers: bool) -> Result<(Findings, usize), LogE
     let mut reader = Reader::open(disk, present)?;
     let mut records = 0;
     while let Some(piece) = reader.next_piece()? {
-        let mut rest = &piece.frames[..];
-        while let Some((header, mut payload)) = frame::read(rest) {
-            rest = &rest[header.frame_bytes()..];
-            while header.space != frame::CONTROL && record::take(&mut payload).is_some() {
+        for found in piece.frames() {
+            let mut payload = found.payload;
+            while found.space != frame::CONTROL && record::take(&mut payload).is_some() {
                 records += 1;
             }
         }
@@ -342,7 +344,12 @@ fn verify_tells_a_torn_tail_from_damage() {
         (offset..offset + bytes).contains(&(end as u64 - 200)),
         "{report}"
     );
-    assert!(frame::read(&whole[(offset + bytes) as usize..]).is_some());
+    let next = (offset + bytes) as usize;
+    assert!(
+        frames::frames(&whole)
+            .iter()
+            .any(|found| found.range.start == next)
+    );
     assert_eq!(damage["followed"], true);
     let (_, text, _) = run(&["log", "verify", scratch.text()], b"");
     assert!(
@@ -406,8 +413,8 @@ fn what_is_no_log_or_lacks_a_part_is_said_in_one_line() {
     // And of a newer version.
     let mut bytes = fs::read(other.file(stray)).unwrap();
     bytes[8] = 7;
-    let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]).to_le_bytes();
-    bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc);
+    let crc = crc32c::crc32c(&bytes[..60]).to_le_bytes();
+    bytes[60..64].copy_from_slice(&crc);
     fs::write(scratch.file(stray), bytes).unwrap();
     refused(&scratch, "has format 7");
     fs::remove_file(scratch.file(stray)).unwrap();
@@ -550,6 +557,11 @@ fn repair_saves_what_is_whole_and_leaves_the_old_directory_alone() {
     several_segments(&scratch, 4_000);
     let names = segments(&scratch);
     assert!(names.len() >= 4, "{names:?}");
+    let first_segment = {
+        let bytes = fs::read(scratch.file(&names[0])).unwrap();
+        let found = frames::frames(&bytes).into_iter();
+        found.filter(|found| found.space != frame::CONTROL).count() as u64
+    };
     // A header, two frames, and a whole segment.
     flip(&scratch.file(&names[0]), 20);
     flip(&scratch.file(&names[1]), 10_000);
@@ -558,16 +570,6 @@ fn repair_saves_what_is_whole_and_leaves_the_old_directory_alone() {
     let before = contents(&scratch.0);
     let (status, report) = verify(&scratch);
     assert_eq!(status, 1);
-    let first_segment = {
-        let bytes = fs::read(scratch.file(&names[0])).unwrap();
-        let mut rest = &bytes[HEADER_BYTES..];
-        let mut records = 0;
-        while let Some((header, _)) = frame::read(rest) {
-            records += u64::from(header.space != frame::CONTROL);
-            rest = &rest[header.frame_bytes()..];
-        }
-        records
-    };
 
     let arguments = ["log", "repair", scratch.text(), "--to", new.text()];
     let (status, text, error) = run(&arguments, b"");
@@ -691,24 +693,29 @@ fn repair_keeps_what_a_purge_spared() {
     }
 }
 
-/// A segment whose header had become zeros was taken for one that was about to be made, and removed.
+/// A segment whose header had become zeros was taken for one that was about to be made, and removed. With its
+/// secret goes what vouches for its frames: then nothing of it can be saved.
 #[test]
 fn a_header_of_zeros_before_frames_is_damage() {
     let (scratch, new) = (Scratch::new("zeros"), Scratch::new("zeros-new"));
     several_segments(&scratch, 100);
     let path = scratch.file("0000000001.log");
-    let mut bytes = fs::read(&path).unwrap();
-    bytes[..HEADER_BYTES].fill(0);
-    fs::write(&path, bytes).unwrap();
-    let found = findings(&scratch, false);
-    assert!(matches!(found, Err(LogError::Damaged { offset: 0, .. })));
-    let (status, text, _) = run(&["log", "verify", scratch.text()], b"");
-    assert_eq!(status, 1);
-    assert!(text.contains("damaged at byte 0, its header"), "{text}");
-    let (status, text, _) = run(&["log", "repair", scratch.text(), "--to", new.text()], b"");
-    assert_eq!(status, 0);
-    assert!(text.ends_with("100 records\n"), "{text}");
-    assert_eq!(verify(&new).0, 0);
+    let whole = fs::read(&path).unwrap();
+    for (zeros, saved) in [(64, "100 records\n"), (HEADER_BYTES, "0 records\n")] {
+        let mut bytes = whole.clone();
+        bytes[..zeros].fill(0);
+        fs::write(&path, bytes).unwrap();
+        let found = findings(&scratch, false);
+        assert!(matches!(found, Err(LogError::Damaged { offset: 0, .. })));
+        let (status, text, _) = run(&["log", "verify", scratch.text()], b"");
+        assert_eq!(status, 1);
+        assert!(text.contains("damaged at byte 0, its header"), "{text}");
+        let (status, text, _) = run(&["log", "repair", scratch.text(), "--to", new.text()], b"");
+        assert_eq!(status, 0);
+        assert!(text.ends_with(saved), "{text}");
+        assert_eq!(verify(&new).0, 0);
+        fs::remove_dir_all(&new.0).unwrap();
+    }
 }
 
 #[test]
@@ -805,10 +812,7 @@ fn break_some(scratch: &Scratch, numbers: &mut Numbers) {
                 fs::remove_file(&path).unwrap();
                 continue;
             }
-            4 => bytes
-                .iter_mut()
-                .take(HEADER_BYTES / 2)
-                .for_each(|byte| *byte ^= 3),
+            4 => bytes.iter_mut().take(32).for_each(|byte| *byte ^= 3),
             _ => bytes
                 .iter_mut()
                 .skip(at)

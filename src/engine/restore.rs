@@ -13,8 +13,7 @@ use std::thread;
 use super::namespace::{Namespace, Policy};
 use super::{DEFAULT_NAMESPACE, Engine};
 use crate::log::control::{Control, Space};
-use crate::log::mend::bytes_kept;
-use crate::log::reader::{Findings, LogError, Piece, Present, Reader};
+use crate::log::reader::{Findings, Frame, LogError, Piece, Present, Reader};
 use crate::log::record::{self, Record};
 use crate::log::spaces::Spaces;
 use crate::log::writer::{Log, Start};
@@ -233,7 +232,8 @@ impl Restoring<'_> {
             if !parsed.to_come.is_empty() {
                 self.to_come.push(Piece {
                     at: piece.at,
-                    frames: std::mem::take(&mut parsed.to_come),
+                    layout: piece.layout,
+                    bytes: std::mem::take(&mut parsed.to_come),
                     controls: Vec::new(),
                 });
             }
@@ -310,39 +310,33 @@ impl Restoring<'_> {
             to_come: Vec::new(),
             damage: None,
         };
-        let mut at = 0;
-        while let Some(header) = frame::Header::of(&piece.frames[at..]) {
-            let end = at + header.frame_bytes();
-            let payload = &piece.frames[at + frame::HEADER_BYTES..end];
-            if header.space != frame::CONTROL
-                && !self.parse_frame(header.space, payload, at, spaces, places, &mut parsed)
-            {
-                parsed.damage = Some(at as u64);
+        for frame in piece.frames() {
+            let is_control = frame.space == frame::CONTROL;
+            if !is_control && !self.parse_frame(&frame, spaces, places, &mut parsed) {
+                parsed.damage = Some(frame.range.start as u64);
                 return parsed;
             }
-            if header.space != frame::CONTROL && self.known.is_to_come(header.space) {
-                parsed.to_come.extend_from_slice(&piece.frames[at..end]);
+            if !is_control && self.known.is_to_come(frame.space) {
+                parsed.to_come.extend_from_slice(&piece.bytes[frame.range]);
             }
-            at = end;
         }
         parsed
     }
 
     fn parse_frame(
         &self,
-        id: u32,
-        payload: &[u8],
-        frame_at: usize,
+        frame: &Frame<'_>,
         spaces: &[(u32, Arc<Namespace>)],
         places: &HashMap<u32, u32>,
         parsed: &mut Parsed,
     ) -> bool {
+        let id = frame.space;
         let space = places.get(&id).copied();
         let is_to_come = self.known.is_to_come(id);
         parsed.space_max = parsed.space_max.max(id);
-        let mut rest = payload;
+        let mut rest = frame.payload;
         while !rest.is_empty() {
-            let at = frame_at + frame::HEADER_BYTES + (payload.len() - rest.len());
+            let at = frame.range.end - rest.len();
             let Some(record) = record::take(&mut rest) else {
                 return false;
             };
@@ -425,7 +419,7 @@ impl Restoring<'_> {
         place: &Place,
         room: &mut impl Room,
     ) {
-        let mut rest = &piece.frames[place.at as usize..];
+        let mut rest = &piece.bytes[place.at as usize..];
         let Some(record) = record::take(&mut rest) else {
             return;
         };
@@ -569,14 +563,9 @@ impl Restoring<'_> {
             namespace.set_unsure_logged(space.unsure_until);
             spaces.push(space);
         }
-        // As they will be once they are mended.
-        let mut sealed = findings.segments.clone();
-        for sealed in &mut sealed {
-            sealed.bytes = bytes_kept(&findings, &segment::name(sealed.number));
-        }
         let start = Start {
             log: findings.log,
-            sealed,
+            sealed: findings.segments.clone(),
             next_segment: findings.next_segment,
             spaces,
             next_space,

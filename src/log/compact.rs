@@ -14,17 +14,19 @@ use std::io;
 use std::sync::Arc;
 
 use super::control::Control;
+use super::format::Format;
 use super::frame;
 use super::record::{self, Record};
 use super::segment;
-use super::storage::{File, is_lack_of_space, read_full_at, sync_whole, write_all_at};
+use super::storage::{File, is_lack_of_space, sync_whole, write_all_at};
+use super::walk::{Walk, damaged, header_of};
 use super::writer::{Health, Log, Sealed};
 use crate::time::Millis;
 
 /// Bytes that one step looks through, at least; a frame is not divided.
 const STEP_BYTES: usize = 32 << 10;
-/// Bytes of a segment that are read at a time.
-const READ_BYTES: usize = 256 << 10;
+/// Bytes of a copy that are written at a time.
+const WRITE_BYTES: usize = 256 << 10;
 /// Bytes that a live key takes in a log at least.
 const KEY_BYTES_MIN: u64 = 24;
 /// A copy that would be larger than so many percent of the segment is not worth it.
@@ -48,13 +50,10 @@ pub struct Compactor {
 #[derive(Debug)]
 struct Copying {
     sealed: Sealed,
-    source: Arc<dyn File>,
+    source: Walk,
     copy: Arc<dyn File>,
-    /// Read from the source and not looked at yet, from `looked_at` on.
-    buffer: Vec<u8>,
-    looked_at: usize,
-    /// Where the source is read next.
-    read_to: u64,
+    /// How frames stand in the copy: under a secret of its own.
+    format: Format,
     /// What counts, and is not written yet.
     out: Vec<u8>,
     written: u64,
@@ -158,19 +157,26 @@ impl Copying {
         let temporary = segment::temporary_name(sealed.number);
         // One that was given up may be left.
         let _there_may_be_none = log.storage().remove(&temporary);
+        let header = header_of(&*source)?;
+        let source = Walk::new(
+            source,
+            Format::of(&header),
+            header.frames_at(),
+            sealed.bytes,
+        );
+        let copied = segment::Header {
+            secret: Some(log.draw_secret()?),
+            ..header
+        };
         let copy = log.storage().create(&temporary)?;
-        let mut header = [0; segment::HEADER_BYTES];
-        read_full_at(&*source, &mut header, 0)?;
-        write_all_at(&*copy, &header, 0)?;
+        write_all_at(&*copy, &copied.bytes(), 0)?;
         Ok(Self {
             sealed,
             source,
             copy,
-            buffer: Vec::new(),
-            looked_at: 0,
-            read_to: segment::HEADER_BYTES as u64,
+            format: Format::of(&copied),
             out: Vec::new(),
-            written: segment::HEADER_BYTES as u64,
+            written: copied.frames_at(),
             rests_on: None,
         })
     }
@@ -191,18 +197,16 @@ impl Copying {
         }
         let mut looked = 0;
         while looked < STEP_BYTES {
-            let Some((header, payload)) = frame::read(&self.buffer[self.looked_at..]) else {
-                if self.read_more()? {
-                    continue;
-                }
+            let Some((header, payload)) = self.source.next()? else {
                 self.write_out()?;
                 return Ok(false);
             };
+            looked += frame::HEADER_BYTES + payload.len();
             if header.space == frame::CONTROL {
                 if !matches!(Control::of(payload), Some(Control::Synced(_))) {
-                    let bytes = header.frame_bytes();
-                    self.out
-                        .extend_from_slice(&self.buffer[self.looked_at..][..bytes]);
+                    let begins = frame::begin(&mut self.out);
+                    self.out.extend_from_slice(payload);
+                    frame::finish(&mut self.out, begins, frame::CONTROL);
                 }
             } else {
                 let records = records_of(payload)?;
@@ -210,39 +214,15 @@ impl Copying {
                 survives(header.space, &records, alive);
                 push_survivors(&mut self.out, header.space, &records, alive, now);
             }
-            looked += header.frame_bytes();
-            self.looked_at += header.frame_bytes();
         }
-        if self.out.len() >= READ_BYTES {
+        if self.out.len() >= WRITE_BYTES {
             self.write_out()?;
         }
         Ok(true)
     }
 
-    /// Reads on; false at the end of the segment.
-    fn read_more(&mut self) -> io::Result<bool> {
-        self.buffer.drain(..self.looked_at);
-        self.looked_at = 0;
-        let held = self.buffer.len();
-        let wanted = match frame::Header::of(&self.buffer) {
-            Some(header) => READ_BYTES.max(header.frame_bytes()),
-            None => READ_BYTES,
-        };
-        let left = self.sealed.bytes.saturating_sub(self.read_to) as usize;
-        let bytes = wanted.saturating_sub(held).min(left);
-        self.buffer.resize(held + bytes, 0);
-        let read = read_full_at(&*self.source, &mut self.buffer[held..], self.read_to)?;
-        self.buffer.truncate(held + read);
-        self.read_to += read as u64;
-        match (read, held) {
-            (0, 0) => Ok(false),
-            // What is there is no frame, and no more comes: a copy would lose it.
-            (0, _) => Err(damaged()),
-            _ => Ok(true),
-        }
-    }
-
     fn write_out(&mut self) -> io::Result<()> {
+        self.format.stamp(&mut self.out, self.written);
         write_all_at(&*self.copy, &self.out, self.written)?;
         self.written += self.out.len() as u64;
         self.out.clear();
@@ -313,11 +293,4 @@ fn push_survivors(
     } else {
         frame::finish(out, begins, space);
     }
-}
-
-fn damaged() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "a segment of the log is damaged",
-    )
 }

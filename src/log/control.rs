@@ -3,6 +3,7 @@
 //! A segment is understood by itself: the first frame of each is [`Opened`], with all namespaces that
 //! there were. A payload is a kind byte and fields, numbers little-endian, texts behind a length byte.
 
+use super::format::Format;
 use super::frame;
 use super::segment::Position;
 use crate::store::TOKENS_MAX;
@@ -104,11 +105,11 @@ const REPORTS: u8 = 1 << 3;
 /// Above the number of every namespace that there will have been: more is not of a log.
 pub const SPACE_NUMBERS_MAX: u32 = 1 << 31;
 
-/// Bytes of the frame that ends a segment.
+/// Bytes of the frame that ends a segment, at most.
 pub const SEAL_BYTES: u64 = frame::HEADER_BYTES as u64 + 1;
 
 impl Control {
-    /// Appends it as a frame of its own.
+    /// Appends it as a frame of its own, whose [place](super::format::Format::stamp) is still to come.
     pub fn push_frame(&self, out: &mut Vec<u8>) {
         let begins = frame::begin(out);
         self.push(out);
@@ -302,11 +303,13 @@ impl Fields<'_> {
     }
 }
 
-/// The frame that ends a segment.
-pub fn seal() -> Vec<u8> {
+/// The frame that ends a segment, as it is to be at `at` in its file.
+pub fn seal(format: &Format, at: u64) -> Vec<u8> {
+    let mut payload = Vec::new();
+    Control::Sealed.push(&mut payload);
     let mut end = Vec::new();
-    Control::Sealed.push_frame(&mut end);
-    debug_assert_eq!(end.len() as u64, SEAL_BYTES);
+    format.push(&mut end, at, frame::CONTROL, &payload);
+    debug_assert!(end.len() as u64 <= SEAL_BYTES);
     end
 }
 

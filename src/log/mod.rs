@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`storage`] | what the log asks of a disk: a directory of files; [`disk`] is a real one, by way of `directory`, which follows no links; tests bring others |
 //! | [`segment`], [`frame`], [`record`], [`control`] | bytes: a file's header; what is whole or not there; a key's state; what the log says of itself |
+//! | [`format`] | frames on a disk: what vouches for them, and how they are found behind damage |
 //! | [`spaces`] | the namespaces as of a place in a log, as its controls tell |
 //! | [`writer`] | the writing end: appending, writing, syncing, segments in their order |
 //! | [`reader`], [`mend`] | the reading end: what a directory holds, what is a tail and what is damage; and making it so |
@@ -44,7 +45,8 @@
 //!   away, so the log takes no more until the next start. (A. Rebello et al., "Can Applications Recover
 //!   from fsync Failures?", USENIX ATC 2020.) Only a lack passes: of space, or of what
 //!   processes share, such as descriptors.
-//! - Bytes that were read are believed only under a checksum, and take no more memory than they are.
+//! - Bytes that were read are believed only under a checksum, and take no more memory than they are. What clients
+//!   store stands in frames and never passes for one: see [`format`].
 //!
 //! # What it does not do
 //!
@@ -57,6 +59,7 @@ pub mod compact;
 pub mod control;
 mod directory;
 pub mod disk;
+pub mod format;
 pub mod frame;
 pub mod mend;
 pub mod reader;
@@ -64,4 +67,5 @@ pub mod record;
 pub mod segment;
 pub mod spaces;
 pub mod storage;
+mod walk;
 pub mod writer;

@@ -11,14 +11,20 @@
 //!
 //! A tail is cut off. Damage ends the reading with an error that names file and offset, unless it is to
 //! be left out.
+//!
+//! What follows a gap was written by the log only if its [tag](super::format) says so. In a segment of
+//! version 1 nothing does, and clients may have stored what looks like frames: there, leaving damage out
+//! means all that follows it in the file.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::control::{Control, Opened};
+use super::format::{Format, Layout};
 use super::frame;
 use super::record;
 use super::segment::{self, Begin, Position};
@@ -103,14 +109,48 @@ pub struct Present {
 }
 
 /// Whole frames in a row, of one segment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Piece {
     /// Where the first of them begins.
     pub at: Position,
-    /// The frames, whose checksums held.
-    pub frames: Vec<u8>,
+    /// How they stand in `bytes`.
+    pub layout: Layout,
+    /// The frames, which were whole at their place in the file.
+    pub bytes: Vec<u8>,
     /// What the controls among them say.
     pub controls: Vec<Control>,
+}
+
+/// A whole frame of a [`Piece`].
+#[derive(Clone, Debug)]
+pub struct Frame<'a> {
+    /// Where it is in the log.
+    pub at: Position,
+    /// Where it is in the piece.
+    pub range: Range<usize>,
+    /// The namespace's number, or [`frame::CONTROL`].
+    pub space: u32,
+    /// What it holds: one control, or records.
+    pub payload: &'a [u8],
+}
+
+impl Piece {
+    /// Its frames, in order.
+    pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
+        let frames = self.layout.frames(&self.bytes);
+        frames.map(|(space, payload)| {
+            let begins = payload.start - self.layout.header_bytes();
+            Frame {
+                at: Position {
+                    offset: self.at.offset + begins as u64,
+                    ..self.at
+                },
+                range: begins..payload.end,
+                space,
+                payload: &self.bytes[payload],
+            }
+        })
+    }
 }
 
 /// What was left out.
@@ -122,6 +162,24 @@ pub struct Loss {
     pub offset: u64,
     /// Bytes up to the next whole frame, or the end.
     pub bytes: u64,
+    /// Whether it is a frame that is whole and says nothing that is known.
+    pub is_unreadable: bool,
+    /// Frames among the bytes that look whole and are not applied: behind a gap in a segment of version 1,
+    /// anybody may have made them.
+    pub unproven: u64,
+}
+
+impl Loss {
+    /// Bytes that are no frames.
+    pub(in crate::log) fn gap(name: String, offset: u64, bytes: u64) -> Self {
+        Self {
+            name,
+            offset,
+            bytes,
+            is_unreadable: false,
+            unproven: 0,
+        }
+    }
 }
 
 /// What the reading found, beside the frames.
@@ -167,6 +225,21 @@ struct Unread {
     bytes: u64,
     /// Whether a run begins with it.
     is_first: bool,
+    /// Where its first frame is.
+    frames_at: u64,
+    format: Format,
+}
+
+impl Unread {
+    fn of(header: &segment::Header, bytes: u64) -> Self {
+        Self {
+            number: header.number,
+            bytes,
+            is_first: header.is_first,
+            frames_at: header.frames_at(),
+            format: Format::of(header),
+        }
+    }
 }
 
 /// Reads a log from its beginning to its end.
@@ -236,35 +309,30 @@ impl Reader {
         for number in numbers {
             let name = segment::name(number);
             let file = self.open_file(&name)?;
+            let cannot_read = || LogError::io(format!("cannot read {name}"));
             let mut begin = [0; segment::HEADER_BYTES];
-            let read = read_full_at(&*file, &mut begin, 0)
-                .map_err(LogError::io(format!("cannot read {name}")))?;
+            let read = read_full_at(&*file, &mut begin, 0).map_err(cannot_read())?;
             let header = match segment::Header::of(&begin[..read]) {
                 Begin::Segment(header) if header.number == number => header,
                 Begin::Newer(version) => return Err(LogError::Newer { name, version }),
-                Begin::Blank => {
-                    let was_in_use =
-                        has_frames(&*file).map_err(LogError::io(format!("cannot read {name}")))?;
-                    if was_in_use {
-                        self.lose_header(name, &*file)?;
-                        continue;
-                    }
+                // A header is durable before its file has a name: only where nothing follows may it not have
+                // been written.
+                Begin::Blank if !has_content(&*file).map_err(cannot_read())? => {
                     blank = Some(name.clone());
                     self.findings.unused.push(name);
                     continue;
                 }
-                Begin::Damaged if Some(number) == newest && self.holds_nothing(&name)? => {
-                    self.findings.tail = Some(Loss {
-                        name: name.clone(),
-                        offset: 0,
-                        bytes: file
-                            .size()
-                            .map_err(LogError::io(format!("cannot read {name}")))?,
-                    });
+                Begin::Damaged
+                    if Some(number) == newest
+                        && holds_nothing(number, &begin[..read], &*file)
+                            .map_err(cannot_read())? =>
+                {
+                    let bytes = file.size().map_err(cannot_read())?;
+                    self.findings.tail = Some(Loss::gap(name.clone(), 0, bytes));
                     self.findings.unused.push(name);
                     continue;
                 }
-                Begin::Segment(_) | Begin::Damaged => {
+                Begin::Segment(_) | Begin::Blank | Begin::Damaged => {
                     self.lose_header(name, &*file)?;
                     continue;
                 }
@@ -276,26 +344,14 @@ impl Reader {
             }
             // One that was being made is the last; but no more than one is made at a time.
             if let Some(name) = blank.take() {
-                self.damaged(name, 0, 0)?;
+                self.damaged(Loss::gap(name, 0, 0))?;
             }
-            let bytes = file
-                .size()
-                .map_err(LogError::io(format!("cannot read {name}")))?;
+            let bytes = file.size().map_err(cannot_read())?;
             self.bytes_total += bytes;
-            self.segments.push(Unread {
-                number,
-                bytes,
-                is_first: header.is_first,
-            });
+            self.segments.push(Unread::of(&header, bytes));
         }
         self.findings.log = first.map(|(log, _)| log).unwrap_or_default();
         Ok(())
-    }
-
-    /// Whether no frame was written to a file yet, so that it was being made when the machine or the server
-    /// stopped.
-    fn holds_nothing(&self, name: &str) -> Result<bool, LogError> {
-        Ok(frame::find(&self.read_rest(name, 0)?, 0).is_none())
     }
 
     /// A file whose header is not to be read: as a whole it is left out, if that may be.
@@ -303,21 +359,18 @@ impl Reader {
         let bytes = file
             .size()
             .map_err(LogError::io(format!("cannot read {name}")))?;
-        self.damaged(name.clone(), 0, bytes)?;
+        self.damaged(Loss::gap(name.clone(), 0, bytes))?;
         self.findings.unused.push(name);
         Ok(())
     }
 
     /// Notes damage that may be left out; an error if it may not.
-    fn damaged(&mut self, name: String, offset: u64, bytes: u64) -> Result<(), LogError> {
+    fn damaged(&mut self, loss: Loss) -> Result<(), LogError> {
         if !self.present.recovers {
+            let Loss { name, offset, .. } = loss;
             return Err(LogError::Damaged { name, offset });
         }
-        self.findings.losses.push(Loss {
-            name,
-            offset,
-            bytes,
-        });
+        self.findings.losses.push(loss);
         Ok(())
     }
 
@@ -326,7 +379,7 @@ impl Reader {
     fn check_newest(&mut self) -> Result<(), LogError> {
         while let Some(last) = self.segments.last() {
             let name = segment::name(last.number);
-            let begin = segment::HEADER_BYTES as u64;
+            let begin = last.frames_at;
             let file = self.open_file(&name)?;
             if is_blank_from(&*file, begin).map_err(LogError::io(format!("cannot read {name}")))? {
                 self.findings.unused.push(name);
@@ -334,21 +387,18 @@ impl Reader {
                 continue;
             }
             let rest = self.read_rest(&name, begin)?;
-            if let Some((header, payload)) = frame::read(&rest)
+            if let Some((header, payload)) = last.format.read(&rest, begin)
                 && header.space == frame::CONTROL
                 && let Some(Control::Opened(opened)) = Control::of(payload)
             {
                 return self.check_earlier(&opened);
             }
-            if frame::find(&rest, 0).is_some() {
+            if last.format.find(&rest, begin, 0).is_some() {
                 // Its beginning is damaged, which the reading will come to.
                 return Ok(());
             }
-            self.findings.tail = Some(Loss {
-                name: name.clone(),
-                offset: begin,
-                bytes: rest.len() as u64,
-            });
+            let tail = Loss::gap(name.clone(), begin, rest.len() as u64);
+            self.findings.tail = Some(tail);
             self.findings.unused.push(name);
             self.segments.pop();
         }
@@ -403,7 +453,7 @@ impl Reader {
     /// The next frames; `None` at the end.
     pub fn next_piece(&mut self) -> Result<Option<Piece>, LogError> {
         while let Some(segment) = self.segments.get(self.current) {
-            let number = segment.number;
+            let (number, layout) = (segment.number, segment.format.layout());
             let name = segment::name(number);
             let file = match &self.file {
                 Some(file) => Arc::clone(file),
@@ -417,11 +467,13 @@ impl Reader {
                     segment: number,
                     offset: self.offset,
                 },
-                ..Piece::default()
+                layout,
+                bytes: Vec::new(),
+                controls: Vec::new(),
             };
             let whole = self.take_frames(&mut piece);
             if whole > 0 {
-                piece.frames.extend_from_slice(&self.unread()[..whole]);
+                piece.bytes.extend_from_slice(&self.unread()[..whole]);
                 self.pass(whole);
                 self.findings.bytes += whole as u64;
                 return Ok(Some(piece));
@@ -438,6 +490,11 @@ impl Reader {
         &self.buffer[self.begins..]
     }
 
+    /// How the frames stand that are read.
+    fn format(&self) -> &Format {
+        &self.segments[self.current].format
+    }
+
     fn pass(&mut self, bytes: usize) {
         self.begins += bytes;
         self.offset += bytes as u64;
@@ -447,7 +504,7 @@ impl Reader {
         let file = self.open_file(name)?;
         self.file = Some(Arc::clone(&file));
         self.is_ended = false;
-        self.offset = segment::HEADER_BYTES as u64;
+        self.offset = self.segments[self.current].frames_at;
         self.buffer.clear();
         self.begins = 0;
         self.findings.segments.push(Sealed {
@@ -474,24 +531,26 @@ impl Reader {
 
     /// Reads the rest of a frame that is longer than what is usually read; false if there is none.
     fn read_more(&mut self, file: &dyn File, name: &str) -> Result<bool, LogError> {
-        let Some(header) = frame::Header::of(self.unread()) else {
+        let Some(header) = self.format().header(self.unread(), self.offset) else {
             return Ok(false);
         };
-        let bytes = header.frame_bytes();
+        let bytes = self.format().frame_bytes(&header);
         if bytes <= self.unread().len() {
             return Ok(false);
         }
         self.fill(file, bytes)
             .map_err(LogError::io(format!("cannot read {name}")))?;
-        Ok(frame::read(self.unread()).is_some())
+        Ok(self.format().read(self.unread(), self.offset).is_some())
     }
 
     /// Checks the whole frames that come next, about as many as are read at a time; returns how many bytes
     /// they are.
     fn take_frames(&mut self, piece: &mut Piece) -> usize {
+        let format = &self.segments[self.current].format;
         let mut at = 0;
         while at < PIECE_BYTES
-            && let Some((header, payload)) = frame::read(&self.buffer[self.begins + at..])
+            && let here = self.offset + at as u64
+            && let Some((header, payload)) = format.read(&self.buffer[self.begins + at..], here)
         {
             if header.space == frame::CONTROL {
                 let Some(control) = Control::of(payload) else {
@@ -510,7 +569,7 @@ impl Reader {
                 self.findings.was_closed = false;
                 self.is_ended = false;
             }
-            at += header.frame_bytes();
+            at += format.frame_bytes(&header);
         }
         at
     }
@@ -531,17 +590,14 @@ impl Reader {
         let bytes = file.size().map_err(cannot_read())?;
         let bytes = bytes.saturating_sub(self.offset) as usize;
         self.fill(file, bytes).map_err(cannot_read())?;
-        // Where nothing but zeros comes, what should say that the segment ends is missing. What is under a good
-        // sum and says nothing is passed over as a whole.
-        let unreadable = frame::read(self.unread()).map(|(header, _)| header.frame_bytes());
-        let follows = frame::find(self.unread(), unreadable.unwrap_or(1));
         let left = self.unread().len();
-        if self.is_tail(follows)? {
-            self.findings.tail = Some(Loss {
-                name: name.to_owned(),
-                offset: self.offset,
-                bytes: left as u64,
-            });
+        // Where nothing but zeros comes, what should say that the segment ends is missing.
+        let (format, unread) = (self.format(), self.unread());
+        let is_unreadable = format.read(unread, self.offset).is_some();
+        let follows = format.find_behind(unread, self.offset, 0);
+        if self.is_tail(is_unreadable, follows)? {
+            let tail = Loss::gap(name.to_owned(), self.offset, left as u64);
+            self.findings.tail = Some(tail);
             if !is_last || follows.is_some() {
                 self.findings.was_closed = false;
             }
@@ -551,9 +607,20 @@ impl Reader {
             self.go_to_next_segment();
             return Ok(());
         }
-        let lost = follows.unwrap_or(left);
-        self.damaged(name.to_owned(), self.offset, lost as u64)?;
-        match follows {
+        // What is only found, and has no tag, may be what a client stored.
+        let goes_on = follows.filter(|_| self.format().is_tagged());
+        let unproven = match follows {
+            Some(first) if goes_on.is_none() => {
+                self.format().count(self.unread(), self.offset, first)
+            }
+            _ => 0,
+        };
+        self.damaged(Loss {
+            is_unreadable,
+            unproven,
+            ..Loss::gap(name.to_owned(), self.offset, goes_on.unwrap_or(left) as u64)
+        })?;
+        match goes_on {
             Some(at) => self.pass(at),
             None => self.go_to_next_segment(),
         }
@@ -577,21 +644,21 @@ impl Reader {
     }
 
     /// Whether what is not whole here was never promised to last.
-    fn is_tail(&mut self, follows: Option<usize>) -> Result<bool, LogError> {
+    fn is_tail(&mut self, is_unreadable: bool, follows: Option<usize>) -> Result<bool, LogError> {
         let segment = &self.segments[self.current];
         let here = Position {
             segment: segment.number,
             offset: self.offset,
         };
         // Nothing that is written in part has the right sum.
-        if frame::read(self.unread()).is_some() {
+        if is_unreadable {
             return Ok(false);
         }
         let later = &self.segments[self.current + 1..];
         if follows.is_none() && later.is_empty() {
             return Ok(true);
         }
-        let is_beginning = self.offset == segment::HEADER_BYTES as u64;
+        let is_beginning = self.offset == segment.frames_at;
         if is_beginning && segment.is_first {
             return Ok(false);
         }
@@ -604,11 +671,22 @@ impl Reader {
             synced
         } else {
             let mut synced = Position::default();
-            note_synced(self.unread(), follows, &mut synced);
+            note_synced(
+                &segment.format,
+                self.unread(),
+                self.offset,
+                follows,
+                &mut synced,
+            );
             for segment in later {
-                let begin = segment::HEADER_BYTES as u64;
-                let rest = self.read_rest(&segment::name(segment.number), begin)?;
-                note_synced(&rest, frame::find(&rest, 0), &mut synced);
+                let rest = self.read_rest(&segment::name(segment.number), segment.frames_at)?;
+                note_synced(
+                    &segment.format,
+                    &rest,
+                    segment.frames_at,
+                    Some(0),
+                    &mut synced,
+                );
             }
             *self.synced.insert(synced)
         };
@@ -635,13 +713,14 @@ pub fn is_readable(header: &frame::Header, payload: &[u8]) -> bool {
     true
 }
 
-/// Finds the last position up to which frames say that all was synced.
-fn note_synced(bytes: &[u8], first: Option<usize>, last: &mut Position) {
-    let mut next = first;
-    while let Some(at) = next {
-        let Some((header, payload)) = frame::read(&bytes[at..]) else {
-            next = frame::find(bytes, at + 1);
-            continue;
+/// Finds the last position up to which frames say that all was synced, in bytes that are at `at` in a file;
+/// `first` is where the first frame may be.
+fn note_synced(format: &Format, bytes: &[u8], at: u64, first: Option<usize>, last: &mut Position) {
+    let mut search = format.search(bytes, at);
+    let mut next = first.and_then(|first| search.next(first));
+    while let Some(here) = next {
+        let Some((header, payload)) = format.read(&bytes[here..], at + here as u64) else {
+            return;
         };
         if header.space == frame::CONTROL {
             match Control::of(payload) {
@@ -650,8 +729,7 @@ fn note_synced(bytes: &[u8], first: Option<usize>, last: &mut Position) {
                 _ => {}
             }
         }
-        let end = at + header.frame_bytes();
-        next = if end < bytes.len() { Some(end) } else { None };
+        next = search.next(here + format.frame_bytes(&header));
     }
 }
 
@@ -670,10 +748,23 @@ fn is_blank_from(file: &dyn File, mut offset: u64) -> io::Result<bool> {
     }
 }
 
-/// Whether there are whole frames in a file whose header is zeros: it was more than about to be made.
-fn has_frames(file: &dyn File) -> io::Result<bool> {
-    let begin = segment::HEADER_BYTES as u64;
-    Ok(!is_blank_from(file, begin)? && frame::find(&read_rest(file, begin)?, 0).is_some())
+/// Whether there is anything behind the header of a file.
+fn has_content(file: &dyn File) -> io::Result<bool> {
+    Ok(!is_blank_from(file, segment::HEADER_BYTES as u64)?)
+}
+
+/// Whether no frame was written to a file whose header, the first of these bytes, does not hold: it was being
+/// made when the machine or the server stopped. Without the secret nobody can tell.
+fn holds_nothing(number: u64, begin: &[u8], file: &dyn File) -> io::Result<bool> {
+    if !has_content(file)? {
+        return Ok(true);
+    }
+    let Some(secret) = segment::secret(begin) else {
+        return Ok(false);
+    };
+    let at = segment::HEADER_BYTES as u64;
+    let rest = read_rest(file, at)?;
+    Ok(Format::v2(number, secret).find(&rest, at, 0).is_none())
 }
 
 fn read_rest(file: &dyn File, offset: u64) -> io::Result<Vec<u8>> {

@@ -171,6 +171,7 @@ pub(super) mod tests {
     use super::*;
     use crate::engine::{Engine, EngineConfig};
     use crate::log::disk::Disk;
+    use crate::log::segment::Secrets;
     use crate::log::writer::{Fsync, LogConfig, Start};
     use crate::server::clock::Clock;
     use crate::time::Millis;
@@ -192,6 +193,7 @@ pub(super) mod tests {
             segment_bytes: 1 << 20,
             frame_bytes_max: 1 << 10,
             boot: [0; 16],
+            secrets: Secrets::new(|| Ok([1; 16])),
         };
         let disk = Arc::new(Disk::take(&path).unwrap());
         let log = Log::start(disk, config, Start::default(), Millis(0)).unwrap();

@@ -21,6 +21,7 @@ use crate::log::compact::Compactor;
 use crate::log::disk::{DirectoryError, Disk, boot_id};
 use crate::log::mend::resume;
 use crate::log::reader::{LogError, Present, Reader};
+use crate::log::segment::Secrets;
 use crate::log::storage::Storage;
 use crate::log::writer::{Fsync, Log, LogConfig};
 
@@ -42,6 +43,8 @@ pub struct DataConfig {
     pub segment_bytes: u64,
     /// The log's identity if it is a new one, and this run of the machine where the system does not say.
     pub random: [u8; 16],
+    /// Where the secrets of segments come from.
+    pub secrets: Secrets,
 }
 
 /// Why there is no log to go on with.
@@ -172,6 +175,7 @@ impl Unread {
             segment_bytes: config.segment_bytes,
             frame_bytes_max: largest_frame(limits.request_bytes_max, limits.key_bytes_max),
             boot,
+            secrets: config.secrets.clone(),
         };
         let Restored {
             findings, start, ..
@@ -208,6 +212,13 @@ fn report(restored: &Restored, began: Instant, shared: &Shared) {
             bytes = loss.bytes,
             "left out damage"
         );
+        if loss.unproven > 0 {
+            tracing::warn!(
+                file = loss.name,
+                frames = loss.unproven,
+                "left out what looks whole behind it, too: in format 1 anybody may have stored that"
+            );
+        }
     }
     for name in &findings.missing {
         tracing::warn!(file = name, "went on without a segment that is missing");

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use onced::log::control::{Control, Space};
-use onced::log::mend::bytes_kept;
 use onced::log::reader::{Findings, LogError, Present, Reader};
 use onced::log::segment;
 use onced::log::storage::Storage;
@@ -33,8 +32,8 @@ pub struct Restored {
     pub keys: BTreeMap<Place, Entry>,
     pub spaces: BTreeMap<u32, Space>,
     pub next_space: u32,
-    /// Each whole frame, with its place.
-    pub frames: Vec<(segment::Position, Vec<u8>)>,
+    /// Each whole frame, with its place: its namespace's number and its payload.
+    pub frames: Vec<(segment::Position, (u32, Vec<u8>))>,
     pub findings: Findings,
 }
 
@@ -48,21 +47,18 @@ pub fn read(disk: &SimulatedDisk, present: Present) -> Result<Restored, LogError
     let mut pieces_left = reader.bytes_total() + 2;
     while let Some(piece) = reader.next_piece()? {
         pieces_left = pieces_left.checked_sub(1).expect("the reading comes on");
-        let mut at = piece.at;
-        let mut rest = &piece.frames[..];
-        while !rest.is_empty() {
-            let (header, payload) = frame::read(rest).expect("a piece holds whole frames");
-            let bytes = &rest[..header.frame_bytes()];
-            restored.frames.push((at, bytes.to_vec()));
-            if header.space == frame::CONTROL {
+        for found in piece.frames() {
+            let payload = found.payload;
+            restored
+                .frames
+                .push((found.at, (found.space, payload.to_vec())));
+            if found.space == frame::CONTROL {
                 let control = Control::of(payload).expect("a piece holds known controls");
                 restored.apply_control(control, present.recovers);
             } else {
-                let last = lasts.entry(at.segment).or_default();
-                restored.apply_records(header.space, payload, last);
+                let last = lasts.entry(found.at.segment).or_default();
+                restored.apply_records(found.space, payload, last);
             }
-            rest = &rest[bytes.len()..];
-            at.offset += bytes.len() as u64;
         }
     }
     restored.findings = reader.finish();
@@ -124,10 +120,7 @@ impl Restored {
 
     /// What the log goes on from.
     pub fn start(&self, identity: [u8; 16]) -> Start {
-        let mut sealed = self.findings.segments.clone();
-        for sealed in &mut sealed {
-            sealed.bytes = bytes_kept(&self.findings, &segment::name(sealed.number));
-        }
+        let sealed = self.findings.segments.clone();
         Start {
             log: if sealed.is_empty() {
                 identity

@@ -12,6 +12,7 @@ use onced::log::writer::{Fsync, Health, Log, LogConfig};
 use onced::store::{Fingerprint, Secret};
 use onced::time::Millis;
 
+use crate::frames;
 use crate::model::Model;
 use crate::restore::{self, Entry, Place, Restored};
 use crate::simulated_disk::{Failure, Faults, Random, SimulatedDisk};
@@ -102,6 +103,7 @@ pub fn play(seed: u64, fsync: Fsync, trouble: Trouble) {
             segment_bytes,
             frame_bytes_max: (segment_bytes as usize / 4).min(16 << 10),
             boot: [1; 16],
+            secrets: frames::secrets(seed),
         },
         random,
         identity,

@@ -3,11 +3,12 @@
 
 use onced::command::{Reply, lookup_line};
 use onced::limits::Limits;
+use onced::log::segment;
 use onced::log::storage::Storage;
-use onced::log::{frame, segment};
 use onced::time::Millis;
 use onced::wire::{Decoded, Decoder};
 
+use crate::frames;
 use crate::run::{Options, Run};
 use crate::simulated_disk::SimulatedDisk;
 
@@ -88,11 +89,8 @@ fn frame_ends(disk: &SimulatedDisk) -> Vec<(String, usize)> {
     let mut ends = Vec::new();
     for name in segments(disk) {
         let bytes = disk.read(&name);
-        let mut at = segment::HEADER_BYTES;
-        while let Some((header, _)) = frame::read(&bytes[at..]) {
-            at += header.frame_bytes();
-            ends.push((name.clone(), at));
-        }
+        let found = frames::frames(&bytes).into_iter();
+        ends.extend(found.map(|frame| (name.clone(), frame.range.end)));
     }
     ends
 }

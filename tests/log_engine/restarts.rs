@@ -5,6 +5,7 @@ use onced::log::storage::Storage;
 use onced::log::{frame, segment};
 use onced::time::Millis;
 
+use crate::frames;
 use crate::run::{Options, Run};
 use crate::simulated_disk::SimulatedDisk;
 
@@ -216,14 +217,12 @@ fn cut_before_last_space(disk: &SimulatedDisk) {
     let file = disk.open(segments(disk).last().unwrap()).unwrap();
     let mut bytes = vec![0; file.size().unwrap() as usize];
     file.read_at(&mut bytes, 0).unwrap();
-    let mut at = segment::HEADER_BYTES;
     let mut spaces = Vec::new();
-    while let Some((header, payload)) = frame::read(&bytes[at..]) {
-        if header.space == frame::CONTROL && matches!(Control::of(payload), Some(Control::Space(_)))
-        {
-            spaces.push(at);
+    for found in frames::frames(&bytes) {
+        let control = Control::of(found.payload);
+        if found.space == frame::CONTROL && matches!(control, Some(Control::Space(_))) {
+            spaces.push(found.range.start);
         }
-        at += header.frame_bytes();
     }
     assert_eq!(spaces.len(), 2);
     file.truncate(spaces[1] as u64).unwrap();
@@ -254,11 +253,12 @@ fn what_was_lost_is_remembered_by_whatever_start_comes_next() {
     let [first, second] = &segments(&run.disk)[..] else {
         panic!("two segments");
     };
-    let (header, middle, begin) = (10 * 8, 600 * 8, 70 * 8);
+    let (header, secret, middle, begin) = (10 * 8, 70 * 8, 600 * 8, 130 * 8);
     for (name, bit) in [
         (first, middle),
         (second, middle),
         (second, header),
+        (second, secret),
         (second, begin),
     ] {
         let damaged = run.disk.kill();

@@ -13,6 +13,7 @@ use onced::log::writer::{Fsync, Log, LogConfig};
 use onced::time::Millis;
 use onced::wire::{Decoded, Decoder};
 
+use crate::frames;
 use crate::simulated_disk::SimulatedDisk;
 
 /// How a server is started.
@@ -83,6 +84,7 @@ impl Run {
             segment_bytes: 64 << 10,
             frame_bytes_max: 8 << 10,
             boot,
+            secrets: frames::secrets(u64::from(options.boot) ^ options.now.0),
         };
         let log = resume(
             &storage,

@@ -12,6 +12,7 @@ use std::thread::available_parallelism;
 use anyhow::Context;
 
 use super::look;
+use crate::config::segment_secrets;
 use crate::engine::{Engine, EngineConfig, Excess};
 use crate::limits::{LOG_SEGMENT_BYTES, Limits};
 use crate::log::compact::Compactor;
@@ -73,6 +74,7 @@ pub(super) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
             limits.key_bytes_max,
         ),
         boot,
+        secrets: segment_secrets(),
     };
     let log = resume(&storage, &restored.findings, config, restored.start, now)
         .context("cannot write to the log")?;

@@ -11,8 +11,9 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde::Serialize;
 
-use super::{Frame, Known, look, present, read};
+use super::{Known, control, look, present, read, unproven_words};
 use crate::log::control::{Control, Space};
+use crate::log::reader::Frame;
 use crate::log::record::{self, Record};
 use crate::log::segment::Position;
 use crate::store::{self, Fingerprint, State};
@@ -75,10 +76,10 @@ pub(super) fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     let disk = look(&args.directory)?;
     let present = present();
     let mut outline = Outline::default();
-    let findings = read(&disk, present, |at, frame| {
-        match frame.control() {
+    let findings = read(&disk, present, |frame| {
+        match control(frame) {
             Some(control) => outline.spaces.hear(&control),
-            None if args.live => outline.note_last(at, &frame, present.now),
+            None if args.live => outline.note_last(frame, present.now),
             None => {}
         }
         Ok(())
@@ -93,13 +94,16 @@ pub(super) fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     let out = BufWriter::new(std::io::stdout().lock());
     let mut printer = Printer::new(args, outline, out);
     printer.begin()?;
-    read(&disk, present, |at, frame| Ok(printer.frame(at, &frame)?))?;
+    read(&disk, present, |frame| Ok(printer.frame(frame)?))?;
     printer.out.flush()?;
     let mut clean = true;
     for loss in &findings.losses {
         clean = false;
         let (name, offset, bytes) = (&loss.name, loss.offset, loss.bytes);
-        eprintln!("onced: {name} is damaged at byte {offset}: {bytes} bytes are left out");
+        eprintln!(
+            "onced: {name} is damaged at byte {offset}: {bytes} bytes are left out{}",
+            unproven_words(loss)
+        );
     }
     for name in &findings.missing {
         clean = false;
@@ -117,8 +121,8 @@ struct Outline {
 }
 
 impl Outline {
-    fn note_last(&mut self, at: Position, frame: &Frame<'_>, now: Millis) {
-        each_record(at, frame, |at, record, key| {
+    fn note_last(&mut self, frame: &Frame<'_>, now: Millis) {
+        each_record(frame, |at, record, key| {
             let id = (frame.space, key.into());
             if record.content.is_some() && record.deadline >= now {
                 self.last.insert(id, at);
@@ -133,13 +137,13 @@ impl Outline {
 
 /// Calls with each record of a frame, where it begins, and its key as it was sent.
 fn each_record(
-    mut at: Position,
     frame: &Frame<'_>,
     mut visit: impl FnMut(Position, &Record<'_>, &[u8]) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
     let mut key = Vec::new();
     let mut rest = frame.payload;
-    at.offset += (frame.bytes() - rest.len()) as u64;
+    let mut at = frame.at;
+    at.offset += (frame.range.len() - rest.len()) as u64;
     loop {
         let before = rest.len();
         let Some(record) = record::take(&mut rest) else {
@@ -182,9 +186,9 @@ impl<'a, W: Write> Printer<'a, W> {
         spaces.values().try_for_each(|space| self.space(space))
     }
 
-    fn frame(&mut self, at: Position, frame: &Frame<'_>) -> std::io::Result<()> {
-        let Some(control) = frame.control() else {
-            return self.records(at, frame);
+    fn frame(&mut self, frame: &Frame<'_>) -> std::io::Result<()> {
+        let Some(control) = control(frame) else {
+            return self.records(frame);
         };
         self.here.hear(&control);
         match control {
@@ -246,14 +250,14 @@ impl<'a, W: Write> Printer<'a, W> {
         })
     }
 
-    fn records(&mut self, at: Position, frame: &Frame<'_>) -> std::io::Result<()> {
+    fn records(&mut self, frame: &Frame<'_>) -> std::io::Result<()> {
         let known = self.here.find(frame.space);
         let space = known.or_else(|| self.outline.spaces.find(frame.space));
         if !self.is_wanted(space, frame.space) {
             return Ok(());
         }
         let name = space.map(|space| space.name.clone());
-        each_record(at, frame, |at, record, key| {
+        each_record(frame, |at, record, key| {
             if self.args.live {
                 let id = (frame.space, key.into());
                 if self.outline.last.get(&id) != Some(&at) {

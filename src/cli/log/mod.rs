@@ -21,8 +21,7 @@ use clap::Subcommand;
 use crate::log::control::{Control, Space};
 use crate::log::disk::{self, DirectoryError, Disk};
 use crate::log::frame;
-use crate::log::reader::{Findings, Piece, Present, Reader};
-use crate::log::segment::Position;
+use crate::log::reader::{Findings, Frame, Loss, Present, Reader};
 use crate::log::spaces::Spaces;
 use crate::server::clock::Clock;
 use crate::time::Millis;
@@ -84,50 +83,23 @@ fn present() -> Present {
 fn read(
     disk: &Arc<Disk>,
     present: Present,
-    mut visit: impl FnMut(Position, Frame<'_>) -> anyhow::Result<()>,
+    mut visit: impl FnMut(&Frame<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Findings> {
     let storage = Arc::clone(disk);
     let mut reader = Reader::open(storage, present)?;
     while let Some(piece) = reader.next_piece()? {
-        for (at, frame) in frames(&piece) {
-            visit(at, frame)?;
+        for frame in piece.frames() {
+            visit(&frame)?;
         }
     }
     Ok(reader.finish())
 }
 
-/// A whole frame.
-struct Frame<'a> {
-    /// The namespace's number.
-    space: u32,
-    payload: &'a [u8],
-}
-
-impl Frame<'_> {
-    /// What it says, if it belongs to no namespace.
-    fn control(&self) -> Option<Control> {
-        let is_control = self.space == frame::CONTROL;
-        is_control
-            .then(|| Control::of(self.payload).expect("the reader takes no control it cannot read"))
-    }
-
-    /// Bytes of the frame.
-    fn bytes(&self) -> usize {
-        frame::HEADER_BYTES + self.payload.len()
-    }
-}
-
-fn frames(piece: &Piece) -> impl Iterator<Item = (Position, Frame<'_>)> {
-    let mut at = piece.at;
-    let mut rest = &piece.frames[..];
-    std::iter::from_fn(move || {
-        let (header, payload) = frame::read(rest)?;
-        let here = at;
-        rest = &rest[header.frame_bytes()..];
-        at.offset += header.frame_bytes() as u64;
-        let space = header.space;
-        Some((here, Frame { space, payload }))
-    })
+/// What a frame says, if it belongs to no namespace.
+fn control(frame: &Frame<'_>) -> Option<Control> {
+    let is_control = frame.space == frame::CONTROL;
+    is_control
+        .then(|| Control::of(frame.payload).expect("the reader takes no control it cannot read"))
 }
 
 /// The namespaces of a log, and what is known of those that are not there any more.
@@ -148,6 +120,16 @@ impl Known {
     /// A namespace, whether or not it is still there.
     fn find(&self, id: u32) -> Option<&Space> {
         self.here.present.get(&id).or_else(|| self.past.get(&id))
+    }
+}
+
+/// What to say of frames behind a gap that are not believed.
+fn unproven_words(loss: &Loss) -> String {
+    match loss.unproven {
+        0 => String::new(),
+        frames => format!(
+            ", {frames} frames among them that look whole: in format 1 anybody may have stored those"
+        ),
     }
 }
 

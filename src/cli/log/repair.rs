@@ -12,13 +12,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
-use super::{is_empty, look, present, read};
+use super::{control, is_empty, look, present, read, unproven_words};
+use crate::config::segment_secrets;
 use crate::log::control::{Control, Opened};
 use crate::log::disk::Disk;
+use crate::log::format::Format;
+use crate::log::mend::Copy;
 use crate::log::reader::{Findings, Loss, Present, is_readable};
-use crate::log::segment::{HEADER_BYTES, Header, Position};
+use crate::log::segment::{HEADER_BYTES, HEADER_BYTES_V1, Header, Position};
 use crate::log::spaces::Spaces;
-use crate::log::storage::{Storage, read_full_at, write_all_at};
+use crate::log::storage::{Storage, read_full_at};
 use crate::log::{frame, mend, record, segment};
 use crate::time::Millis;
 
@@ -49,7 +52,7 @@ pub(super) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
     let old = look(&args.directory)?;
     refuse_taken(&args.directory, &args.to)?;
     let present = present();
-    let findings = read(&old, present, |_, _| Ok(()))?;
+    let findings = read(&old, present, |_| Ok(()))?;
     let new = Arc::new(Disk::take(&args.to)?);
     let cannot_copy = || format!("cannot copy to {}", args.to.display());
     // What is there before the last segment is looks whole, and does not know what was lost.
@@ -104,7 +107,7 @@ fn copy(old: &Disk, new: &Disk, findings: &Findings) -> io::Result<Copied> {
     let mut lost = Vec::new();
     for sealed in &findings.segments {
         let name = segment::name(sealed.number);
-        mend::copy_whole_frames(findings, (old, &name), (new, &name))?;
+        mend::copy_whole_frames(findings, (old, &name), (new, &name), &segment_secrets())?;
     }
     let mut log = findings.log;
     for loss in &findings.losses {
@@ -118,14 +121,12 @@ fn copy(old: &Disk, new: &Disk, findings: &Findings) -> io::Result<Copied> {
     Ok(Copied { lost })
 }
 
-fn words(
-    Loss {
-        name,
-        offset,
-        bytes,
-    }: &Loss,
-) -> String {
-    format!("{name}, {bytes} bytes at byte {offset}")
+fn words(loss: &Loss) -> String {
+    let (name, offset, bytes) = (&loss.name, loss.offset, loss.bytes);
+    format!(
+        "{name}, {bytes} bytes at byte {offset}{}",
+        unproven_words(loss)
+    )
 }
 
 /// Copies the whole frames of a segment whose header is damaged behind a new header; returns what is lost
@@ -139,6 +140,12 @@ fn rescue(old: &Disk, new: &Disk, name: &str, log: &mut [u8; 16]) -> io::Result<
     if is_of_another_log(&bytes, number, log) {
         return Ok(vec![format!("{name}, which is of another log")]);
     }
+    let (format, begins) = format_of(&bytes, number);
+    let (frames, lost) = whole_frames(name, &bytes, &format, begins);
+    let Some((header, payload)) = frames.last() else {
+        return Ok(lost);
+    };
+    let is_ended = is_end(header, payload);
     if *log == [0; 16]
         && let Some(identity) = bytes.get(32..48)
     {
@@ -153,45 +160,70 @@ fn rescue(old: &Disk, new: &Disk, name: &str, log: &mut [u8; 16]) -> io::Result<
         created: Millis(0),
         log: *log,
         is_first: false,
+        secret: Some(segment_secrets().draw()?),
     };
-    let mut whole = header.bytes().to_vec();
-    let mut lost = Vec::new();
-    let mut at = HEADER_BYTES.min(bytes.len());
-    let mut is_ended = false;
+    let mut copy = Copy::begin(new.create(name)?, &header)?;
+    for (header, payload) in frames {
+        copy.push(header.space, payload)?;
+    }
+    if !is_ended {
+        // Others follow, and it is to end where it does.
+        copy.push(frame::CONTROL, &payload_of(&Control::Sealed))?;
+    }
+    copy.finish()?;
+    Ok(lost)
+}
+
+/// How frames stand in a segment whose header is damaged, and where they begin: in version 2 if there is a
+/// secret.
+fn format_of(bytes: &[u8], number: u64) -> (Format, usize) {
+    match segment::secret(bytes) {
+        Some(secret) => (Format::v2(number, secret), HEADER_BYTES),
+        None => (Format::v1(), HEADER_BYTES_V1),
+    }
+}
+
+/// The whole frames of a segment from the first on, and what lies between them, in words. In version 1 that is
+/// all behind the first gap.
+fn whole_frames<'a>(
+    name: &str,
+    bytes: &'a [u8],
+    format: &Format,
+    begins: usize,
+) -> (Vec<(frame::Header, &'a [u8])>, Vec<String>) {
+    let (mut frames, mut lost) = (Vec::new(), Vec::new());
+    let mut at = begins.min(bytes.len());
     while !frame::is_blank(&bytes[at..]) {
-        if let Some(frame_bytes) = whole_frame(&bytes[at..]) {
-            is_ended = is_end(&bytes[at..]);
-            whole.extend_from_slice(&bytes[at..at + frame_bytes]);
-            at += frame_bytes;
+        let found = format.read(&bytes[at..], at as u64);
+        if let Some((header, payload)) =
+            found.filter(|(header, payload)| is_readable(header, payload))
+        {
+            frames.push((header, payload));
+            at += format.frame_bytes(&header);
             continue;
         }
-        let next = frame::find(&bytes, at + 1).unwrap_or(bytes.len());
+        let (next, unproven) = match format.find_behind(bytes, 0, at) {
+            Some(next) if format.is_tagged() => (next, 0),
+            Some(next) => (bytes.len(), format.count(bytes, 0, next)),
+            None => (bytes.len(), 0),
+        };
         lost.push(words(&Loss {
             name: name.to_owned(),
             offset: at as u64,
             bytes: (next - at) as u64,
+            is_unreadable: found.is_some(),
+            unproven,
         }));
         at = next;
     }
-    if whole.len() > HEADER_BYTES {
-        if !is_ended {
-            // Others follow, and it is to end where it does.
-            let begins = frame::begin(&mut whole);
-            Control::Sealed.push(&mut whole);
-            frame::finish(&mut whole, begins, frame::CONTROL);
-        }
-        let copy = new.create(name)?;
-        write_all_at(&*copy, &whole, 0)?;
-        copy.sync()?;
-    }
-    Ok(lost)
+    (frames, lost)
 }
 
 /// Whether a damaged header tells, in spite of the damage, that its segment does not belong here.
 fn is_of_another_log(bytes: &[u8], number: u64, log: &[u8; 16]) -> bool {
     /// No flipped bit or two, but another identity.
     const BITS: u32 = 8;
-    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
+    let Some(header) = bytes.first_chunk::<HEADER_BYTES_V1>() else {
         return false;
     };
     let ours = Header {
@@ -199,6 +231,7 @@ fn is_of_another_log(bytes: &[u8], number: u64, log: &[u8; 16]) -> bool {
         created: Millis(0),
         log: *log,
         is_first: false,
+        secret: None,
     }
     .bytes();
     let is_header = header[..8] == ours[..8] && header[16..24] == ours[16..24];
@@ -207,18 +240,16 @@ fn is_of_another_log(bytes: &[u8], number: u64, log: &[u8; 16]) -> bool {
     is_header && *log != [0; 16] && bits > BITS
 }
 
-/// Whether `bytes` begin with a frame that says that the segment ends with it.
-fn is_end(bytes: &[u8]) -> bool {
-    frame::read(bytes).is_some_and(|(header, payload)| {
-        let control = Control::of(payload);
-        header.space == frame::CONTROL && matches!(control, Some(Control::Sealed | Control::Closed))
-    })
+/// Whether a frame says that the segment ends with it.
+fn is_end(header: &frame::Header, payload: &[u8]) -> bool {
+    let control = Control::of(payload);
+    header.space == frame::CONTROL && matches!(control, Some(Control::Sealed | Control::Closed))
 }
 
-/// Bytes of the whole frame that `bytes` begin with, as the reader would take it.
-fn whole_frame(bytes: &[u8]) -> Option<usize> {
-    let (header, payload) = frame::read(bytes)?;
-    is_readable(&header, payload).then_some(header.frame_bytes())
+fn payload_of(control: &Control) -> Vec<u8> {
+    let mut payload = Vec::new();
+    control.push(&mut payload);
+    payload
 }
 
 struct Repaired {
@@ -237,9 +268,9 @@ fn finish(
     let mut spaces = Spaces::default();
     let mut last = BTreeMap::new();
     let mut records = 0;
-    let findings = read(new, present, |at, frame| {
-        let last: &mut Millis = last.entry(at.segment).or_default();
-        if let Some(control) = frame.control() {
+    let findings = read(new, present, |frame| {
+        let last: &mut Millis = last.entry(frame.at.segment).or_default();
+        if let Some(control) = control(frame) {
             spaces.hear(&control, |_| {});
             return Ok(());
         }
@@ -285,6 +316,7 @@ fn finish(
             created: present.now,
             log: findings.log,
             is_first: true,
+            secret: Some(segment_secrets().draw()?),
         };
         let is_closed = old.was_closed && findings.was_closed;
         write_last(new, &header, opened, is_closed).context("cannot write the last segment")?;
@@ -297,18 +329,14 @@ fn finish(
 }
 
 fn write_last(new: &Disk, header: &Header, opened: Opened, is_closed: bool) -> io::Result<()> {
-    let mut bytes = header.bytes().to_vec();
-    let mut push = |control: &Control| {
-        let begins = frame::begin(&mut bytes);
-        control.push(&mut bytes);
-        frame::finish(&mut bytes, begins, frame::CONTROL);
-    };
-    push(&Control::Opened(Box::new(opened)));
+    let mut copy = Copy::begin(new.create(&segment::name(header.number))?, header)?;
+    copy.push(
+        frame::CONTROL,
+        &payload_of(&Control::Opened(Box::new(opened))),
+    )?;
     if is_closed {
-        push(&Control::Closed);
+        copy.push(frame::CONTROL, &payload_of(&Control::Closed))?;
     }
-    let file = new.create(&segment::name(header.number))?;
-    write_all_at(&*file, &bytes, 0)?;
-    file.sync()?;
+    copy.finish()?;
     new.sync_names()
 }

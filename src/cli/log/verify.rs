@@ -9,14 +9,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Frame, deadline_words, look, present, read};
+use super::{control, deadline_words, look, present, read};
 use crate::log::disk::Disk;
-use crate::log::frame;
-use crate::log::reader::{Findings, Loss};
+use crate::log::reader::{Findings, Frame, Loss};
 use crate::log::record;
 use crate::log::segment;
 use crate::log::spaces::Spaces;
-use crate::log::storage::{Storage, read_full_at};
+use crate::log::storage::Storage;
 use crate::time::Millis;
 
 /// Read every byte of a data directory, and say what is damaged and what survives
@@ -47,8 +46,8 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         now: present.now,
         ..Census::default()
     };
-    let findings = read(&disk, present, |at, frame| {
-        census.count(at, &frame);
+    let findings = read(&disk, present, |frame| {
+        census.count(frame);
         Ok(())
     })?;
     let report = census.report(&disk, &findings)?;
@@ -111,6 +110,8 @@ struct Damage {
     followed: bool,
     /// Whether the checksums hold and it is the content that says nothing.
     unreadable: bool,
+    /// Frames that look whole and are left out with it, since in format 1 anybody may have stored them.
+    unproven: u64,
 }
 
 /// Counts while it is read.
@@ -122,19 +123,11 @@ struct Census {
     live: u64,
 }
 
-/// Whether what is left out is under checksums that hold.
-fn holds_a_frame(disk: &Disk, loss: &Loss) -> io::Result<bool> {
-    let file = disk.open(&loss.name)?;
-    let mut bytes = vec![0; (loss.bytes as usize).min(frame::BYTES_MAX)];
-    let read = read_full_at(&*file, &mut bytes, loss.offset)?;
-    Ok(frame::read(&bytes[..read]).is_some())
-}
-
 impl Census {
-    fn count(&mut self, at: segment::Position, frame: &Frame<'_>) {
-        let segment = self.segments.entry(at.segment).or_default();
+    fn count(&mut self, frame: &Frame<'_>) {
+        let segment = self.segments.entry(frame.at.segment).or_default();
         segment.frames += 1;
-        if let Some(control) = frame.control() {
+        if let Some(control) = control(frame) {
             self.spaces.hear(&control, |_| {});
             return;
         }
@@ -173,7 +166,8 @@ impl Census {
                 offset: loss.offset,
                 bytes: loss.bytes,
                 followed: loss.offset + loss.bytes < size(&loss.name)?,
-                unreadable: holds_a_frame(disk, loss)?,
+                unreadable: loss.is_unreadable,
+                unproven: loss.unproven,
             })
         };
         let losses = findings.losses.iter().map(place);
@@ -228,6 +222,7 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         bytes,
         followed,
         unreadable,
+        unproven,
     } in &report.damage
     {
         if *unreadable {
@@ -239,6 +234,12 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
             writeln!(
                 out,
                 "{name}: damaged at byte 0, its header: a start can read nothing of it, 'onced log repair' can"
+            )?;
+        } else if *unproven > 0 {
+            writeln!(
+                out,
+                "{name}: damaged at byte {offset}; of the {bytes} bytes to its end, {unproven} frames look whole, \
+                 but in format 1 anybody may have stored those: they are left out"
             )?;
         } else if *followed {
             writeln!(

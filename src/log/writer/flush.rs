@@ -8,7 +8,7 @@ use super::maker::Active;
 use super::{FAILED, Fsync, GOOD, Log, STUCK, Writer};
 use crate::limits::LOG_SYNC_LATE_MS;
 use crate::log::control::Control;
-use crate::log::storage::{may_pass, sync_whole, write_all_at};
+use crate::log::storage::{may_pass, sync_whole};
 use crate::log::{frame, record, segment};
 use crate::time::Millis;
 
@@ -90,7 +90,7 @@ impl Log {
         let chunk = &writer.chunk[writer.chunk_at..];
         let fits = whole_frames(chunk, left);
         if fits == 0 {
-            let bytes = frame::Header::of(chunk).map_or(0, |header| header.frame_bytes());
+            let bytes = frame::sizes(chunk).next().unwrap_or_default();
             // Empty segments in a row would not end; the next one, where it has room, is set aside already.
             return if writer.active.is_empty() && !self.next_has_room(bytes) {
                 self.stretch(&mut writer.active, bytes)
@@ -101,11 +101,11 @@ impl Log {
         // It takes space like any frame, and stays away where all is promised.
         if marker.len() + fits <= left && !marker.is_empty() && self.take_free(marker.len() as i64)
         {
-            writer.active.at += self.write_marker(writer, &marker)?;
+            writer.active.at += self.write_marker(writer, marker)?;
             writer.marker_due = false;
         }
-        let chunk = &writer.chunk[writer.chunk_at..][..fits];
-        write_all_at(&*writer.active.file, chunk, writer.active.at)?;
+        let chunk = &mut writer.chunk[writer.chunk_at..][..fits];
+        writer.active.write(chunk)?;
         if self.maker.config.fsync == Fsync::Always {
             writer.unacknowledged.extend_from_slice(chunk);
         }
@@ -126,8 +126,8 @@ impl Log {
         Ok(())
     }
 
-    fn write_marker(&self, writer: &Writer, marker: &[u8]) -> io::Result<u64> {
-        let written = write_all_at(&*writer.active.file, marker, writer.active.at);
+    fn write_marker(&self, writer: &Writer, mut marker: Vec<u8>) -> io::Result<u64> {
+        let written = writer.active.write(&mut marker);
         if written.is_err() {
             self.give_back(marker.len());
         }
@@ -225,12 +225,9 @@ impl Log {
 
     pub(super) fn doubt(&self, frames: &[u8]) {
         let mut in_doubt = self.in_doubt.lock();
-        let mut rest = frames;
-        while let Some((header, mut payload)) = frame::read(rest) {
-            rest = &rest[header.frame_bytes()..];
-            while header.space != frame::CONTROL
-                && let Some(record) = record::take(&mut payload)
-            {
+        let records = frame::payloads(frames).filter(|(space, _)| *space != frame::CONTROL);
+        for (_, mut payload) in records {
+            while let Some(record) = record::take(&mut payload) {
                 let mut key = Vec::new();
                 record.key.write_to(&mut key);
                 in_doubt.keys.insert(key.into());
@@ -261,7 +258,7 @@ impl Log {
             // Beyond what was set aside: where there is no space, the next start is told of no end.
             active.file.reserve(active.at + end.len() as u64, false)?;
         }
-        write_all_at(&*active.file, &end, active.at)?;
+        active.write(&mut end)?;
         active.at += end.len() as u64;
         active.file.truncate(active.at)?;
         sync_whole(&*active.file)?;
@@ -293,10 +290,11 @@ fn whole_frames(chunk: &[u8], left: usize) -> usize {
         return chunk.len();
     }
     let mut fits = 0;
-    while let Some(header) = frame::Header::of(&chunk[fits..])
-        && fits + header.frame_bytes() <= left
-    {
-        fits += header.frame_bytes();
+    for bytes in frame::sizes(chunk) {
+        if fits + bytes > left {
+            break;
+        }
+        fits += bytes;
     }
     fits
 }

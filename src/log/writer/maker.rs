@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Fsync, LogConfig, Sealed, TokensGiven};
 use crate::limits::LOG_SEGMENT_BYTES_MIN;
 use crate::log::control::{Control, Opened, SEAL_BYTES};
+use crate::log::format::Format;
 use crate::log::segment::{self, Position};
 use crate::log::spaces::Spaces;
 use crate::log::storage::{File, Storage, is_lack_of_space, sync_whole, write_all_at};
@@ -36,6 +37,7 @@ pub(super) struct Maker {
 pub(super) struct Prepared {
     pub(super) file: Arc<dyn File>,
     pub(super) number: u64,
+    pub(super) format: Format,
     pub(super) reserved: u64,
     /// Bytes that frames may leave unused at the end of the segment before.
     pub(super) margin: i64,
@@ -56,7 +58,9 @@ impl Prepared {
 pub(super) struct Active {
     pub(super) file: Arc<dyn File>,
     pub(super) number: u64,
-    /// Where the first frame is.
+    /// How frames stand in it.
+    pub(super) format: Format,
+    /// Where the first frame is that is not the one it begins with.
     pub(super) begins: u64,
     /// Where the next frame goes.
     pub(super) at: u64,
@@ -91,6 +95,12 @@ impl Active {
         self.at == self.begins
     }
 
+    /// Writes frames where the next ones go, which they are from here on.
+    pub(super) fn write(&self, frames: &mut [u8]) -> io::Result<()> {
+        self.format.stamp(frames, self.at);
+        write_all_at(&*self.file, frames, self.at)
+    }
+
     /// Makes it long enough for so many bytes of frames more.
     pub(super) fn stretch(&mut self, bytes: usize) -> io::Result<()> {
         let reserved = self.at + bytes as u64 + SEAL_BYTES;
@@ -117,7 +127,7 @@ impl Maker {
         zeros: Zeros,
         now: Millis,
     ) -> io::Result<Prepared> {
-        let header = self.header(number, now);
+        let header = self.header(number, now)?;
         self.make_as(header, spaces, zeros)
     }
 
@@ -130,18 +140,19 @@ impl Maker {
     ) -> io::Result<Prepared> {
         let header = segment::Header {
             is_first: true,
-            ..self.header(number, now)
+            ..self.header(number, now)?
         };
         self.make_as(header, spaces, Zeros::AtOnce)
     }
 
-    fn header(&self, number: u64, now: Millis) -> segment::Header {
-        segment::Header {
+    fn header(&self, number: u64, now: Millis) -> io::Result<segment::Header> {
+        Ok(segment::Header {
             number,
             created: now,
             log: self.identity,
             is_first: false,
-        }
+            secret: Some(self.config.secrets.draw()?),
+        })
     }
 
     fn make_as(
@@ -183,6 +194,7 @@ impl Maker {
         Ok(Prepared {
             file,
             number: header.number,
+            format: Format::of(header),
             reserved: bytes,
             margin,
             counted,
@@ -195,6 +207,7 @@ impl Maker {
         let mut begin = Vec::new();
         opened.push_frame(&mut begin);
         let at = segment::HEADER_BYTES as u64;
+        prepared.format.stamp(&mut begin, at);
         write_all_at(&*prepared.file, &begin, at)?;
         let begins = at + begin.len() as u64;
         let at = begins;
@@ -210,6 +223,7 @@ impl Maker {
         Ok(Active {
             file: Arc::clone(&prepared.file),
             number,
+            format: prepared.format.clone(),
             begins,
             at,
             // What does not fit what was set aside has made the file longer.

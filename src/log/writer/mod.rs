@@ -42,7 +42,7 @@ use parking_lot::{Condvar, Mutex};
 use self::maker::{Active, Maker, opened};
 use self::roll::Next;
 use super::control::{Control, Space};
-use super::segment::Position;
+use super::segment::{Position, Secret, Secrets};
 use super::spaces::Spaces;
 use super::storage::{File, Storage, sync_whole};
 use crate::limits::{LOG_PENDING_BYTES_MAX, LOG_RETRY_MS};
@@ -78,6 +78,8 @@ pub struct LogConfig {
     pub frame_bytes_max: usize,
     /// The machine's run.
     pub boot: [u8; 16],
+    /// Where the secrets of segments come from.
+    pub secrets: Secrets,
 }
 
 /// What was there before, for the log to go on from.
@@ -385,6 +387,11 @@ impl Log {
     /// Segments that are there, the active one included.
     pub fn segments(&self) -> usize {
         self.writer.lock().sealed.len() + 1
+    }
+
+    /// The secret of a segment that is written anew.
+    pub(in crate::log) fn draw_secret(&self) -> io::Result<Secret> {
+        self.maker.config.secrets.draw()
     }
 
     /// The storage below.

@@ -139,7 +139,7 @@ impl Log {
                 .expect("there is one, or it was just prepared")
         };
         let old = &writer.active;
-        let end = seal();
+        let end = seal(&old.format, old.at);
         if let Err(error) = write_all_at(&*old.file, &end, old.at) {
             self.next.lock().prepared = Some(prepared);
             return Err(error);
@@ -228,6 +228,15 @@ impl Log {
     /// Complete segments, in order.
     pub fn sealed(&self) -> Vec<Sealed> {
         self.writer.lock().sealed.clone()
+    }
+
+    /// Says how long a sealed segment is without its damage.
+    pub(in crate::log) fn became(&self, number: u64, bytes: u64) {
+        let mut writer = self.writer.lock();
+        let mut sealed = writer.sealed.iter_mut();
+        if let Some(sealed) = sealed.find(|sealed| sealed.number == number) {
+            sealed.bytes = bytes;
+        }
     }
 
     /// Says what a sealed segment has become by compaction.

@@ -3,13 +3,12 @@
 //! All changes go through [`Writing`], which makes them and puts them into a frame; the frame is
 //! appended while the shard is still locked. Space in the log is [promised](Promise) before: where there
 //! is none, a change is refused, as where there is no memory. An engine without a log pays a branch.
-//! Only what [stays](Spared) of a namespace that is emptied goes another way: it does not change.
+//! What [stays](Staying) of a namespace that is emptied goes into the log once more, under another number.
 
 use std::cell::Cell;
 use std::ops::Deref;
 
-use super::namespace::{Namespace, NamespaceRoom};
-use crate::log::control::Space;
+use super::namespace::{Kept, Namespace, NamespaceRoom};
 use crate::log::frame;
 use crate::log::record::{self, Content};
 use crate::log::writer::{Health, Log};
@@ -110,9 +109,10 @@ impl Drop for Promise<'_> {
     }
 }
 
-/// The records that stay when all else of a namespace goes, on their way to the log.
+/// Records that stay when all else of a namespace goes, on their way to the log under the number that it is
+/// to have.
 #[derive(Debug)]
-pub(super) struct Spared<'e> {
+pub(super) struct Staying<'e> {
     log: &'e Log,
     frames: Vec<u8>,
     /// Where the last frame begins; its header is not written yet.
@@ -122,7 +122,7 @@ pub(super) struct Spared<'e> {
     last: Millis,
 }
 
-impl<'e> Spared<'e> {
+impl<'e> Staying<'e> {
     pub(super) fn new(log: &'e Log) -> Self {
         Self {
             log,
@@ -139,11 +139,22 @@ impl<'e> Spared<'e> {
             record: entry.record(),
             ..Content::default()
         };
+        self.push_with(entry.deadline, |frame| {
+            record::push_put(frame, key, entry.deadline, &content);
+        });
+    }
+
+    /// One that stays no longer, or not as long as was said with this deadline.
+    pub(super) fn push_removal(&mut self, key: &Key<'_>, until: Millis) {
+        self.push_with(until, |frame| record::push_removal(frame, key, until));
+    }
+
+    fn push_with(&mut self, last: Millis, push: impl FnOnce(&mut Vec<u8>)) {
         if self.frames.is_empty() {
             self.begins = frame::begin(&mut self.frames);
         }
         let at = self.frames.len();
-        record::push_put(&mut self.frames, key, entry.deadline, &content);
+        push(&mut self.frames);
         let is_first = at == self.begins + frame::HEADER_BYTES;
         if !is_first && self.frames.len() - self.begins > self.frame_bytes_max {
             // It is the first of the next frame, where it may be larger than the others.
@@ -152,29 +163,25 @@ impl<'e> Spared<'e> {
             self.begins = frame::begin(&mut self.frames);
             self.frames.extend_from_slice(&record);
         }
-        self.last = self.last.max(entry.deadline);
+        self.last = self.last.max(last);
     }
 
     fn finish_frame(&mut self) {
-        // Which number it will be under is not known before it is appended.
         frame::finish(&mut self.frames, self.begins, frame::CONTROL);
     }
 
-    /// Appends them, and that the namespace is there with nothing else in it, if there is space for all that.
-    pub(super) fn append(
-        mut self,
-        space: &mut Space,
-        known: impl FnOnce(u32),
-    ) -> Result<(), Refused> {
-        if !self.frames.is_empty() {
-            self.finish_frame();
+    /// Appends them under this number, if there is space for them, and it is still kept for them.
+    pub(super) fn append(mut self, number: u32) -> Result<(), Kept> {
+        if self.frames.is_empty() {
+            return Ok(());
         }
+        self.finish_frame();
         let Some(mut promise) = Promise::of_frames(self.log, &self.frames) else {
-            return Err(Refused);
+            return Err(Kept::NoSpace);
         };
-        let (log, last) = (self.log, self.last);
-        if !log.append_emptied(space, &mut self.frames, last, known) {
-            return Err(Refused);
+        let (frames, last) = (&mut self.frames, self.last);
+        if !self.log.append_staying(number, frames, last) {
+            return Err(Kept::Lost);
         }
         promise.bytes = 0;
         Ok(())
@@ -275,6 +282,7 @@ impl<'a, 'e> Writing<'a, 'e> {
         room.refuse_unless(is_drawn);
         let before = self.latest_logged(key, now);
         let is_set = self.shard.set(key, value, deadline, room, now).is_some();
+        self.namespace.follow(self.shard, key, now);
         if !is_drawn {
             return is_set;
         }
@@ -308,6 +316,7 @@ impl<'a, 'e> Writing<'a, 'e> {
             return Err(Refused);
         }
         self.shard.set_deadline(key, deadline, now);
+        self.namespace.follow(self.shard, key, now);
         if self.promise.log.is_some() {
             self.shorten(key, before, deadline, removal);
             self.promise.bytes += most;
@@ -327,6 +336,7 @@ impl<'a, 'e> Writing<'a, 'e> {
             return Err(Refused);
         }
         let was_there = self.shard.remove(key, now).is_some();
+        self.namespace.follow(self.shard, key, now);
         if self.promise.log.is_some() {
             self.removal(key, until, most);
         }
@@ -344,7 +354,9 @@ impl<'a, 'e> Writing<'a, 'e> {
         change: impl FnOnce(&mut Shard, &mut NamespaceRoom<'_>) -> (R, bool),
     ) -> R {
         if self.promise.log.is_none() {
-            return change(self.shard, room).0;
+            let result = change(self.shard, room).0;
+            self.namespace.follow(self.shard, key, now);
+            return result;
         }
         let most = record::record_bytes_max(key.bytes().len(), body_bytes);
         let removal = record::bytes_max(key.bytes().len(), 0);
@@ -352,6 +364,7 @@ impl<'a, 'e> Writing<'a, 'e> {
         room.refuse_unless(is_drawn);
         let before = self.latest_logged(key, now);
         let (result, is_changed) = change(self.shard, room);
+        self.namespace.follow(self.shard, key, now);
         if !is_drawn {
             return result;
         }

@@ -58,11 +58,11 @@ pub use batch::{BATCH_MAX, Question};
 pub use budget::Budget;
 use journal::Refused;
 pub use journal::largest_frame;
-use namespace::LogSlot;
+use namespace::{Garbage, LogSlot};
 pub use namespace::{Namespace, Policy};
 pub use records::Wait;
 pub use restore::{Excess, Progress, Restored};
-pub(crate) use slice::Executed;
+pub use slice::Executed;
 use slice::Progress as Unfinished;
 use sweep::Round;
 use tokens::Tokens;
@@ -72,7 +72,7 @@ use crate::command::{Begin, Code, Command, Complete, Error, PolicyChange, Reply,
 use crate::limits::Limits;
 use crate::log::writer::{Health, Log};
 use crate::metrics::Metrics;
-use crate::store::{Ask, Key, Secret, Shard, Verdict};
+use crate::store::{Ask, Key, Secret, Verdict};
 use crate::time::Millis;
 
 /// The namespace that is always there.
@@ -129,7 +129,7 @@ pub struct Engine {
     /// Makes the check against `namespaces_max` and the insertion one step.
     making: Mutex<()>,
     /// Emptied shards, dropped by [`Engine::sweep`] where nobody waits for it.
-    garbage: Mutex<Vec<Shard>>,
+    garbage: Garbage,
     /// What [`Engine::sweep`] has come to.
     round: Mutex<Round>,
     secret: Secret,
@@ -192,7 +192,7 @@ impl Engine {
             namespaces: DashMap::new(),
             default: Arc::clone(&default),
             making: Mutex::new(()),
-            garbage: Mutex::new(Vec::new()),
+            garbage: Garbage::default(),
             round: Mutex::new(Round::default()),
             secret: config.secret,
             shards,
@@ -682,7 +682,6 @@ impl Here<'_> {
             } => self.expire(here, key, expiry, condition),
             Command::DbSize => Ok(Reply::Number(here.keys() as i64)),
             Command::Scan(ref scan) => Ok(self.scan(here, scan)),
-            Command::FlushDb => self.purge(here, false),
 
             Command::Session(_) => {
                 Err(Error::new(Code::Unknown, "this command is not the store's"))

@@ -10,8 +10,9 @@
 
 use std::sync::Arc;
 
+use super::namespace::{Emptying, Kept, Search};
 use super::report::{self, Totals};
-use super::{Answer, Engine, Here, Namespace, Session, Wait};
+use super::{Answer, Engine, Here, Namespace, Session, Wait, spaces};
 use crate::command::{Command, Error, Reply, Words};
 use crate::time::Millis;
 
@@ -30,7 +31,7 @@ pub(super) const PLACE_UNITS: usize = 2;
 /// A key that is listed.
 pub(super) const LISTED_UNITS: usize = 10;
 /// A shard that is locked for its counts.
-const SHARD_UNITS: usize = 15;
+pub(super) const SHARD_UNITS: usize = 15;
 /// Bytes that cost a unit: of keys that are copied, hashed or logged.
 const UNIT_BYTES: usize = 16;
 
@@ -83,6 +84,13 @@ pub(super) struct Progress {
     pub(super) ends: Vec<usize>,
     /// The namespace that it named, as was found when it began.
     pub(super) filter: Option<Arc<Namespace>>,
+    /// The namespace that is being emptied.
+    pub(super) emptying: Option<Emptying>,
+    /// What is looked for in one that is to be dropped.
+    pub(super) search: Search,
+    /// The namespaces that are still to be emptied, and those that could not be.
+    pub(super) spaces: Option<Vec<Arc<Namespace>>>,
+    pub(super) kept: Vec<(Arc<Namespace>, Kept)>,
     /// The namespaces that are still to be added up, and the sum of the others.
     sum: Option<(Vec<Arc<Namespace>>, Totals)>,
 }
@@ -126,7 +134,7 @@ impl Session {
 
 /// What came of a slice of a command.
 #[derive(Debug)]
-pub(crate) enum Executed<'s> {
+pub enum Executed<'s> {
     /// It is done.
     Told(Reply<'s>),
     /// Its reply is held: the caller has a place in line.
@@ -136,8 +144,9 @@ pub(crate) enum Executed<'s> {
 }
 
 impl Engine {
-    /// As [`Engine::execute_or_wait`], where there is a way to wait, but only a slice of what takes long.
-    pub(crate) fn execute_slice<'s>(
+    /// As [`Engine::execute_or_wait`], where there is a way to wait, but only a slice of what takes long: some
+    /// millisecond of work at a time.
+    pub fn execute_slice<'s>(
         &self,
         session: &'s mut Session,
         command: &Command<'_>,
@@ -229,6 +238,12 @@ impl Here<'_> {
             Command::BfExists {
                 namespace, items, ..
             } => self.bf_exists(session, namespace, items, slice),
+            Command::NsPurge { name, force } => self.purge(session, (name, force), slice),
+            Command::NsDrop { name, force } => {
+                self.ns_drop(session, (spaces::name(name), force), slice)
+            }
+            Command::FlushDb => self.purge_here(session, slice),
+            Command::FlushAll => self.purge_all(session, slice),
             Command::Stats { name: None } => {
                 Ok(session.progress.add_up(self.engine, slice).is_some())
             }
@@ -277,6 +292,10 @@ impl Here<'_> {
                 let (_, totals) = progress.sum.unwrap_or_default();
                 Reply::Rows(report::server(self.engine, &totals, self.now))
             }
+            Command::NsPurge { .. }
+            | Command::NsDrop { .. }
+            | Command::FlushDb
+            | Command::FlushAll => Reply::OK,
             _ => Reply::Letters(letters),
         })
     }

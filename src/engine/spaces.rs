@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::journal::Refused;
-use super::namespace::Kept;
-use super::slice::{READ_UNITS, Slice, WRITE_UNITS};
+use super::namespace::{Emptying, Kept, Search};
+use super::slice::{READ_UNITS, SHARD_UNITS, Slice, WRITE_UNITS};
 use super::{Answer, DEFAULT_NAMESPACE, Here, HowFar, Namespace, Policy, Session};
 use crate::command::{BfInsert, Code, Command, Error, PolicyChange, Reply, Words};
 use crate::store::{Ask, Verdict};
@@ -31,9 +31,6 @@ impl Here<'_> {
                 ref change,
                 covered,
             } => self.ns_set(name(asked), change, covered),
-            Command::NsPurge { name: asked, force } => self.purge(&*self.known(asked)?, force),
-            Command::NsDrop { name: asked, force } => self.ns_drop(name(asked), force),
-            Command::FlushAll => self.purge_all(),
             Command::NsInfo { name: asked } | Command::Stats { name: Some(asked) } => {
                 Ok(Reply::Rows(super::report::namespace(&*self.known(asked)?)))
             }
@@ -61,26 +58,61 @@ impl Here<'_> {
         }
     }
 
-    /// Empties a namespace, but for records in progress unless that is forced; the memory is given back by
-    /// the next sweep.
-    pub(super) fn purge<'s>(&self, namespace: &Namespace, force: bool) -> Answer<'s> {
-        let emptied = self.empty(namespace, force);
-        emptied.map_err(|kept| self.not_emptied(namespace, kept, HowFar::NOTHING))?;
-        Ok(Reply::OK)
+    /// A slice of emptying the namespace of this name.
+    pub(super) fn purge(
+        &self,
+        session: &mut Session,
+        (asked, force): (&[u8], bool),
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let progress = &mut session.progress;
+        let namespace = match progress.filter.take() {
+            Some(found) => found,
+            None => self.known(asked)?,
+        };
+        progress.filter = Some(Arc::clone(&namespace));
+        let emptied = self.empty(&namespace, &mut progress.emptying, force, slice);
+        emptied.map_err(|kept| self.not_emptied(&namespace, kept, HowFar::NOTHING))
     }
 
-    fn empty(&self, namespace: &Namespace, force: bool) -> Result<(), Kept> {
+    /// A slice of emptying the session's namespace.
+    pub(super) fn purge_here(
+        &self,
+        session: &mut Session,
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let Session {
+            namespace,
+            progress,
+            ..
+        } = session;
+        let emptied = self.empty(namespace, &mut progress.emptying, false, slice);
+        emptied.map_err(|kept| self.not_emptied(namespace, kept, HowFar::NOTHING))
+    }
+
+    /// Empties a namespace, but for records in progress unless that is forced, a slice at a time; the memory is
+    /// given back by the next sweeps.
+    fn empty(
+        &self,
+        namespace: &Arc<Namespace>,
+        emptying: &mut Option<Emptying>,
+        force: bool,
+        slice: &mut Slice,
+    ) -> Result<bool, Kept> {
         let engine = self.engine;
-        let cleared = namespace.clear(&engine.secret, !force, self.now)?;
-        engine.garbage.lock().extend(cleared);
-        engine.waiters.wake_all(namespace);
-        Ok(())
+        let how = (!force, &engine.garbage);
+        let is_done = namespace.empty(emptying, how, &engine.secret, slice, self.now)?;
+        if is_done {
+            slice.spend(namespace.shard_count() * SHARD_UNITS);
+            engine.waiters.wake_all(namespace);
+        }
+        Ok(is_done)
     }
 
     fn not_emptied(&self, namespace: &Namespace, kept: Kept, how_far: HowFar) -> Error {
         match kept {
             Kept::NoSpace => self.engine.refusal_after(Refused, how_far),
-            Kept::InProgress => busy(namespace.name(), how_far),
+            Kept::InProgress | Kept::Lost => busy(namespace.name(), how_far),
         }
     }
 
@@ -137,55 +169,85 @@ impl Here<'_> {
         Ok(Reply::OK)
     }
 
-    fn ns_drop<'s>(&self, name: &str, force: bool) -> Answer<'s> {
+    /// A slice of dropping a namespace: whether records are in progress there is looked for first.
+    pub(super) fn ns_drop(
+        &self,
+        session: &mut Session,
+        (name, force): (&str, bool),
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
         if name == DEFAULT_NAMESPACE {
             return Err(Error::args(
                 "the default namespace stays; NS PURGE default empties it",
             ));
         }
-        // Nobody opens the name anew between its removal and the mark, or two namespaces would answer for it.
-        let _one_at_a_time = self.engine.making.lock();
-        let dropped = self
-            .engine
-            .find(name)
-            .ok_or_else(|| self.engine.no_such(name))?;
-        // One that is made anew must not pretend to know.
         let engine = self.engine;
+        let search = &mut session.progress.search;
+        let find = || engine.find(name).ok_or_else(|| engine.no_such(name));
+        if !force {
+            let searched = find()?.search(search, &engine.secret, slice, self.now);
+            let refused = |kept| match kept {
+                Kept::NoSpace => engine.refusal(Refused),
+                Kept::InProgress | Kept::Lost => busy(name, HowFar::NOTHING),
+            };
+            if !searched.map_err(refused)? {
+                return Ok(false);
+            }
+        }
+        // Nobody opens the name anew between its removal and the mark, or two namespaces would answer for it.
+        let _one_at_a_time = engine.making.lock();
+        let dropped = find()?;
+        // One that is made anew must not pretend to know.
         let covered_since = engine.covered_since().max(self.now.after(1));
         let is_logged = || {
             let log = engine.log();
             log.is_none_or(|log| log.append_dropped(dropped.logged_as(), covered_since))
         };
-        let emptied = dropped.close_for_good(!force, is_logged, self.now);
-        let emptied = emptied.map_err(|kept| match kept {
-            Kept::NoSpace => engine.refusal(Refused),
-            Kept::InProgress => busy(name, HowFar::NOTHING),
-        })?;
+        let searched = Some(&*search).filter(|_| !force);
+        let emptied = match dropped.close_for_good(searched, is_logged, self.now) {
+            Ok(emptied) => emptied,
+            Err(Kept::Lost) => {
+                *search = Search::default();
+                return Ok(false);
+            }
+            Err(Kept::NoSpace) => return Err(engine.refusal(Refused)),
+            Err(Kept::InProgress) => return Err(busy(name, HowFar::NOTHING)),
+        };
         engine.set_covered_since(covered_since);
         engine.namespaces.remove(name);
         engine.garbage.lock().extend(emptied);
         engine.waiters.wake_all(&dropped);
-        Ok(Reply::OK)
+        Ok(true)
     }
 
-    /// Empties all that can be emptied, and names one that cannot.
-    fn purge_all<'s>(&self) -> Answer<'s> {
-        let namespaces = self.engine.all_namespaces();
-        let mut kept = Vec::new();
-        for namespace in &namespaces {
-            kept.extend(
-                self.empty(namespace, false)
-                    .err()
-                    .map(|why| (namespace, why)),
-            );
+    /// A slice of emptying all that can be emptied; at the end one is named that cannot.
+    pub(super) fn purge_all(
+        &self,
+        session: &mut Session,
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let progress = &mut session.progress;
+        let spaces = &mut progress.spaces;
+        let left = spaces.get_or_insert_with(|| self.engine.all_namespaces());
+        while let Some(namespace) = left.last() {
+            if slice.is_over() {
+                return Ok(false);
+            }
+            match self.empty(namespace, &mut progress.emptying, false, slice) {
+                Ok(false) => return Ok(false),
+                Ok(true) => progress.next += 1,
+                Err(why) => progress.kept.push((Arc::clone(namespace), why)),
+            }
+            progress.emptying = None;
+            left.pop();
         }
         let how_far = HowFar {
-            done: namespaces.len() - kept.len(),
-            of: namespaces.len(),
+            done: progress.next,
+            of: progress.next + progress.kept.len(),
             parts: "namespaces are emptied",
         };
-        match kept.first() {
-            None => Ok(Reply::OK),
+        match progress.kept.first() {
+            None => Ok(true),
             Some((namespace, why)) => Err(self.not_emptied(namespace, *why, how_far)),
         }
     }

@@ -89,6 +89,10 @@ impl Compactor {
         now: Millis,
         mut survives: impl FnMut(u32, &[Record<'_>], &mut Vec<bool>),
     ) -> io::Result<bool> {
+        if log.is_emptying() {
+            // What stays of a namespace is not what anybody has yet.
+            return Ok(false);
+        }
         let done = self.try_step(log, keys, now, &mut survives);
         if done.is_err()
             && let Some(given_up) = self.copying.take()

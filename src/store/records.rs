@@ -313,6 +313,30 @@ impl Shard {
         }
     }
 
+    /// The same from the cursor on, at first 0, in about `slots_max` slots; returns where to go on, or `None`
+    /// at the end. A record that stays is visited once, whatever else comes and goes.
+    pub fn scan_running(
+        &self,
+        cursor: u32,
+        slots_max: u32,
+        secret: &Secret,
+        now: Millis,
+        mut visit: impl FnMut(&Key<'_>, Entry<'_>),
+    ) -> Option<u32> {
+        let mut bytes = Vec::new();
+        self.table.scan(cursor, slots_max, now, |stored| {
+            let Some(record) = stored.running() else {
+                return;
+            };
+            bytes.clear();
+            record.write_key(&mut bytes);
+            let key = record.hashed(secret).of(&bytes, secret);
+            if let Some(entry) = self.get(&key, now) {
+                visit(&key, entry);
+            }
+        })
+    }
+
     fn stashed_running(&self) -> impl Iterator<Item = &StoredRecord> {
         self.table
             .stash

@@ -4,8 +4,10 @@
 //! hash space in order, so "everything before the cursor was visited" stays true however they are
 //! split or merged meanwhile: a key that stays is visited once.
 
+use super::aside::ContentRef;
 use super::block;
 use super::bucket::SLOTS;
+use super::kept::StoredRecord;
 use super::key::{Kind, Packed};
 use super::segment::BLOCKS_MAX;
 use super::table::Table;
@@ -17,9 +19,24 @@ pub struct StoredKeyRef<'a> {
     table: &'a Table,
     packed: Packed,
     long: &'a [u8],
+    /// What a key in the stash holds; that of others is found by what is packed.
+    stashed: Option<ContentRef<'a>>,
 }
 
-impl StoredKeyRef<'_> {
+impl<'a> StoredKeyRef<'a> {
+    /// The record that it holds, if that is running.
+    pub(super) fn running(&self) -> Option<&'a StoredRecord> {
+        let content = match self.packed.kind {
+            _ if self.stashed.is_some() => self.stashed,
+            Kind::Aside => self.table.asides.content(self.packed),
+            _ => None,
+        };
+        match content? {
+            ContentRef::Record(record) if record.is_running() => Some(record),
+            ContentRef::Record(_) | ContentRef::Marker(_) => None,
+        }
+    }
+
     /// Appends the key's bytes, as they were sent; false, and nothing, if only its digest is known.
     pub fn write_to(&self, out: &mut Vec<u8>) -> bool {
         if !self.long.is_empty() {
@@ -94,6 +111,7 @@ impl Table {
                     table: self,
                     packed: entry.packed,
                     long: &[],
+                    stashed: None,
                 });
             }
         }
@@ -112,6 +130,7 @@ impl Table {
                         kind: Kind::of(u32::from(*kind)),
                     },
                     long,
+                    stashed: Some(stashed.content.as_ref()),
                 });
             }
         }

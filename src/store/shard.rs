@@ -429,6 +429,12 @@ impl Shard {
         std::mem::replace(self, empty)
     }
 
+    /// Takes over all that another holds, for one that was [cleared](Self::clear).
+    pub fn take_over(&mut self, other: Self) {
+        debug_assert!(self.is_empty(), "what is there would be lost");
+        self.table = other.table;
+    }
+
     /// Stores a key if there is room; `found` is where it was found, live or not.
     pub(super) fn put(
         &mut self,

@@ -2,6 +2,7 @@
 //! the log has for them.
 
 use onced::command::{Reply, lookup_line};
+use onced::engine::Executed;
 use onced::limits::Limits;
 use onced::log::segment;
 use onced::log::storage::Storage;
@@ -220,4 +221,110 @@ fn a_purge_for_which_the_log_has_no_space_changes_nothing() {
         assert_eq!(reply(&run, "NS PURGE orders", at(2)), "Word(\"OK\")");
     }
     assert!(refused > 0 && done > 0, "{refused} refused, {done} done");
+}
+
+/// Executes a request a slice at a time, and something else in between; what it is told, and in how many.
+fn in_slices(
+    run: &Run,
+    request: &str,
+    now: Millis,
+    mut between: impl FnMut(usize),
+) -> (String, usize) {
+    let line = request.to_owned() + "\n";
+    let mut decoder = Decoder::default();
+    let Decoded::Request { args, .. } = decoder.next(line.as_bytes(), &Limits::DEFAULT) else {
+        panic!("{request} is no request");
+    };
+    let spec = lookup_line(args.verb()).unwrap().spec();
+    let command = spec.parse(&args, &Limits::DEFAULT).unwrap();
+    let mut session = run.engine.session();
+    for slice in 1.. {
+        match run.engine.execute_slice(&mut session, &command, None, now) {
+            Executed::Unfinished => between(slice),
+            Executed::Told(reply) => return (format!("{reply:?}"), slice),
+            Executed::Held => panic!("nobody can wait here"),
+        }
+    }
+    unreachable!("it ends")
+}
+
+/// Records are begun, renewed, settled, given up and forgotten while they are copied; and somebody makes a
+/// namespace meanwhile, whose number is that of the copies. What is in progress at the moment stays, as it is
+/// then; wherever the log ends, it has that or the namespace as it was.
+#[test]
+fn what_changes_while_a_namespace_is_purged_is_as_it_became() {
+    const KEYS: usize = 3_000;
+    for others in [0, 2] {
+        let run = Run::start(SimulatedDisk::new(1), &Options::at(at(0))).unwrap();
+        run.execute_in("orders", "SEEN marker 1h", at(0));
+        let begin = |n: usize, lease: &str| {
+            let request = format!("BEGIN r{n} LEASE {lease} OWNER o{n}");
+            let told = run.execute_in("orders", &request, at(0));
+            run.log.write(at(0));
+            // What was completed is not begun again.
+            told.split(['(', ')'])
+                .nth(2)
+                .and_then(|token| token.parse::<u64>().ok())
+        };
+        let mut tokens: Vec<_> = (0..KEYS).map(|n| begin(n, "10m").unwrap()).collect();
+        settle(&run, at(0));
+        let first = frame_ends(&run.disk).len();
+        let mut stays = vec![true; KEYS];
+        let mut random = 1_u64;
+        let between = |slice: usize| {
+            for _ in 0..200 {
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let n = (random >> 33) as usize % tokens.len();
+                let (token, kind) = (tokens[n], (random >> 60) % 6);
+                let request = match kind {
+                    0 => format!("COMPLETE r{n} {token}"),
+                    1 => format!("FAIL r{n} {token} RETRY"),
+                    2 => format!("FORGET r{n}"),
+                    3 => format!("RENEW r{n} {token} LEASE 1m"),
+                    4 => format!("RENEW r{n} {token} LEASE 1h"),
+                    _ => format!("r{}", tokens.len()),
+                };
+                if kind == 5 {
+                    tokens.push(begin(tokens.len(), "5m").unwrap());
+                    stays.push(true);
+                } else if stays[n] || kind == 2 {
+                    run.execute_in("orders", &request, at(0));
+                    stays[n] &= kind > 2;
+                } else if let Some(token) = begin(n, "5m") {
+                    (tokens[n], stays[n]) = (token, true);
+                }
+                run.log.write(at(0));
+            }
+            if slice == others {
+                run.execute_in("meanwhile", "SEEN marker 1h", at(0));
+            }
+        };
+        let (told, slices) = in_slices(&run, "NS PURGE orders", at(0), between);
+        assert_eq!(told, "Word(\"OK\")");
+        assert!(slices > 4, "{slices}");
+        settle(&run, at(0));
+        let state = |run: &Run| {
+            let mut told = run.execute_in("orders", "PEEK marker", at(1));
+            for n in 0..tokens.len() {
+                told += &run.execute_in("orders", &format!("INSPECT r{n}"), at(1));
+            }
+            told
+        };
+        let after = state(&run);
+        assert!(after.starts_with("Letters([78])"));
+        let is_there =
+            |n: usize| run.execute_in("orders", &format!("PEEK r{n}"), at(1)) == "Letters([66])";
+        for (n, stays) in stays.iter().enumerate() {
+            assert!(is_there(n) == *stays, "r{n} stays: {stays}");
+        }
+        let ends = &frame_ends(&run.disk)[first..];
+        for end in ends.iter().step_by(ends.len() / 30).chain(ends.last()) {
+            let next = Run::start(cut(&run.disk, end), &Options::at(at(1))).unwrap();
+            let is_before = next.execute_in("orders", "PEEK marker", at(1)) == "Letters([68])";
+            assert!(is_before || state(&next) == after, "cut at {end:?}");
+            assert!(!is_before || Some(end) != ends.last());
+        }
+    }
 }

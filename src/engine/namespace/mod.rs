@@ -25,13 +25,14 @@ use std::sync::{Arc, OnceLock};
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
-pub(super) use self::emptying::Kept;
+use self::emptying::Copies;
+pub(super) use self::emptying::{Emptying, Garbage, Kept, Search};
 pub use self::policy::Policy;
 use self::policy::SharedPolicy;
 pub(super) use self::room::NamespaceRoom;
 pub(crate) use self::room::full;
 use super::budget::Budget;
-use super::journal::{Promise, Refused, Spared, Writing};
+use super::journal::{Promise, Refused, Writing};
 use crate::command::{Error, PolicyChange};
 use crate::log::control::Space;
 use crate::log::writer::Log;
@@ -87,6 +88,10 @@ pub struct Namespace {
     unsure_logged: AtomicU64,
     /// The latest `unsure_until` there has been: the log may still hold what was evicted, covered or not.
     evicted_until: AtomicU64,
+    /// The records in progress, while all else is about to go. Locked after a shard.
+    copies: Mutex<Option<Copies>>,
+    /// Whether there are copies; who has a shard locked sees it before that of the shard is begun.
+    is_copied: AtomicBool,
 }
 
 /// Where a log will be, once what it holds was read.
@@ -132,6 +137,8 @@ impl Namespace {
             logged_as: AtomicU32::new(0),
             unsure_logged: AtomicU64::new(0),
             evicted_until: AtomicU64::new(0),
+            copies: Mutex::new(None),
+            is_copied: AtomicBool::new(false),
         }
     }
 
@@ -175,15 +182,12 @@ impl Namespace {
         let Some(log) = self.log() else {
             return Ok(());
         };
-        self.log_with(Spared::new(log), change)
-    }
-
-    /// The same, behind what stays of it where it is emptied.
-    fn log_with(&self, spared: Spared<'_>, change: impl FnOnce(&mut Space)) -> Result<(), Refused> {
         let mut space = self.space(&self.policy());
         change(&mut space);
         // Before anybody can read what is under it, or a compaction would think that nobody has it.
-        spared.append(&mut space, |id| self.set_logged_as(id))?;
+        if !log.append_named(&mut space, |id| self.set_logged_as(id)) {
+            return Err(Refused);
+        }
         self.set_unsure_logged(space.unsure_until);
         Ok(())
     }

@@ -40,6 +40,7 @@ use crossbeam::utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
 use self::maker::{Active, Maker, opened};
+pub use self::naming::Emptied;
 use self::roll::Next;
 use super::control::{Control, Space};
 use super::segment::{Position, Secret, Secrets};
@@ -151,6 +152,8 @@ pub struct Log {
     state: AtomicU8,
     /// There was no space for another segment.
     is_full: AtomicBool,
+    /// Records are appended under a number that nobody has yet.
+    is_emptying: AtomicBool,
     writer: Mutex<Writer>,
     /// The segment after the active one. Locked after `writer`, never the other way round.
     next: Mutex<Next>,
@@ -183,6 +186,8 @@ struct Pending {
     controls: Vec<(u64, Control)>,
     /// The namespaces as of the end of `frames`.
     spaces: Spaces,
+    /// The number that is kept for what stays of a namespace that is being emptied.
+    reserved: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -262,6 +267,7 @@ impl Log {
             promise_max: AtomicI64::new(promise_max),
             state: AtomicU8::new(GOOD),
             is_full: AtomicBool::new(false),
+            is_emptying: AtomicBool::new(false),
             writer: Mutex::new(Writer {
                 active,
                 sealed: start.sealed,

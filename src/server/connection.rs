@@ -26,6 +26,7 @@ use super::acks::{self, Rest};
 use super::batch::Batch;
 use super::client::{After, Client, Exchange};
 use super::clock::Reading;
+use super::longest;
 use super::output::Output;
 use super::shared::Shared;
 use super::spares::Spares;
@@ -174,7 +175,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Does all that can be done without waiting.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let result = SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx));
+        let result =
+            longest::turn(|| SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx)));
         self.count_buffers();
         result
     }

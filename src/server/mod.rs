@@ -22,6 +22,8 @@ pub mod descriptors;
 mod info;
 pub mod keeper;
 mod listen;
+#[doc(hidden)]
+pub mod longest;
 mod output;
 mod shared;
 mod spares;
@@ -542,7 +544,8 @@ impl Sweeper {
         let thread = threads::spawn("onced-sweeper", &faults, move || {
             let (stop, changed) = &*stopping;
             loop {
-                let more = shared.engine.sweep(shared.clock.read().now);
+                let now = shared.clock.read().now;
+                let more = longest::sweep(|| shared.engine.sweep(now));
                 let wait = if more { SWEEP_PAUSE } else { SWEEP_EVERY };
                 let mut stop = stop.lock();
                 if *stop || {

@@ -1,0 +1,296 @@
+//! No request holds a worker for longer than a slice: all rows of the command table, with the largest
+//! arguments, over many keys and records, measured from inside; and a server that is told to stop in the
+//! middle of the longest of them stops in time.
+//!
+//! In `cargo test` over some keys, in an unoptimized build, with a bound that many times as high. The long
+//! form is for a release:
+//!
+//! ```sh
+//! ONCED_TURN_KEYS=10000000 ONCED_TURN_RECORDS=1500000 cargo test --release --test longest_turn -- --nocapture
+//! ```
+
+mod common;
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use common::{Client, PATIENCE, TestServer, resp_request};
+use onced::command::spec::{Home, Spec, verbs};
+use onced::limits::{DRAIN_MS, Limits, PATTERN_BYTES_MAX};
+use onced::server::longest;
+
+/// What a worker may be held for, in milliseconds of its own time.
+const BOUND_MS: f64 = 5.0;
+/// How much slower an unoptimized build is, generously: ten to twenty times for what is measured here.
+const UNOPTIMIZED: f64 = 25.0;
+const KEYS: usize = Limits::DEFAULT.batch_keys_max;
+const LONG_BYTES: usize = Limits::DEFAULT.key_bytes_max;
+const VALUE_BYTES: usize = Limits::DEFAULT.body_bytes_max;
+
+fn from_environment(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+fn bound_ms() -> f64 {
+    if cfg!(debug_assertions) {
+        BOUND_MS * UNOPTIMIZED
+    } else {
+        BOUND_MS
+    }
+}
+
+fn words(count: usize, prefix: &str) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}{n}")).collect()
+}
+
+/// Requests of a row, in RESP, with the largest arguments that it takes.
+fn largest(spec: &Spec) -> Vec<Vec<String>> {
+    let name = match spec.home {
+        Home::Native => format!("ONCE.{}", spec.name),
+        Home::Redis => spec.name.to_owned(),
+    };
+    let many = || words(KEYS, "marker");
+    let long = format!("L{}", "k".repeat(LONG_BYTES - 1));
+    let value = "v".repeat(VALUE_BYTES);
+    // As many long keys as a request has room for.
+    let long_keys = || -> Vec<String> {
+        (0..100)
+            .map(|n| format!("{n:03}{}", "k".repeat(LONG_BYTES - 3)))
+            .collect()
+    };
+    let pattern = format!("*{}b", "k".repeat(PATTERN_BYTES_MAX - 2));
+    let of = |rest: &[&str]| -> Vec<String> {
+        let rest = rest.iter().map(|word| (*word).to_owned());
+        std::iter::once(name.clone()).chain(rest).collect()
+    };
+    let with = |head: &[&str], keys: Vec<String>| [of(head), keys].concat();
+    let pairs = |prefix| {
+        words(KEYS, prefix)
+            .into_iter()
+            .flat_map(|key| [key, "1".to_owned()])
+            .collect()
+    };
+    match name.as_str() {
+        "ONCE.MSEEN" => vec![
+            with(&["1h"], many()),
+            with(&["1h"], words(KEYS, "new")),
+            with(&["1h"], long_keys()),
+        ],
+        "ONCE.PEEK" | "EXISTS" | "TOUCH" | "MGET" => {
+            vec![with(&[], many()), with(&[], long_keys())]
+        }
+        "ONCE.FORGET" | "DEL" | "UNLINK" => {
+            vec![with(&[], words(KEYS, "new")), with(&[], long_keys())]
+        }
+        "ONCE.MBEGIN" => vec![
+            with(&["1h", "1h"], words(KEYS, "job")),
+            with(&["1h", "1h"], many()),
+        ],
+        "ONCE.MCOMPLETE" | "ONCE.MFAIL" => {
+            vec![with(&[], pairs("job")), with(&[], pairs("record"))]
+        }
+        "BF.MADD" | "BF.MEXISTS" => vec![
+            with(&["filter"], words(KEYS, "item")),
+            with(&["filter"], long_keys()),
+        ],
+        "BF.INSERT" => vec![with(&["filter", "ITEMS"], words(KEYS, "other"))],
+        "BF.ADD" | "BF.EXISTS" => vec![of(&["filter", &long])],
+        "BF.RESERVE" => vec![of(&["reserved", "0.01", "1000000"])],
+        "BF.CARD" | "BF.INFO" => vec![of(&["filter"])],
+        "ONCE.NS" => vec![
+            of(&["LIST"]),
+            of(&["INFO", "default"]),
+            of(&["SET", "default", "TTL", "1h"]),
+            of(&["SET", "digests", "KEYS", "DIGEST"]),
+            of(&["PURGE", "sixteen"]),
+            of(&["DROP", "default"]),
+        ],
+        "ONCE.COMPLETE" => vec![of(&["record1", "1", "BODY", &value])],
+        "ONCE.FAIL" => vec![of(&["record1", "1", "RETRY"])],
+        "ONCE.RENEW" => vec![of(&["record1", "1"])],
+        "ONCE.BEGIN" => vec![of(&[&long]), of(&["record1"])],
+        "ONCE.WAIT" => vec![of(&["record1", "TIMEOUT", "1ms"])],
+        "ONCE.SEEN" | "ONCE.TTL" | "ONCE.INSPECT" | "GETDEL" | "DELEX" => vec![of(&[&long])],
+        "ONCE.TOUCH" => vec![of(&[&long, "1h"])],
+        "ONCE.USE" => vec![of(&["default"])],
+        "ONCE.STATS" | "ONCE.HELP" | "ONCE.VERSION" | "ONCE.TIME" | "ONCE.PING" | "ONCE.SYNC"
+        | "TIME" | "DBSIZE" | "DISCARD" | "EXEC" | "RESET" | "HELLO" | "INFO" => vec![of(&[])],
+        "SET" => vec![of(&[&long, &value]), of(&["big", &value, "GET"])],
+        "SETNX" | "GETSET" => vec![of(&[&long, &value])],
+        "SETEX" | "PSETEX" => vec![of(&[&long, "3600000", &value])],
+        "GET" | "GETEX" | "STRLEN" | "TYPE" | "TTL" | "PTTL" | "EXPIRETIME" | "PEXPIRETIME"
+        | "PERSIST" => {
+            vec![of(&["big"]), of(&[&long])]
+        }
+        "DELIFEQ" => vec![of(&["big", &value])],
+        "EXPIRE" | "PEXPIRE" => vec![of(&[&long, "3600000"])],
+        "EXPIREAT" | "PEXPIREAT" => vec![of(&[&long, "4000000000"])],
+        "ECHO" => vec![of(&[&value])],
+        "SELECT" => vec![of(&["0"])],
+        "WAIT" => vec![of(&["0", "1"])],
+        "CLIENT" => vec![of(&["LIST"]), of(&["ID"])],
+        "COMMAND" => vec![of(&[]), of(&["DOCS"])],
+        "CONFIG" => vec![with(&["GET"], vec![pattern; 256])],
+        "SCAN" => vec![
+            of(&["0", "MATCH", &pattern, "COUNT", "100000"]),
+            of(&["0", "COUNT", "100000"]),
+        ],
+        "KEYS" => vec![of(&[&pattern]), of(&["*9999*"])],
+        // They end the connection or what follows, or empty all; they come last.
+        "MULTI" | "QUIT" | "ONCE.QUIT" | "FLUSHDB" | "FLUSHALL" => Vec::new(),
+        other => panic!("what is the largest {other}?"),
+    }
+}
+
+/// Sends a request and reads its reply; the longest turn, in milliseconds.
+fn longest_ms(client: &mut Client, requests: &[Vec<String>]) -> f64 {
+    let mut bytes = Vec::new();
+    for request in requests {
+        let words: Vec<_> = request.iter().map(String::as_str).collect();
+        bytes.extend(resp_request(&words));
+    }
+    longest::take_longest();
+    client.send(bytes);
+    for _ in requests {
+        client.resp();
+    }
+    longest::take_longest().turn_ns as f64 / 1e6
+}
+
+/// Stores markers and records, some of each settled and some in progress, and keys as long as may be.
+fn fill(client: &mut Client, keys: usize, records: usize) {
+    let in_batches = |client: &mut Client, count: usize, head: &[&str], prefix: &str| {
+        let mut done = 0;
+        while done < count {
+            let upto = count.min(done + KEYS);
+            let batch: Vec<_> = (done..upto).map(|n| format!("{prefix}{n}")).collect();
+            let words: Vec<_> = head
+                .iter()
+                .copied()
+                .chain(batch.iter().map(String::as_str))
+                .collect();
+            client.send(resp_request(&words));
+            client.resp();
+            done = upto;
+        }
+    };
+    in_batches(client, keys, &["ONCE.MSEEN", "10h"], "marker");
+    in_batches(client, records, &["ONCE.MBEGIN", "10h", "10h"], "record");
+    let mut long = String::new();
+    for n in 0..2_000 {
+        let _infallible = write!(long, "{n:05}{}", "k".repeat(LONG_BYTES - 5));
+        client.send(resp_request(&["ONCE.SEEN", &long, "10h"]));
+        client.resp();
+        long.clear();
+    }
+}
+
+#[test]
+fn nothing_holds_a_worker_for_longer_than_a_slice() {
+    let keys = from_environment("ONCED_TURN_KEYS", 200_000);
+    let records = from_environment("ONCED_TURN_RECORDS", 20_000);
+    longest::measure();
+    let mut server = TestServer::with(|raw| {
+        raw.workers = Some(1);
+        raw.max_memory = Some("8GiB".to_owned());
+    });
+    let mut client = server.connect();
+    let others: Vec<_> = (0..500).map(|_| server.connect()).collect();
+    fill(&mut client, keys, records);
+    for n in 0..1_000 {
+        client.call(&["ONCE.USE", &format!("space{n}")]);
+    }
+    client.call(&["ONCE.USE", "default"]);
+    let mut table = Vec::new();
+    for verb in verbs() {
+        let spec = verb.spec();
+        let requests = largest(spec);
+        for request in requests {
+            let shown = format!("{} ({} words)", request[0], request.len());
+            table.push((longest_ms(&mut client, &[request]), shown));
+            client.call(&["RESET"]);
+        }
+    }
+    table.push((exec_ms(&mut client), "EXEC".to_owned()));
+    for words in [
+        &["ONCE.NS", "PURGE", "default"][..],
+        &["FLUSHDB"],
+        &["FLUSHALL"],
+        &["ONCE.NS", "PURGE", "default", "FORCE"],
+        &["QUIT"],
+    ] {
+        let request = words.iter().map(|word| (*word).to_owned()).collect();
+        table.push((longest_ms(&mut client, &[request]), words.join(" ")));
+    }
+    table.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    for (ms, request) in table.iter().take(25) {
+        println!("{ms:8.3} ms  {request}");
+    }
+    let (longest, request) = &table[0];
+    assert!(
+        *longest <= bound_ms(),
+        "{request} holds a worker for {longest} ms"
+    );
+    drop(others);
+    server.tell_to_stop();
+}
+
+/// The longest turn of a transaction of everything that is long.
+fn exec_ms(client: &mut Client) -> f64 {
+    let head = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let mut requests = vec![head(&["MULTI"])];
+    for n in 0..10 {
+        requests.push(
+            [
+                head(&["ONCE.MBEGIN", "1h", "1h"]),
+                words(KEYS, &format!("exec{n}-")),
+            ]
+            .concat(),
+        );
+    }
+    for _ in 0..10_000 {
+        requests.push(head(&["GET", "marker1"]));
+    }
+    requests.push(head(&["KEYS", "*9999*"]));
+    requests.push(head(&["EXEC"]));
+    longest_ms(client, &requests)
+}
+
+#[test]
+fn a_server_stops_in_the_middle_of_what_is_long() {
+    let keys = from_environment("ONCED_TURN_KEYS", 200_000);
+    let records = from_environment("ONCED_TURN_RECORDS", 20_000);
+    let mut server = TestServer::with(|raw| {
+        raw.workers = Some(1);
+        raw.max_memory = Some("8GiB".to_owned());
+    });
+    let mut client = server.connect();
+    fill(&mut client, keys, records);
+    // A pipeline of the worst of all, on several connections.
+    let pattern = format!("*{}b", "k".repeat(PATTERN_BYTES_MAX - 2));
+    let mut busy: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    for client in &mut busy {
+        let mut bytes = Vec::new();
+        for _ in 0..200 {
+            bytes.extend(resp_request(&["KEYS", &pattern]));
+            bytes.extend(resp_request(&[
+                "SCAN", "0", "MATCH", &pattern, "COUNT", "100000",
+            ]));
+            bytes.extend(resp_request(&["ONCE.NS", "PURGE", "default"]));
+        }
+        client.send(bytes);
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let began = Instant::now();
+    server.tell_to_stop();
+    drop(server);
+    let took = began.elapsed();
+    println!("stopped after {took:?}");
+    let most = Duration::from_millis(DRAIN_MS) + PATIENCE / 4;
+    assert!(took < most, "it took {took:?} to stop");
+}

@@ -719,6 +719,78 @@ fn a_header_of_zeros_before_frames_is_damage() {
     }
 }
 
+/// An older segment under a newer name was replayed as if it had been written last: what was forgotten came
+/// back, and a namespace that was made in between was gone.
+#[test]
+fn a_segment_under_another_name_is_refused_by_name() {
+    let (scratch, new) = (Scratch::new("misplaced"), Scratch::new("misplaced-new"));
+    several_segments(&scratch, 4_000);
+    let names = segments(&scratch);
+    let whole = contents(&scratch.0);
+    let newest = names.last().unwrap();
+    let beyond = "0000000099.log".to_owned();
+    for (from, to, is_renamed) in [
+        (&names[0], newest, false),
+        (&names[0], &names[1], false),
+        (newest, &names[0], false),
+        (&names[1], &beyond, true),
+    ] {
+        fs::copy(scratch.file(from), scratch.file(to)).unwrap();
+        if is_renamed {
+            fs::remove_file(scratch.file(from)).unwrap();
+        }
+        let before = contents(&scratch.0);
+        let recover = ["--recover"];
+        for (arguments, more) in [
+            (
+                &["serve", "--listen", "127.0.0.1:0", "--data-dir"][..],
+                &[][..],
+            ),
+            (
+                &["serve", "--listen", "127.0.0.1:0", "--data-dir"],
+                &recover,
+            ),
+            (&["log", "verify"], &[]),
+            (&["log", "repair", "--to", new.text()], &[]),
+            (&["log", "compact"], &[]),
+        ] {
+            let all = [arguments, &[scratch.text()], more].concat();
+            let (status, _, error) = run(&all, b"");
+            let number = from.trim_start_matches('0').trim_end_matches(".log");
+            let words = format!("{to} is segment {number} under another name");
+            assert!(status > 0 && error.contains(&words), "{all:?}: {error}");
+            assert!(error.contains("Put the file back"), "{error}");
+        }
+        assert_eq!(contents(&scratch.0), before);
+        assert!(!new.0.exists());
+        for (path, bytes) in &whole {
+            fs::write(path, bytes).unwrap();
+        }
+        let _it_is_not_there_each_time = fs::remove_file(scratch.file(&beyond));
+    }
+}
+
+/// The newest of the others is copied over by one of another log, whose header is as whole.
+#[test]
+fn a_segment_of_another_log_is_refused_by_repair_too() {
+    let (scratch, new) = (Scratch::new("mixed"), Scratch::new("mixed-new"));
+    several_segments(&scratch, 4_000);
+    let names = segments(&scratch);
+    let other = Scratch::new("mixed-other");
+    let start = Start {
+        log: [4; 16],
+        next_segment: 2,
+        ..Start::default()
+    };
+    Writing::go_on(&other.0, boot(), start).close();
+    fs::copy(other.file(&names[1]), scratch.file(&names[1])).unwrap();
+    let repair = ["log", "repair", scratch.text(), "--to", new.text()];
+    let (status, _, error) = run(&repair, b"");
+    assert_eq!(status, 2);
+    assert!(error.contains("is of another log than"), "{error}");
+    assert!(!new.0.exists());
+}
+
 #[test]
 fn what_is_mended_is_read_without_damage_and_as_before() {
     let scratch = Scratch::new("mend");

@@ -60,8 +60,20 @@ pub enum LogError {
         /// Its format.
         version: u32,
     },
+    /// A file with another segment's name.
+    #[error(
+        "{name} is segment {number} under another name: it was copied or renamed by hand. Put the file back that belongs there, or move this one out of the directory, and --recover goes on without it"
+    )]
+    Misplaced {
+        /// The file.
+        name: String,
+        /// Which segment it is.
+        number: u64,
+    },
     /// Segments of two logs.
-    #[error("{name} is of another log than {first}: is this a mixture of two directories?")]
+    #[error(
+        "{name} is of another log than {first}: is this a mixture of two directories? Move the files of one of them out of it"
+    )]
     Mixed {
         /// The file.
         name: String,
@@ -314,6 +326,11 @@ impl Reader {
             let read = read_full_at(&*file, &mut begin, 0).map_err(cannot_read())?;
             let header = match segment::Header::of(&begin[..read]) {
                 Begin::Segment(header) if header.number == number => header,
+                // It is whole, and was never written there: what it holds is of another time.
+                Begin::Segment(header) => {
+                    let number = header.number;
+                    return Err(LogError::Misplaced { name, number });
+                }
                 Begin::Newer(version) => return Err(LogError::Newer { name, version }),
                 // A header is durable before its file has a name: only where nothing follows may it not have
                 // been written.
@@ -332,7 +349,7 @@ impl Reader {
                     self.findings.unused.push(name);
                     continue;
                 }
-                Begin::Segment(_) | Begin::Blank | Begin::Damaged => {
+                Begin::Blank | Begin::Damaged => {
                     self.lose_header(name, &*file)?;
                     continue;
                 }

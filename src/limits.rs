@@ -68,6 +68,11 @@ pub const LOG_SYNC_EVERY_MS: u64 = 1_000;
 pub const LOG_SYNC_LATE_MS: u64 = 2_000;
 /// How often space is looked for again after the disk was full, in milliseconds.
 pub const LOG_RETRY_MS: u64 = 100;
+/// How far the wall clock may be ahead of the server's, which was read from it at the start, before the
+/// difference counts: that is said, and the next run takes for unsure what it concerns. In milliseconds.
+pub const CLOCK_BEHIND_MS: u64 = 1_000;
+/// How often the two are compared, in milliseconds.
+pub const CLOCK_LOOK_EVERY_MS: u64 = 1_000;
 /// Bytes of a log that may be dead, beside as many as are live, before it is compacted.
 pub const LOG_DEAD_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a settings file, which is read whole: thousands of namespaces fit.

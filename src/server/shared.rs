@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) faults: Arc<Faults>,
     /// Connections at a time: as many as are configured, or as the system has descriptors for.
     connections_max: AtomicUsize,
+    /// Whether the clock was found to be behind the wall clock.
+    pub(super) was_clock_behind: AtomicBool,
     /// Whether the log is still being read.
     loading: AtomicBool,
     /// Told how far the reading has come.
@@ -83,6 +85,7 @@ impl Shared {
             faults: Arc::default(),
             connections_max,
             signals: (0..workers).map(|_| Signal::default()).collect(),
+            was_clock_behind: AtomicBool::new(false),
             loading: AtomicBool::new(false),
             on_progress: Mutex::new(None),
             clients: DashMap::new(),

@@ -188,6 +188,8 @@ struct Pending {
     spaces: Spaces,
     /// The number that is kept for what stays of a namespace that is being emptied.
     reserved: Option<u32>,
+    /// The least that is said of a moment from which on nothing was lost.
+    covered_since_min: Millis,
 }
 
 #[derive(Debug)]

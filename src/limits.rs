@@ -44,6 +44,8 @@ pub const KEYS_COMMAND_KEYS_MAX: u64 = 1_000_000;
 /// Bytes of a stored value from which on replies share it with the store; one below that is copied for
 /// each.
 pub const SHARED_VALUE_BYTES_MIN: usize = 4 << 10;
+/// Bytes of a reply up to which there is always room for it, where its connection has read those before.
+pub const REPLY_BYTES_SMALL: usize = 4 << 10;
 /// How long one connection's requests are read, executed and answered before the worker looks after its
 /// others, in microseconds: some thousand keys. With 300 a loader's keys cost some 3% more, and with 2,000
 /// four loaders make others wait for milliseconds.

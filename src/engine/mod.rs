@@ -278,6 +278,12 @@ impl Engine {
         self.no_room()
     }
 
+    /// Why a reply is not made that there is no memory for.
+    pub(crate) fn no_room_for_reply() -> Error {
+        let text = "no memory for this reply; nothing was changed: ask for less, or later";
+        Error::new(Code::Full, text)
+    }
+
     /// Why the log takes no change.
     fn refusal(&self, refused: Refused) -> Error {
         self.refusal_after(refused, HowFar::NOTHING)

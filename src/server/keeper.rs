@@ -315,6 +315,7 @@ fn sync(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
 fn tend(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
     let pause = Duration::from_millis(LOG_RETRY_MS);
     let mut compactor = Compactor::new(LOG_DEAD_BYTES_MAX);
+    compactor.prepare(log);
     let (mut undeleted, mut uncompacted) = (Rarely::default(), Rarely::default());
     let mut doubt = Doubt::default();
     while !is_stopping.load(Ordering::Relaxed) {

@@ -68,6 +68,9 @@ pub const LOG_PENDING_BYTES_MAX: usize = 64 << 20;
 pub const LOG_SYNC_EVERY_MS: u64 = 1_000;
 /// How long a sync may take under `--fsync everysec` before writers wait for it, in milliseconds.
 pub const LOG_SYNC_LATE_MS: u64 = 2_000;
+/// How long a change that was made may wait for space to write it before its outcome is left open, in
+/// milliseconds.
+pub const LOG_STUCK_MS: u64 = 2_000;
 /// How often space is looked for again after the disk was full, in milliseconds.
 pub const LOG_RETRY_MS: u64 = 100;
 /// How far the wall clock may be ahead of the server's, which was read from it at the start, before the

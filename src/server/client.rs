@@ -17,7 +17,7 @@ use crate::command::{
     lookup_resp, printable, unknown_command,
 };
 use crate::engine::waiters::Place;
-use crate::engine::{Budget, Engine, Executed, Session, Wait, read_only};
+use crate::engine::{Budget, Engine, Executed, Session, Wait};
 use crate::limits::REPLY_BYTES_SMALL;
 use crate::metrics::Tally;
 use crate::store::Counters;
@@ -171,7 +171,7 @@ impl Client {
         if let Ok(command) = &parsed
             && self.transaction.is_none()
             && self.replies == ReplyMode::On
-            && !self.shared.has_log_failed()
+            && !self.shared.has_doubts()
             && exchange.batch.take(
                 verb,
                 command,
@@ -227,7 +227,7 @@ impl Client {
     /// Appends refusals in the place of replies that rest on what may not be on the disk.
     pub(super) fn take_back(&self, out: &mut Output) {
         for _ in 0..self.held_replies {
-            self.refuse(read_only(), out);
+            self.refuse(self.shared.engine.doubt(), out);
         }
     }
 
@@ -239,8 +239,8 @@ impl Client {
         After::Refused
     }
 
-    /// Answers, but once the log has failed, nothing about keys whose changes were under way then: nobody
-    /// knows what became of those.
+    /// Answers, but where changes are in doubt, nothing about keys that these concern: nobody knows what
+    /// becomes of those.
     fn answer_sure(
         &mut self,
         (verb, args): (Verb, &Args<'_>),
@@ -255,11 +255,11 @@ impl Client {
         // Looked at afterwards: what is in doubt was marked so before anybody could see it.
         if !after.is_unanswered()
             && let Some(log) = shared.engine.log()
-            && shared.has_log_failed()
+            && shared.has_doubts()
             && args.rest(0).iter().any(|word| log.is_in_doubt(word))
         {
             out.truncate(begins);
-            self.refuse(read_only(), out);
+            self.refuse(self.shared.engine.doubt(), out);
         }
         after
     }
@@ -516,8 +516,8 @@ impl Client {
                 let text = "there is no log: start the server with --data-dir";
                 Error::new(Code::NoLog, text).into()
             }
-            // Nothing will be synced any more that is not yet.
-            SessionCommand::Sync if self.shared.has_log_failed() => read_only().into(),
+            // Nothing will be synced, or not soon, that is not yet.
+            SessionCommand::Sync if self.shared.has_doubts() => self.shared.engine.doubt().into(),
             SessionCommand::Sync => {
                 self.wants_sync = true;
                 Reply::OK

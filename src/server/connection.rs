@@ -440,7 +440,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Executes the whole requests at the beginning of `input`; returns how many bytes they are.
     fn execute(&mut self, input: &[u8], batch: &mut Batch) -> usize {
         let began = self.shared.clock.read();
-        let was_good = !self.shared.has_log_failed();
+        let had_doubts = self.shared.has_doubts();
         let mut reading = began;
         let mut since_look = SinceLook::default();
         // Where not even one may stay unread, those of a few requests are sent together all the same.
@@ -534,16 +534,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.client.ask(input, batch, reading.now, &mut self.output);
-        self.executed(&began, was_good);
+        self.executed(&began, had_doubts);
         at
     }
 
     /// What is done once for all that was executed since then: counted, and its replies held back until the log
     /// has what they may rest on, which is all that was appended so far, by whoever.
-    fn executed(&mut self, began: &Reading, was_log_good: bool) {
+    fn executed(&mut self, began: &Reading, had_doubts: bool) {
         let rests_on_log = std::mem::take(&mut self.client.rests_on_log);
+        // Where there are doubts, each reply was looked at. They may have ended meanwhile, or have begun.
         if rests_on_log
-            && was_log_good
+            && !(had_doubts && self.shared.has_doubts())
             && let Some(log) = self.shared.engine.log()
         {
             self.rest.position = log.appended();

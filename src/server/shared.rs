@@ -120,6 +120,12 @@ impl Shared {
             .is_some_and(|log| log.health() == Health::Failed)
     }
 
+    /// Whether changes are in doubt, which then is asked of each key: see [`Log::has_doubts`](crate::log::writer::Log::has_doubts).
+    #[inline]
+    pub(super) fn has_doubts(&self) -> bool {
+        self.engine.log().is_some_and(|log| log.has_doubts())
+    }
+
     pub(super) fn on_progress(&self, told: OnProgress) {
         *self.on_progress.lock() = Some(told);
     }

@@ -63,7 +63,7 @@ impl Log {
         frame::readdress(frames, number);
         pending.last = pending.last.max(last);
         self.append_to(&mut pending, frames);
-        if self.has_failed() {
+        if self.has_doubts() {
             self.doubt(frames);
         }
         true

@@ -36,6 +36,7 @@ impl Log {
             self.write(now);
             self.tell();
         }
+        self.leave_open(now);
         self.delete_lapsed(now)
     }
 

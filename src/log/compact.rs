@@ -43,7 +43,7 @@ const RESERVE_NAME: &str = "reserve.tmp";
 /// Less than this is not set aside.
 const RESERVE_BYTES_MIN: u64 = LOG_SEGMENT_BYTES_MIN / 2;
 /// How long after a round that lacked space the next one begins, at first and at most, in milliseconds.
-const PAUSE_MS: std::ops::RangeInclusive<u64> = 1_000..=60_000;
+const PAUSE_MS: std::ops::RangeInclusive<u64> = 1_000..=10_000;
 
 /// Goes through a log's segments, again and again.
 #[derive(Debug, Default)]
@@ -56,6 +56,8 @@ pub struct Compactor {
     /// Segments that are still to be looked through this time, the last one next.
     round: Vec<u64>,
     copying: Option<Copying>,
+    /// One that has just come to its end, in either way.
+    over: Option<Copying>,
     /// Space for the next copy.
     reserve: Option<Reserve>,
     /// Whether a copy of this round lacked space.
@@ -110,8 +112,7 @@ impl Compactor {
     /// Sets space aside for a copy, as far as there is some. To be called before anything else asks for what
     /// is free; after that [`step`](Self::step) sees to it.
     pub fn prepare(&mut self, log: &Log) {
-        let largest = log.sealed().iter().map(|sealed| sealed.bytes).max();
-        let Some(wanted) = largest.map(|bytes| (bytes / 2).max(RESERVE_BYTES_MIN)) else {
+        let Some(wanted) = reserve_bytes(log) else {
             return;
         };
         match &mut self.reserve {
@@ -135,19 +136,22 @@ impl Compactor {
             // What stays of a namespace is not what anybody has yet.
             return Ok(false);
         }
-        let was_copying = self.copying.is_some();
         let done = self.try_step(log, keys, now, &mut survives);
         if done.is_err()
             && let Some(given_up) = self.copying.take()
         {
             let _it_is_removed_at_the_next_start = log.storage().remove(&given_up.temporary());
+            self.over = Some(given_up);
+        }
+        if let Some(over) = self.over.take() {
+            self.keep_what_is_given_back(log, over);
+        } else if self.copying.is_none() && log.health() == Health::Good {
+            // What others gave back is for the log first.
+            self.prepare(log);
         }
         if log.is_stuck() {
             // What was changed already comes before what is to be copied.
             self.reserve = None;
-        } else if self.copying.is_none() && (was_copying || log.health() == Health::Good) {
-            // What a copy gave back is for the next one; what others gave back is for the log first.
-            self.prepare(log);
         }
         match done {
             // There was no space for a copy of what is to give space back: the next segment may be smaller.
@@ -157,6 +161,16 @@ impl Compactor {
             }
             done => done,
         }
+    }
+
+    /// A copy that is over gives space back: that of the segment in whose place it is, or its own. It is for the
+    /// next copy, or there would be none where others wait for all that there is.
+    fn keep_what_is_given_back(&mut self, log: &Log, over: Copying) {
+        let wanted = reserve_bytes(log);
+        log.while_no_segment_is_made(|| {
+            drop(over);
+            self.reserve = wanted.and_then(|wanted| Reserve::make(log.storage(), wanted));
+        });
     }
 
     fn try_step(
@@ -173,7 +187,7 @@ impl Compactor {
             if !copying.take_place(log)? {
                 return Ok(true);
             }
-            self.copying = None;
+            self.over = self.copying.take();
             let is_last = self.round.is_empty();
             if is_last {
                 self.end_round(log, keys, now);
@@ -194,7 +208,7 @@ impl Compactor {
                 .into_iter()
                 .find(|sealed| sealed.number == number);
             if let Some(sealed) = sealed {
-                self.copying = Some(Copying::begin(log, sealed, self.reserve.take())?);
+                self.copying = Some(Copying::begin(log, sealed, &mut self.reserve)?);
                 return Ok(true);
             }
         }
@@ -240,6 +254,12 @@ impl Compactor {
     }
 }
 
+/// Bytes that are to be set aside for a copy; `None` if there is nothing to copy.
+fn reserve_bytes(log: &Log) -> Option<u64> {
+    let largest = log.sealed().iter().map(|sealed| sealed.bytes).max()?;
+    Some((largest / 2).max(RESERVE_BYTES_MIN))
+}
+
 impl Reserve {
     /// As much as there is, up to what is wanted; `None` if that is too little to be of use.
     fn make(storage: &Arc<dyn Storage>, wanted: u64) -> Option<Self> {
@@ -283,7 +303,7 @@ impl Drop for Reserve {
 }
 
 impl Copying {
-    fn begin(log: &Log, sealed: Sealed, reserve: Option<Reserve>) -> io::Result<Self> {
+    fn begin(log: &Log, sealed: Sealed, reserve: &mut Option<Reserve>) -> io::Result<Self> {
         let source = log.storage().open(&segment::name(sealed.number))?;
         let temporary = segment::temporary_name(sealed.number);
         // One that was given up may be left.
@@ -299,7 +319,7 @@ impl Copying {
             secret: Some(log.draw_secret()?),
             ..header
         };
-        let copy = match reserve {
+        let copy = match reserve.take() {
             Some(reserve) => reserve.named(&temporary)?,
             None => log.storage().create(&temporary)?,
         };

@@ -226,6 +226,12 @@ impl Log {
         result
     }
 
+    /// Does something while nobody makes a segment or a longer one, who would take what it gives back.
+    pub(in crate::log) fn while_no_segment_is_made(&self, act: impl FnOnce()) {
+        let _nobody_else_makes_one = self.next.lock();
+        act();
+    }
+
     /// Complete segments, in order.
     pub fn sealed(&self) -> Vec<Sealed> {
         self.writer.lock().sealed.clone()

@@ -559,9 +559,9 @@ fn what_is_no_data_directory_is_left_alone() {
     made(&newer, "n");
     let lock = newer.join("onced.lock");
     let words = fs::read_to_string(&lock).unwrap();
-    fs::write(&lock, words.replace("format 1", "format 2")).unwrap();
-    is_refused(&newer, &[], &["format 2", "newer"]);
-    is_refused(&newer, &["--recover"], &["format 2"]);
+    fs::write(&lock, words.replace("format 2", "format 3")).unwrap();
+    is_refused(&newer, &[], &["format 3", "newer"]);
+    is_refused(&newer, &["--recover"], &["format 3"]);
     fs::write(&lock, "my notes\n").unwrap();
     is_refused(&newer, &[], &["onced.lock"]);
 }

@@ -13,6 +13,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::{Errno, retry_on_intr};
 use thiserror::Error;
 
+use super::begun;
 use super::directory::Directory;
 use super::segment;
 use super::storage::{File, Storage, write_all_at};
@@ -27,7 +28,11 @@ const PROBE_NAME: &str = "probe.tmp";
 const LOST_AND_FOUND: &str = "lost+found";
 
 const WORDS: &str = "onced data directory, format ";
-const FORMAT: u32 = 1;
+/// The version that is written, and the latest that is known. In version 1 it was not noted which segment is the
+/// newest.
+const FORMAT: u32 = 2;
+/// Bytes of the lock file that its line takes, with spaces behind it.
+const LINE_BYTES: usize = 128;
 /// What the lock file says of a directory that is being written and is not to be used before that is done.
 const UNFINISHED: &str = "onced data directory, unfinished";
 /// Bytes of zeros that are written at a time.
@@ -256,8 +261,7 @@ fn refuse_other(path: &Path) -> Result<(), DirectoryError> {
 
 /// What the lock file says, or the beginning of that.
 fn read_words(lock: &fs::File, lock_path: &Path) -> Result<Vec<u8>, DirectoryError> {
-    const ENOUGH: usize = 128;
-    let mut text = vec![0; ENOUGH];
+    let mut text = vec![0; LINE_BYTES];
     let read = lock
         .read_at(&mut text, 0)
         .map_err(|source| DirectoryError::Io {
@@ -277,7 +281,7 @@ fn check_words(path: &Path, lock: &fs::File, lock_path: &Path) -> Result<(), Dir
         .strip_prefix(WORDS)
         .and_then(|format| format.parse().ok());
     match format {
-        Some(FORMAT) => Ok(()),
+        Some(1..=FORMAT) => Ok(()),
         Some(format) if format > FORMAT => Err(DirectoryError::Newer {
             path: path.to_owned(),
             format,
@@ -318,6 +322,24 @@ impl Storage for Disk {
 
     fn sync_names(&self) -> io::Result<()> {
         self.directory.sync()
+    }
+
+    fn begun(&self) -> io::Result<Option<u64>> {
+        match &self.lock {
+            Some(lock) => begun::read(lock),
+            None => begun::read(&self.directory.open_file(LOCK_NAME, false)?),
+        }
+    }
+
+    fn note_begun(&self, number: u64) -> io::Result<()> {
+        let Some(lock) = &self.lock else {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        };
+        // Version 1 becomes version 2 by this.
+        let line = format!("{WORDS}{FORMAT}");
+        let line = format!("{line:<width$}\n", width = LINE_BYTES - 1);
+        lock.write_all_at(line.as_bytes(), 0)?;
+        begun::write(lock, number)
     }
 }
 
@@ -431,10 +453,10 @@ mod tests {
         let refusal = Disk::take(&path).unwrap_err().to_string();
         assert!(refusal.contains("letter.txt"), "{refusal}");
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
-        fs::write(path.join(LOCK_NAME), format!("{WORDS}2\n")).unwrap();
+        fs::write(path.join(LOCK_NAME), format!("{WORDS}3\n")).unwrap();
         assert!(matches!(
             Disk::take(&path),
-            Err(DirectoryError::Newer { format: 2, .. })
+            Err(DirectoryError::Newer { format: 3, .. })
         ));
         for words in ["", "onced data directory, format x", "pid 17"] {
             fs::write(path.join(LOCK_NAME), words).unwrap();

@@ -55,6 +55,7 @@
 //! knows keys as bytes and packed forms, not hashes, shards or verdicts. It does not replicate, compress
 //! or encrypt, and it is no history: what does not count any more goes.
 
+mod begun;
 pub mod compact;
 pub mod control;
 mod directory;

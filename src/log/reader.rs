@@ -88,6 +88,14 @@ pub enum LogError {
         /// The file.
         name: String,
     },
+    /// The newest segment is missing.
+    #[error(
+        "{name} is missing, or holds nothing, and it was the newest: put it back. If this is a copy that was made before it was begun, --restored says so; --recover goes on without it"
+    )]
+    NewestMissing {
+        /// The file.
+        name: String,
+    },
     /// What was written and synced is not there any more.
     #[error(
         "{name} is damaged at byte {offset}; `onced log verify` says what survives, --recover goes on without the rest"
@@ -294,8 +302,16 @@ impl Reader {
             findings: Findings::default(),
             bytes_total: 0,
         };
+        // First: who writes meanwhile begins segments, and only then notes that.
+        let begun = reader
+            .storage
+            .begun()
+            .map_err(LogError::io("cannot read which segment is the newest"))?;
         reader.look_through()?;
         reader.check_newest()?;
+        if let Some(begun) = begun {
+            reader.check_begun(begun)?;
+        }
         Ok(reader)
     }
 
@@ -419,6 +435,24 @@ impl Reader {
             self.findings.unused.push(name);
             self.segments.pop();
         }
+        Ok(())
+    }
+
+    /// Compares the newest segment with the last of which it was noted that it was begun: what it began with
+    /// was durable before that.
+    fn check_begun(&mut self, begun: u64) -> Result<(), LogError> {
+        let next = &mut self.findings.next_segment;
+        *next = begun.saturating_add(1).max(*next);
+        let newest = self.segments.last().map_or(0, |newest| newest.number);
+        let name = segment::name(begun);
+        let is_lost = self.findings.losses.iter().any(|loss| loss.name == name);
+        if newest >= begun || self.present.is_copy || is_lost {
+            return Ok(());
+        }
+        if !self.present.recovers {
+            return Err(LogError::NewestMissing { name });
+        }
+        self.findings.missing.push(name);
         Ok(())
     }
 

@@ -28,6 +28,14 @@ pub trait Storage: Send + Sync + Debug {
 
     /// Returns once all names made, changed and removed so far are durable.
     fn sync_names(&self) -> io::Result<()>;
+
+    /// The highest number of a segment of which [`Storage::note_begun`] said that it was begun; `None` if it
+    /// never did.
+    fn begun(&self) -> io::Result<Option<u64>>;
+
+    /// Notes, apart from all files, that the segment of this number was begun, so that it is missed when its
+    /// file is gone. Durable when this returns, and a lower number stays if it does not come so far.
+    fn note_begun(&self, number: u64) -> io::Result<()>;
 }
 
 /// An open file. Offsets and lengths are in bytes.

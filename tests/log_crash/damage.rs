@@ -60,6 +60,11 @@ impl Whole {
                 assert_eq!(said, name, "{}", what());
                 assert!(offset >= begins && offset <= at, "{}: {offset}", what());
             }
+            // What a segment begins with was durable before that was noted: it is no tail.
+            Err(LogError::NewestMissing { name: said }) => {
+                assert_eq!(said, name, "{}", what());
+                assert!(begins <= segment::HEADER_BYTES as u64, "{}", what());
+            }
             // A header that says something else in its first bytes.
             Err(LogError::Newer { .. } | LogError::Mixed { .. } | LogError::Missing { .. }) => {
                 panic!("{}: misjudged", what());

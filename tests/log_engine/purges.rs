@@ -100,6 +100,7 @@ fn frame_ends(disk: &SimulatedDisk) -> Vec<(String, usize)> {
 fn cut(disk: &SimulatedDisk, (name, len): &(String, usize)) -> SimulatedDisk {
     let cut = disk.kill();
     cut.cut(name, *len);
+    cut.forget_begun();
     for later in segments(disk).iter().filter(|later| *later > name) {
         cut.remove(later).unwrap();
     }

@@ -186,7 +186,10 @@ fn damage(disk: &SimulatedDisk, dice: &mut Dice) -> bool {
         0..3 => {
             let mut torn = disk.read(newest);
             let whole = torn.len();
-            torn.truncate(dice.below(torn.len() as u64) as usize);
+            // What it begins with was durable before anything else was written.
+            let begins = frames::frames(&torn)[0].range.end;
+            let left = (torn.len() - begins).max(1) as u64;
+            torn.truncate(begins + dice.below(left) as usize);
             if dice.one_in(2) {
                 torn.resize(whole, 0);
             }
@@ -314,7 +317,12 @@ fn a_cut_at_any_byte_is_a_torn_tail() {
         let newest = names(&attacked.disk).pop().unwrap();
         let whole = attacked.disk.read(&newest);
         let step = if seeds > 2 { 1 } else { 97 };
-        for len in (0..whole.len()).step_by(step).chain(0..200) {
+        // What it begins with was durable before anything else was written.
+        let begins = frames::frames(&whole)[0].range.end;
+        for len in (begins..whole.len())
+            .step_by(step)
+            .chain(begins..begins + 200)
+        {
             let disk = attacked.disk.kill();
             let mut torn = whole[..len.min(whole.len())].to_vec();
             torn.resize(whole.len(), 0);

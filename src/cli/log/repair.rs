@@ -58,8 +58,19 @@ pub(super) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
     // What is there before the last segment is looks whole, and does not know what was lost.
     new.begin().with_context(cannot_copy)?;
     let copied = copy(&old, &new, &findings).with_context(cannot_copy)?;
-    let repaired = finish(&new, present, &findings, !copied.lost.is_empty())?;
+    // That the newest is missing only the old directory knows; others were saved in spite of their headers.
+    let saved = new.list().with_context(cannot_copy)?;
+    let missing = findings.missing.iter().filter(|name| !saved.contains(name));
+    let missing: Vec<_> = missing.cloned().collect();
+    let has_lost = !(copied.lost.is_empty() && missing.is_empty());
+    let mut repaired = finish(&new, present, &findings, has_lost)?;
     new.finish().with_context(cannot_copy)?;
+    if let Some(newest) = repaired.newest {
+        new.note_begun(newest).with_context(cannot_copy)?;
+    }
+    repaired.missing.extend(missing);
+    repaired.missing.sort();
+    repaired.missing.dedup();
     let mut out = io::stdout().lock();
     for lost in &copied.lost {
         writeln!(out, "lost: {lost}")?;
@@ -254,6 +265,8 @@ fn payload_of(control: &Control) -> Vec<u8> {
 
 struct Repaired {
     missing: Vec<String>,
+    /// The segment that says what there is.
+    newest: Option<u64>,
     segments: usize,
     records: u64,
 }
@@ -284,8 +297,9 @@ fn finish(
         }
         Ok(())
     })?;
-    if !findings.segments.is_empty() {
-        let number = old.next_segment.max(findings.next_segment);
+    let newest =
+        (!findings.segments.is_empty()).then(|| old.next_segment.max(findings.next_segment));
+    if let Some(number) = newest {
         if has_lost || !findings.missing.is_empty() {
             // What was lost may have come in this very millisecond.
             let from = present.now.after(1);
@@ -323,6 +337,7 @@ fn finish(
     }
     Ok(Repaired {
         missing: findings.missing,
+        newest,
         segments: new.list()?.len(),
         records,
     })

@@ -194,6 +194,11 @@ impl SimulatedDisk {
         self.state.lock().powered_until = n;
     }
 
+    /// Forgets which segment is the newest, as a copy that was made before it was begun does not know it.
+    pub fn forget_begun(&self) {
+        self.state.lock().begun = None;
+    }
+
     /// How many bytes there is room for. Less than is taken leaves what is there.
     pub fn set_capacity(&self, bytes: u64) {
         self.state.lock().capacity_bytes = bytes;
@@ -315,6 +320,19 @@ impl Storage for SimulatedDisk {
             from: None,
             to: name.to_owned(),
         });
+        Ok(())
+    }
+
+    fn begun(&self) -> io::Result<Option<u64>> {
+        let mut state = self.state.lock();
+        state.begin(Kind::Look)?;
+        Ok(state.begun)
+    }
+
+    fn note_begun(&self, number: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.begin(Kind::Change)?;
+        state.begun = state.begun.max(Some(number));
         Ok(())
     }
 

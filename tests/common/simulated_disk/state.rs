@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) durable_names: BTreeMap<String, u64>,
     /// What made `names` out of `durable_names`.
     pub(super) unsynced_names: Vec<Renaming>,
+    /// The highest segment that was noted to be begun; durable at once.
+    pub(super) begun: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -105,6 +107,7 @@ impl State {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             unsynced_names: Vec::new(),
+            begun: None,
         }
     }
 

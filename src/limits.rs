@@ -44,6 +44,8 @@ pub const KEYS_COMMAND_KEYS_MAX: u64 = 1_000_000;
 /// Bytes of a stored value from which on replies share it with the store; one below that is copied for
 /// each.
 pub const SHARED_VALUE_BYTES_MIN: usize = 4 << 10;
+/// Bytes of a reply up to which there is always room for it, where its connection has read those before.
+pub const REPLY_BYTES_SMALL: usize = 4 << 10;
 /// How long one connection's requests are read, executed and answered before the worker looks after its
 /// others, in microseconds: some thousand keys. With 300 a loader's keys cost some 3% more, and with 2,000
 /// four loaders make others wait for milliseconds.
@@ -66,8 +68,16 @@ pub const LOG_PENDING_BYTES_MAX: usize = 64 << 20;
 pub const LOG_SYNC_EVERY_MS: u64 = 1_000;
 /// How long a sync may take under `--fsync everysec` before writers wait for it, in milliseconds.
 pub const LOG_SYNC_LATE_MS: u64 = 2_000;
+/// How long a change that was made may wait for space to write it before its outcome is left open, in
+/// milliseconds.
+pub const LOG_STUCK_MS: u64 = 2_000;
 /// How often space is looked for again after the disk was full, in milliseconds.
 pub const LOG_RETRY_MS: u64 = 100;
+/// How far the wall clock may be ahead of the server's, which was read from it at the start, before the
+/// difference counts: that is said, and the next run takes for unsure what it concerns. In milliseconds.
+pub const CLOCK_BEHIND_MS: u64 = 1_000;
+/// How often the two are compared, in milliseconds.
+pub const CLOCK_LOOK_EVERY_MS: u64 = 1_000;
 /// Bytes of a log that may be dead, beside as many as are live, before it is compacted.
 pub const LOG_DEAD_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a settings file, which is read whole: thousands of namespaces fit.

@@ -8,6 +8,8 @@
 
 #[path = "common/frames.rs"]
 mod frames;
+#[path = "log_engine/full_disk.rs"]
+mod full_disk;
 #[path = "log_engine/no_space.rs"]
 mod no_space;
 #[path = "log_engine/purges.rs"]

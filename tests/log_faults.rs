@@ -266,7 +266,8 @@ fn a_write_without_space_is_tried_again() {
 #[test]
 fn a_segment_that_cannot_be_made_for_a_while_is_made_later() {
     let data = Scratch::new("for-a-while");
-    let fault = "fallocate:error=EMFILE:when=3..9";
+    // Some of them are of what compaction sets aside.
+    let fault = "fallocate:error=EMFILE:when=3..30";
     let Some(server) = faulty(data.path(), fault, &["--log-segment", "64KiB"]) else {
         return;
     };
@@ -506,6 +507,52 @@ fn a_full_disk_has_space_again_once_keys_have_lapsed() {
     }
 }
 
+/// A few keys of each segment live on, so none goes as a whole, and there is no space for what is to make
+/// some.
+#[test]
+fn a_disk_that_its_log_has_filled_has_space_again_and_a_start() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let arguments = ["--log-segment", "64KiB"];
+    let server = Process::start(&disk.data(), &arguments);
+    let mut client = server.connect();
+    let padding = "k".repeat(200);
+    let (mut long, mut n) = (Vec::new(), 0);
+    eventually("the disk is full", || {
+        n += 1;
+        let many = (0..50).map(|i| format!("SEEN {padding}{n}.{i} 3s\n"));
+        client.send(format!("SEEN long-{n} 1h\n{}", many.collect::<String>()));
+        let replies: Vec<_> = (0..51).map(|_| client.line()).collect();
+        if replies[0] == "NEW" {
+            long.push(format!("long-{n}"));
+        }
+        replies[50].starts_with("ERR FULL") && client.gauge("log_bytes") > 700 << 10
+    });
+    assert!(long.len() > 50, "{} fit", long.len());
+    let mut server = server;
+    // Before anything lapses, and once it has.
+    for round in 0..3 {
+        server.kill();
+        server = Process::start(&disk.data(), &arguments);
+        let mut client = server.connect();
+        assert_eq!(letters(&mut client, &long), "D".repeat(long.len()));
+        if round == 0 {
+            continue;
+        }
+        // As many again as the disk has room for, and half as many.
+        let (mut taken, mut n) = (0, 0);
+        eventually("new keys are taken", || {
+            n += 1;
+            let many = (0..50).map(|i| format!("SEEN {padding}{round}.{n}.{i} 500ms\n"));
+            client.send(many.collect::<String>());
+            taken += (0..50).filter(|_| client.line() == "NEW").count();
+            taken > 6_000
+        });
+        assert_eq!(letters(&mut client, &long), "D".repeat(long.len()));
+    }
+}
+
 /// A server that was killed on a full disk starts again.
 #[test]
 fn a_server_on_a_full_disk_starts_again() {
@@ -611,4 +658,96 @@ fn a_form_that_cannot_be_logged_is_not_changed() {
     wait_for_space(&mut client);
     assert_eq!(client.ask("SEEN a 1h NS empty"), "NEW");
     assert_eq!(client.ask("NS SET empty-too KEYS DIGEST"), "OK");
+}
+
+/// Lets a process write no further than this into any file from now on; `None` lifts that.
+fn limit_files(server: &Process, bytes: Option<u64>) {
+    let pid = rustix::process::Pid::from_raw(server.id() as i32).unwrap();
+    let limit = rustix::process::Rlimit {
+        current: bytes,
+        maximum: None,
+    };
+    rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, limit).unwrap();
+}
+
+/// What was reserved is not there any more, so what was changed cannot be written: nobody waits for ever, what is
+/// told is true, and once there is space all goes on.
+#[test]
+fn what_cannot_be_written_any_more_is_left_open_until_it_can() {
+    for fsync in ["everysec", "always"] {
+        let data = Scratch::new("left-open");
+        let arguments = ["--fsync", fsync, "--log-segment", "1MiB"];
+        let server = Process::start(data.path(), &arguments);
+        let (mut asking, mut looking, mut redis) =
+            (server.connect(), server.connect(), server.connect());
+        for key in ["known", "other"] {
+            assert_eq!(asking.ask(&format!("SEEN {key} 1h")), "NEW");
+        }
+        // Nothing is unsynced but what comes now.
+        assert_eq!(asking.ask("SYNC"), "OK");
+        limit_files(&server, Some(100));
+        let began = Instant::now();
+        asking.send("SEEN open 1h\n");
+        // It is not known yet that there is no space: this waits too, and is told no more.
+        let mut reading = server.connect();
+        eventually("the change is made", || {
+            looking.gauge("log_unsynced_bytes") > 0
+        });
+        reading.send("PEEK known\n");
+        assert_eq!(looking.ask("PING"), "PONG");
+        assert!(redis.call(&["INFO"]).contains("uptime"));
+        assert!(
+            began.elapsed() < Duration::from_millis(1_500),
+            "{:?}",
+            began.elapsed()
+        );
+        for client in [&mut asking, &mut reading] {
+            let reply = client.line();
+            assert!(is_read_only(&reply), "{fsync}: {reply}");
+        }
+        let took = began.elapsed();
+        assert!(took > Duration::from_millis(1_500), "{took:?}");
+        assert!(took < Duration::from_secs(8), "{took:?}");
+
+        for _ in 0..2 {
+            for request in ["SEEN open 1h", "PEEK open", "FORGET open", "SYNC"] {
+                let reply = asking.ask(request);
+                assert!(is_read_only(&reply), "{fsync}, {request}: {reply}");
+            }
+            for request in ["SEEN new 1h", "FORGET known", "NS SET made"] {
+                let reply = asking.ask(request);
+                assert!(reply.starts_with("ERR FULL"), "{fsync}, {request}: {reply}");
+            }
+            assert_eq!(asking.ask("SEEN known 1h"), "DUP");
+            assert_eq!(asking.ask("PEEK known new other"), "DND");
+            assert_eq!(asking.ask("MSEEN 1h known new"), "DE");
+            assert_eq!(redis.call(&["GET", "known"]), "$1");
+            let rows = looking.ask_all("STATS");
+            for row in ["ready yes", "log full"] {
+                assert!(rows.contains(&row.to_owned()), "{rows:?}");
+            }
+        }
+
+        limit_files(&server, None);
+        eventually("it goes on", || asking.ask("PEEK open") == "D");
+        assert_eq!(asking.ask("SEEN open 1h"), "DUP");
+        eventually("changes are taken", || {
+            let reply = asking.ask("SEEN new 1h");
+            reply == "NEW" || reply == "DUP"
+        });
+        assert_eq!(asking.ask("SYNC"), "OK");
+
+        // It ends in time too.
+        limit_files(&server, Some(100));
+        asking.send("SEEN last 1h\n");
+        let began = Instant::now();
+        server.stop();
+        assert!(
+            began.elapsed() < Duration::from_secs(9),
+            "{:?}",
+            began.elapsed()
+        );
+        let server = Process::start(data.path(), &[]);
+        assert_eq!(server.connect().ask("PEEK known other open new"), "DDDD");
+    }
 }

@@ -175,6 +175,10 @@ fn the_table_of_constants_is_the_constants() {
             limits::LOG_SYNC_LATE_MS,
         ),
         (
+            "a change that was made and lacks space to be written",
+            limits::LOG_STUCK_MS,
+        ),
+        (
             "between two looks for space on a full disk",
             limits::LOG_RETRY_MS,
         ),

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use crate::limits::SHARED_VALUE_BYTES_MIN;
+
 /// One answer. Both dialects encode every variant; which shape it takes is in `wire`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply<'a> {
@@ -57,9 +59,49 @@ impl Reply<'_> {
     /// The answer of a change that has nothing else to say.
     pub const OK: Self = Self::Word("OK");
 
+    /// Bytes that its encoding takes at most, roughly, beside values that are shared.
+    pub fn bytes_max(&self) -> usize {
+        /// Of a number, a head, a line end.
+        const BESIDE: usize = 32;
+        let of = |bytes: usize| bytes + BESIDE;
+        match self {
+            Self::Word(_) | Self::Number(_) | Self::Count(_) | Self::Flag(_) | Self::Nil => BESIDE,
+            Self::Figures(..) => 4 * BESIDE,
+            Self::Text(text) => of(text.len()),
+            // In RESP each of them has a head.
+            Self::Letters(letters) | Self::Items(letters) => of(2 * letters.len()),
+            Self::Value(value) | Self::Outcome { body: value, .. } => of(copied(value) + BESIDE),
+            Self::Values { bytes, ends } => of(bytes.len() + BESIDE * ends.len()),
+            Self::Array(items) => of(items.iter().map(Self::bytes_max).sum()),
+            Self::Map(pairs) => {
+                let pairs = pairs.iter();
+                of(pairs
+                    .map(|(name, value)| name.bytes_max() + value.bytes_max())
+                    .sum())
+            }
+            Self::Rows(rows) => {
+                let rows = rows.iter();
+                of(rows
+                    .map(|(name, value)| of(name.len()) + of(value.len()))
+                    .sum())
+            }
+            Self::Error(error) => of(error.text.len()),
+        }
+    }
+
     /// A text that nobody has to keep alive.
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(Cow::Owned(text.into().into_bytes()))
+    }
+}
+
+/// Bytes of a value that are copied for one reply; what is beside a value that is not.
+fn copied(value: &Bytes) -> usize {
+    const PLACE_BYTES: usize = 128;
+    if value.len() < SHARED_VALUE_BYTES_MIN {
+        value.len()
+    } else {
+        PLACE_BYTES
     }
 }
 

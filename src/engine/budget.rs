@@ -9,10 +9,18 @@ use crate::store::Ledger;
 /// What ending work that was begun may take beyond the bound, in percent of it.
 const RESERVE_PERCENT: isize = 5;
 
+/// What replies may take where keys have taken all there is, in percent of the bound; at least
+/// [`REPLIES_BYTES_MIN`]. A full server that evicts goes on answering.
+const REPLIES_PERCENT: isize = 6;
+/// The same in bytes, where the bound is small.
+const REPLIES_BYTES_MIN: isize = 1 << 20;
+
 /// Bytes in use against their bound; one for a whole server.
 #[derive(Debug)]
 pub struct Budget {
     used: CachePadded<AtomicIsize>,
+    /// Those of them that replies take which were not sent yet.
+    replies: CachePadded<AtomicIsize>,
     max: isize,
 }
 
@@ -21,6 +29,7 @@ impl Budget {
     pub fn new(bytes_max: usize) -> Self {
         Self {
             used: CachePadded::new(AtomicIsize::new(0)),
+            replies: CachePadded::new(AtomicIsize::new(0)),
             max: isize::try_from(bytes_max).unwrap_or(isize::MAX),
         }
     }
@@ -49,6 +58,20 @@ impl Budget {
         bytes <= 0 || self.used.load(Ordering::Relaxed).saturating_add(bytes) <= max
     }
 
+    /// Whether replies may take so many more bytes: of what is left, or else of what is theirs.
+    pub fn admits_reply(&self, bytes: isize) -> bool {
+        let theirs = (self.max / 100 * REPLIES_PERCENT).max(REPLIES_BYTES_MIN);
+        self.admits(bytes) || self.replies.load(Ordering::Relaxed).saturating_add(bytes) <= theirs
+    }
+
+    /// Counts bytes of replies that came into use, or went out of it.
+    pub fn change_replies(&self, bytes: isize) {
+        if bytes != 0 {
+            self.replies.fetch_add(bytes, Ordering::Relaxed);
+            self.change(bytes);
+        }
+    }
+
     /// Counts bytes that came into use, or went out of it.
     pub fn change(&self, bytes: isize) {
         if bytes != 0 {
@@ -60,5 +83,28 @@ impl Budget {
 impl Ledger for Budget {
     fn change(&self, bytes: isize) {
         Self::change(self, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_have_a_share_that_keys_cannot_take() {
+        const MAX: isize = 100 << 20;
+        const THEIRS: isize = MAX / 100 * REPLIES_PERCENT;
+        let budget = Budget::new(MAX.unsigned_abs());
+        assert!(budget.admits_reply(MAX) && !budget.admits_reply(MAX + 1));
+        budget.change(MAX);
+        assert!(!budget.admits(1));
+        assert!(budget.admits_reply(THEIRS) && !budget.admits_reply(THEIRS + 1));
+        budget.change_replies(THEIRS);
+        assert_eq!(budget.used(), (MAX + THEIRS).unsigned_abs());
+        assert!(budget.admits_reply(0) && !budget.admits_reply(1));
+        budget.change_replies(-THEIRS);
+        budget.change(-MAX);
+        assert_eq!(budget.used(), 0);
+        assert!(Budget::new(1).admits_reply(REPLIES_BYTES_MIN));
     }
 }

@@ -278,6 +278,24 @@ impl Engine {
         self.no_room()
     }
 
+    /// Why a reply is not made that there is no memory for.
+    pub(crate) fn no_room_for_reply() -> Error {
+        let text = "no memory for this reply; nothing was changed: ask for less, or later";
+        Error::new(Code::Full, text)
+    }
+
+    /// Why nothing is told of a key, or no reply is given that was held back: it rests on a change that may last
+    /// or not.
+    pub(crate) fn doubt(&self) -> Error {
+        match self.log().map(|log| log.health()) {
+            Some(Health::Failed) => read_only(),
+            _ => Error::new(
+                Code::ReadOnly,
+                "no space on the disk to write what was under way, which may or may not have happened; that is known, and changes are taken again, once there is space",
+            ),
+        }
+    }
+
     /// Why the log takes no change.
     fn refusal(&self, refused: Refused) -> Error {
         self.refusal_after(refused, HowFar::NOTHING)
@@ -506,7 +524,7 @@ impl fmt::Display for HowFar {
 }
 
 /// The refusal of a change after the log failed.
-pub(crate) fn read_only() -> Error {
+fn read_only() -> Error {
     Error::new(
         Code::ReadOnly,
         "the log failed, so no change is taken; what was under way may or may not have happened",

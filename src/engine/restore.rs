@@ -12,7 +12,7 @@ use std::thread;
 
 use super::namespace::{Namespace, Policy};
 use super::{DEFAULT_NAMESPACE, Engine};
-use crate::log::control::{Control, Space};
+use crate::log::control::{COVERED_SINCE_NEXT_START, Control, Space};
 use crate::log::reader::{Findings, Frame, LogError, Piece, Present, Reader};
 use crate::log::record::{self, Record};
 use crate::log::spaces::Spaces;
@@ -531,8 +531,14 @@ impl Restoring<'_> {
             || present.is_copy
             || !findings.losses.is_empty()
             || !findings.missing.is_empty();
+        // A run whose clock was behind did not come to say when it ended.
+        let is_told = |covered_since| covered_since != COVERED_SINCE_NEXT_START;
         if let Some(covered_since) = self.known.covered_since {
-            engine.set_covered_since(covered_since);
+            engine.set_covered_since(if is_told(covered_since) {
+                covered_since
+            } else {
+                now.after(1)
+            });
         }
         if is_uncertain {
             engine.set_covered_since(now.after(1));
@@ -558,6 +564,9 @@ impl Restoring<'_> {
             }
             if is_uncertain {
                 namespace.set_covered_since(namespace.covered_since().max(now.after(1)));
+            }
+            if !is_told(namespace.covered_since()) {
+                namespace.set_covered_since(now.after(1));
             }
             let space = namespace.space(&namespace.policy());
             namespace.set_unsure_logged(space.unsure_until);

@@ -126,6 +126,11 @@ impl Progress {
 }
 
 impl Session {
+    /// Whether a command has been begun that is not finished.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.progress.next > 0
+    }
+
     /// Bytes of memory that a command holds which is not finished.
     pub(crate) fn held_bytes(&self) -> usize {
         self.progress.held_bytes()

@@ -9,7 +9,7 @@ use super::glob::Glob;
 use super::journal::{Refused, Writing};
 use super::slice::{LISTED_UNITS, PLACE_UNITS, READ_UNITS, Slice};
 use super::waiters::Concerns;
-use super::{Answer, Here, Namespace, Policy, Session};
+use super::{Answer, Engine, Here, Namespace, Policy, Session};
 use crate::command::{
     self, Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words,
 };
@@ -350,6 +350,10 @@ impl Here<'_> {
             progress.cursor = cursor;
             if progress.bytes > max {
                 return Err(reply_too_big(max));
+            }
+            let listed = progress.listed.len() as isize;
+            if !self.engine.budget.admits_reply(listed) {
+                return Err(Engine::no_room_for_reply());
             }
             if cursor == 0 || slice.is_over() {
                 return Ok(cursor == 0);

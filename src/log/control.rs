@@ -18,7 +18,7 @@ pub enum Control {
     Space(Space),
     /// A namespace is gone, and its keys with it.
     Dropped {
-        /// Its number.
+        /// Its number; [`NO_SPACE`] where only the moment is told.
         id: u32,
         /// The moment from which on no key of a namespace that is not there was lost.
         covered_since: Millis,
@@ -101,6 +101,13 @@ const DIGESTS: u8 = 1;
 const SLIDES: u8 = 1 << 1;
 const EVICTS: u8 = 1 << 2;
 const REPORTS: u8 = 1 << 3;
+
+/// As the moment from which on nothing was lost: that of the next start, whenever it comes. Said by a run
+/// whose clock was found to be behind, until it says at its end when that was.
+pub const COVERED_SINCE_NEXT_START: Millis = Millis(u64::MAX);
+
+/// The number of no namespace, in a [`Control::Dropped`] that only tells a moment.
+pub const NO_SPACE: u32 = 0;
 
 /// Above the number of every namespace that there will have been: more is not of a log.
 pub const SPACE_NUMBERS_MAX: u32 = 1 << 31;

@@ -13,7 +13,7 @@ use std::task::Waker;
 use tokio::sync::Notify;
 
 use super::shared::Shared;
-use crate::log::writer::{Health, Log};
+use crate::log::writer::Log;
 
 /// Executions of one worker that may share a write: more would hardly make it cheaper, and the first
 /// of them wait meanwhile.
@@ -52,7 +52,7 @@ impl Rest {
     /// Whether a reply that rests on this may be sent, or never will be in good faith.
     #[inline]
     pub(super) fn is_settled(self, log: &Log) -> bool {
-        self.is_good(log) || log.health() == Health::Failed
+        self.is_good(log) || log.has_doubts()
     }
 
     /// Whether it may be sent.

@@ -11,13 +11,14 @@ use super::info;
 use super::output::Output;
 use super::shared::{ClientInfo, Listing, Shared};
 use super::transaction::{self, Executing, Transaction};
-use crate::command::spec::Verb;
+use crate::command::spec::{Effect, Verb};
 use crate::command::{
     Args, ClientCommand, Code, Command, Error, Reply, SessionCommand, Words, lookup_line,
     lookup_resp, printable, unknown_command,
 };
 use crate::engine::waiters::Place;
-use crate::engine::{Executed, Session, Wait, read_only};
+use crate::engine::{Budget, Engine, Executed, Session, Wait};
+use crate::limits::REPLY_BYTES_SMALL;
 use crate::metrics::Tally;
 use crate::store::Counters;
 use crate::time::{Millis, parse_u64};
@@ -170,7 +171,7 @@ impl Client {
         if let Ok(command) = &parsed
             && self.transaction.is_none()
             && self.replies == ReplyMode::On
-            && !self.shared.has_log_failed()
+            && !self.shared.has_doubts()
             && exchange.batch.take(
                 verb,
                 command,
@@ -226,7 +227,7 @@ impl Client {
     /// Appends refusals in the place of replies that rest on what may not be on the disk.
     pub(super) fn take_back(&self, out: &mut Output) {
         for _ in 0..self.held_replies {
-            self.refuse(read_only(), out);
+            self.refuse(self.shared.engine.doubt(), out);
         }
     }
 
@@ -238,8 +239,8 @@ impl Client {
         After::Refused
     }
 
-    /// Answers, but once the log has failed, nothing about keys whose changes were under way then: nobody
-    /// knows what became of those.
+    /// Answers, but where changes are in doubt, nothing about keys that these concern: nobody knows what
+    /// becomes of those.
     fn answer_sure(
         &mut self,
         (verb, args): (Verb, &Args<'_>),
@@ -254,11 +255,11 @@ impl Client {
         // Looked at afterwards: what is in doubt was marked so before anybody could see it.
         if !after.is_unanswered()
             && let Some(log) = shared.engine.log()
-            && shared.has_log_failed()
+            && shared.has_doubts()
             && args.rest(0).iter().any(|word| log.is_in_doubt(word))
         {
             out.truncate(begins);
-            self.refuse(read_only(), out);
+            self.refuse(self.shared.engine.doubt(), out);
         }
         after
     }
@@ -407,19 +408,29 @@ impl Client {
             Command::Session(SessionCommand::Client(ClientCommand::List)) => self.list(now),
             Command::Session(command) => {
                 let (reply, after) = self.on_connection(command, now);
-                self.tally.count(verb, matches!(reply, Reply::Error(_)));
-                self.dialect.encode(&reply, out);
+                let telling = (verb, self.dialect, &mut self.tally);
+                tell(&reply, telling, self.shared.engine.budget(), out);
                 return if after == After::GoOn { done } else { after };
             }
             _ => {
                 let place = &mut self.place;
                 let wait = waker.map(|waker| Wait { place, waker });
                 let engine = &self.shared.engine;
+                let bytes = (reply_bytes_of(command) + out.copied_bytes()) as isize;
+                if bytes > REPLY_BYTES_SMALL as isize
+                    && !self.session.is_under_way()
+                    && !engine.budget().admits_reply(bytes)
+                {
+                    self.tally.count(verb, true);
+                    let error = Engine::no_room_for_reply();
+                    self.dialect.encode(&Reply::Error(error), out);
+                    return done;
+                }
                 match engine.execute_slice(&mut self.session, command, wait, now) {
                     Executed::Told(reply) => {
                         self.place = None;
-                        self.tally.count(verb, matches!(reply, Reply::Error(_)));
-                        self.dialect.encode(&reply, out);
+                        let telling = (verb, self.dialect, &mut self.tally);
+                        tell(&reply, telling, engine.budget(), out);
                         return done;
                     }
                     Executed::Held => return After::Hold,
@@ -430,8 +441,8 @@ impl Client {
         let Some(reply) = reply else {
             return After::Unfinished;
         };
-        self.tally.count(verb, matches!(reply, Reply::Error(_)));
-        self.dialect.encode(&reply, out);
+        let telling = (verb, self.dialect, &mut self.tally);
+        tell(&reply, telling, self.shared.engine.budget(), out);
         done
     }
 
@@ -505,8 +516,8 @@ impl Client {
                 let text = "there is no log: start the server with --data-dir";
                 Error::new(Code::NoLog, text).into()
             }
-            // Nothing will be synced any more that is not yet.
-            SessionCommand::Sync if self.shared.has_log_failed() => read_only().into(),
+            // Nothing will be synced, or not soon, that is not yet.
+            SessionCommand::Sync if self.shared.has_doubts() => self.shared.engine.doubt().into(),
             SessionCommand::Sync => {
                 self.wants_sync = true;
                 Reply::OK
@@ -578,6 +589,41 @@ impl Client {
                 Reply::OK
             }
         }
+    }
+}
+
+/// Encodes a reply if there is memory for it; else, where nothing was changed, a refusal. What a change
+/// answers has its room from [before](reply_bytes_of), or is small.
+fn tell(
+    reply: &Reply<'_>,
+    (verb, dialect, tally): (Verb, Dialect, &mut Tally),
+    budget: &Budget,
+    out: &mut Output,
+) {
+    let bytes = reply.bytes_max();
+    if bytes > REPLY_BYTES_SMALL {
+        let together = bytes + out.copied_bytes();
+        if verb.spec().effect != Effect::Write && !budget.admits_reply(together as isize) {
+            tally.count(verb, true);
+            dialect.encode(&Reply::Error(Engine::no_room_for_reply()), out);
+            return;
+        }
+        out.make_room(bytes);
+    }
+    tally.count(verb, matches!(reply, Reply::Error(_)));
+    dialect.encode(reply, out);
+}
+
+/// Bytes that the reply of a change of many keys takes at most, where that is more than a few for each.
+fn reply_bytes_of(command: &Command<'_>) -> usize {
+    /// `N:` and a token, as an element of an array.
+    const ITEM_BYTES: usize = 32;
+    /// A refusal in the place of an answer.
+    const REFUSAL_BYTES: usize = 128;
+    match command {
+        Command::MBegin { keys, .. } => keys.len() * ITEM_BYTES,
+        Command::BfInsert(insert) => insert.items.len() * REFUSAL_BYTES,
+        _ => 0,
     }
 }
 

@@ -1,17 +1,32 @@
 //! The only place that reads time: the wall clock once at start, monotonic time from then on.
 //!
 //! So a stepped system clock changes nothing until the next start. A reading is taken once per
-//! batch of requests and passed down.
+//! batch of requests and passed down. Monotonic time is the kind that goes on while the machine is suspended,
+//! where the system has it.
+//!
+//! The wall clock is looked at again only to notice that it was set right since: see
+//! [`Clock::is_behind`].
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::limits::CLOCK_BEHIND_MS;
 use crate::time::Millis;
+
+#[cfg(target_os = "linux")]
+const MONOTONIC: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const MONOTONIC: ClockId = ClockId::Monotonic;
 
 /// Wall-clock time that never steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    started: Instant,
-    started_unix_ns: u128,
+    /// Monotonic time at the start.
+    started_ns: u64,
+    started_unix_ns: u64,
+    /// What tells the wall clock: the time since 1970.
+    wall: fn() -> Duration,
 }
 
 /// One look at the clock.
@@ -19,56 +34,92 @@ pub struct Clock {
 pub struct Reading {
     /// The moment, rounded down to a millisecond.
     pub now: Millis,
-    instant: Instant,
+    monotonic_ns: u64,
 }
 
 impl Reading {
     /// Milliseconds from an earlier reading to this one.
     pub fn ms_since(&self, earlier: &Self) -> u64 {
-        self.instant.duration_since(earlier.instant).as_millis() as u64
+        self.ns_since(earlier) / NS_PER_MS
     }
 
     /// Nanoseconds from an earlier reading to this one.
     pub fn ns_since(&self, earlier: &Self) -> u64 {
-        self.instant.duration_since(earlier.instant).as_nanos() as u64
+        self.monotonic_ns.saturating_sub(earlier.monotonic_ns)
     }
 
     /// Nanoseconds from this reading to the present.
     pub fn elapsed_ns(&self) -> u64 {
-        u64::try_from(self.instant.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        monotonic_ns().saturating_sub(self.monotonic_ns)
     }
 }
+
+const NS_PER_MS: u64 = 1_000_000;
 
 impl Clock {
     /// A clock that starts from the system's wall clock; one from before 1970 counts as 1970.
     pub fn start() -> Self {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        Self::start_from(system_wall)
+    }
+
+    /// A clock that starts from another wall clock, which tells the time since 1970: for tests.
+    pub fn start_from(wall: fn() -> Duration) -> Self {
         Self {
-            started: Instant::now(),
-            started_unix_ns: unix.as_nanos(),
+            started_ns: monotonic_ns(),
+            started_unix_ns: u64::try_from(wall().as_nanos()).unwrap_or(u64::MAX / 2),
+            wall,
         }
     }
 
     /// Reads it.
     pub fn read(&self) -> Reading {
-        let instant = Instant::now();
-        let unix_ns = self.started_unix_ns + instant.duration_since(self.started).as_nanos();
+        let monotonic_ns = monotonic_ns();
+        let since_start = monotonic_ns.saturating_sub(self.started_ns);
         Reading {
-            now: Millis((unix_ns / 1_000_000) as u64),
-            instant,
+            now: Millis(self.started_unix_ns.saturating_add(since_start) / NS_PER_MS),
+            monotonic_ns,
         }
+    }
+
+    /// Whether the wall clock is ahead of this one by so much that it was behind at the start, and was set
+    /// right since: windows that were begun meanwhile end too early by the clock of the next run.
+    ///
+    /// The other way round they end too late, which promises nothing false.
+    pub fn is_behind(&self) -> bool {
+        self.wall_now().since(self.read().now) > CLOCK_BEHIND_MS
+    }
+
+    /// The wall clock as it is now, or this one where it is ahead of that.
+    pub fn latest(&self) -> Millis {
+        self.wall_now().max(self.read().now)
+    }
+
+    fn wall_now(&self) -> Millis {
+        Millis(u64::try_from((self.wall)().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Seconds since the start.
     pub fn uptime_s(&self) -> u64 {
-        self.started.elapsed().as_secs()
+        monotonic_ns().saturating_sub(self.started_ns) / (1_000 * NS_PER_MS)
     }
+}
+
+fn system_wall() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+fn monotonic_ns() -> u64 {
+    let time = clock_gettime(MONOTONIC);
+    // It counts from the start of the machine.
+    time.tv_sec.cast_unsigned() * (1_000 * NS_PER_MS) + time.tv_nsec.cast_unsigned()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     #[test]
@@ -86,5 +137,21 @@ mod tests {
             assert!(now >= last && now.0.abs_diff(wall_ms()) < 1_000);
             last = now;
         }
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_behind_and_set_right_is_noticed_and_one_that_was_ahead_is_not() {
+        static WALL_MS: AtomicU64 = AtomicU64::new(1_000_000);
+        let clock = Clock::start_from(|| Duration::from_millis(WALL_MS.load(Ordering::Relaxed)));
+        assert!(!clock.is_behind());
+        let set = |ms| WALL_MS.store(ms, Ordering::Relaxed);
+        set(1_000_000 - 60_000);
+        assert!(!clock.is_behind());
+        assert!(clock.latest() >= Millis(1_000_000));
+        set(1_000_000 + CLOCK_BEHIND_MS + 60_000);
+        assert!(clock.is_behind());
+        assert_eq!(clock.latest(), Millis(1_000_000 + CLOCK_BEHIND_MS + 60_000));
+        // What the server's clock is told never depends on it.
+        assert!(clock.read().now < Millis(1_060_000));
     }
 }

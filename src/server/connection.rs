@@ -34,6 +34,7 @@ use super::turn::{SinceLook, Turn, let_others};
 use crate::command::spec::ends_work;
 use crate::command::{Code, Error};
 use crate::engine::waiters::Purpose;
+use crate::limits::REPLY_BYTES_SMALL;
 use crate::wire::{Decoded, Decoder};
 
 /// Bytes that one read takes at most.
@@ -42,6 +43,8 @@ const READ_BYTES: usize = 64 << 10;
 const UNFINISHED_WHEN_SHORT: usize = 16 << 10;
 /// Unread replies that are allowed while memory is short.
 const UNREAD_WHEN_SHORT: usize = 64 << 10;
+/// Bytes of replies after which others' memory is looked at again.
+const UNREAD_AT_ONCE: usize = 256 << 10;
 /// How long a closing connection is read from, so that its last reply arrives.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -118,6 +121,8 @@ struct Connection<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes of buffers that are counted in the budget.
     counted_bytes: usize,
+    /// The same of replies.
+    counted_replies: usize,
 }
 
 /// Converses with a client until either side ends it.
@@ -151,6 +156,7 @@ pub(super) async fn serve<S>(
         stalled_since: None,
         timer: None,
         counted_bytes: 0,
+        counted_replies: 0,
     };
     let end = tokio::select! {
         biased;
@@ -374,10 +380,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn unread_max(&self) -> usize {
         let max = self.shared.engine.limits().unread_bytes_max;
-        if self.shared.engine.budget().admits(max as isize) {
+        let budget = self.shared.engine.budget();
+        if budget.admits(max as isize) {
             max
-        } else {
+        } else if budget.admits_reply(UNREAD_WHEN_SHORT as isize) {
             UNREAD_WHEN_SHORT.min(max)
+        } else {
+            0
         }
     }
 
@@ -395,6 +404,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.decoder.rest();
         self.input_changed();
+        if self.unread() > UNREAD_WHEN_SHORT {
+            // What others may take of the memory is less from here on.
+            self.count_buffers();
+        }
         let is_unfinished = self.left == Left::Nothing && self.input.len() > UNFINISHED_WHEN_SHORT;
         if is_unfinished && !self.has_memory_for_more() {
             self.close_with(Error::new(
@@ -427,10 +440,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Executes the whole requests at the beginning of `input`; returns how many bytes they are.
     fn execute(&mut self, input: &[u8], batch: &mut Batch) -> usize {
         let began = self.shared.clock.read();
-        let was_good = !self.shared.has_log_failed();
+        let had_doubts = self.shared.has_doubts();
         let mut reading = began;
         let mut since_look = SinceLook::default();
-        let unread_max = self.unread_max();
+        // Where not even one may stay unread, those of a few requests are sent together all the same.
+        let unread_max = self.unread_max().max(REPLY_BYTES_SMALL);
+        let unread_max = unread_max.min(self.unread() + UNREAD_AT_ONCE);
         let shared = Arc::clone(&self.shared);
         let limits = shared.engine.limits();
         let is_log_behind = shared
@@ -519,16 +534,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.client.ask(input, batch, reading.now, &mut self.output);
-        self.executed(&began, was_good);
+        self.executed(&began, had_doubts);
         at
     }
 
     /// What is done once for all that was executed since then: counted, and its replies held back until the log
     /// has what they may rest on, which is all that was appended so far, by whoever.
-    fn executed(&mut self, began: &Reading, was_log_good: bool) {
+    fn executed(&mut self, began: &Reading, had_doubts: bool) {
         let rests_on_log = std::mem::take(&mut self.client.rests_on_log);
+        // Where there are doubts, each reply was looked at. They may have ended meanwhile, or have begun.
         if rests_on_log
-            && was_log_good
+            && !(had_doubts && self.shared.has_doubts())
             && let Some(log) = self.shared.engine.log()
         {
             self.rest.position = log.appended();
@@ -626,25 +642,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Keeps the budget's count of this connection's buffers.
     fn count_buffers(&mut self) {
-        let bytes = self.input.capacity()
-            + self.output.held_bytes()
-            + self.client.queued_bytes()
-            + self.decoder.held_bytes();
+        let bytes = self.input.capacity() + self.client.queued_bytes() + self.decoder.held_bytes();
+        let budget = self.shared.engine.budget();
         if bytes != self.counted_bytes {
-            self.shared
-                .engine
-                .budget()
-                .change(bytes as isize - self.counted_bytes as isize);
+            budget.change(bytes as isize - self.counted_bytes as isize);
             self.counted_bytes = bytes;
+        }
+        let replies = self.output.held_bytes();
+        if replies != self.counted_replies {
+            budget.change_replies(replies as isize - self.counted_replies as isize);
+            self.counted_replies = replies;
         }
     }
 }
 
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
-        self.shared
-            .engine
-            .budget()
-            .change(-(self.counted_bytes as isize));
+        let budget = self.shared.engine.budget();
+        budget.change(-(self.counted_bytes as isize));
+        budget.change_replies(-(self.counted_replies as isize));
     }
 }

@@ -16,8 +16,9 @@ use thiserror::Error;
 use super::shared::Shared;
 use super::threads;
 use crate::engine::{Excess, Progress, Restored, largest_frame};
-use crate::limits::{LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
+use crate::limits::{CLOCK_LOOK_EVERY_MS, LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
 use crate::log::compact::Compactor;
+use crate::log::control::COVERED_SINCE_NEXT_START;
 use crate::log::disk::{DirectoryError, Disk, boot_id};
 use crate::log::mend::resume;
 use crate::log::reader::{LogError, Present, Reader};
@@ -268,6 +269,7 @@ impl Keeper {
             // What it left half done is for a start to look at: the log does not say that it ended in order.
             return;
         }
+        tell_doubt_at_the_end(&self.shared, log);
         if let Err(error) = log.close(self.shared.clock.read().now) {
             tracing::error!(%error, "the log could not be closed in order");
         }
@@ -313,8 +315,11 @@ fn sync(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
 fn tend(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
     let pause = Duration::from_millis(LOG_RETRY_MS);
     let mut compactor = Compactor::new(LOG_DEAD_BYTES_MAX);
+    compactor.prepare(log);
     let (mut undeleted, mut uncompacted) = (Rarely::default(), Rarely::default());
+    let mut doubt = Doubt::default();
     while !is_stopping.load(Ordering::Relaxed) {
+        doubt.look(shared, log);
         let now = shared.clock.read().now;
         if let Err(error) = log.tend(now)
             && undeleted.is_news(&error)
@@ -336,6 +341,51 @@ fn tend(shared: &Shared, log: &Log, is_stopping: &AtomicBool) {
                 thread::sleep(pause);
             }
         }
+    }
+}
+
+/// Notices that the wall clock was behind when the server started, and has it in the log before the server
+/// is killed: windows that were begun since end too early by the clock of the next run.
+#[derive(Debug, Default)]
+struct Doubt {
+    looked: Option<Instant>,
+    is_logged: bool,
+}
+
+impl Doubt {
+    fn look(&mut self, shared: &Shared, log: &Log) {
+        let every = Duration::from_millis(CLOCK_LOOK_EVERY_MS);
+        if self.is_logged || self.looked.is_some_and(|looked| looked.elapsed() < every) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        if !shared.clock.is_behind() && !shared.was_clock_behind.load(Ordering::Relaxed) {
+            return;
+        }
+        if !shared.was_clock_behind.swap(true, Ordering::Relaxed) {
+            let ahead_ms = shared.clock.latest().since(shared.clock.read().now);
+            tracing::warn!(
+                ahead_ms,
+                "the system's clock is ahead of what it said at the start: answers of the next run are \
+                 unsure until each key's window has passed; start again soon"
+            );
+        }
+        // Where there is no space, it is tried again.
+        self.is_logged = log.append_covered(COVERED_SINCE_NEXT_START);
+    }
+}
+
+/// Says in a log that is about to end in order from when on the next run may be sure.
+fn tell_doubt_at_the_end(shared: &Shared, log: &Log) {
+    let clock = &shared.clock;
+    if !clock.is_behind() && !shared.was_clock_behind.load(Ordering::Relaxed) {
+        return;
+    }
+    if !log.append_covered(clock.latest().after(1)) {
+        tracing::error!(
+            "no space to say in the log that the clock was behind: keys that were seen in this run may be \
+             new too early in the next"
+        );
     }
 }
 

@@ -138,6 +138,11 @@ enum Accepted {
 impl Server {
     /// Binds the sockets; connections wait from here on, until [`Server::run`].
     pub fn bind(config: ServerConfig) -> Result<Self, ServerError> {
+        Self::bind_by(Clock::start(), config)
+    }
+
+    /// The same, by a clock that was just started.
+    pub fn bind_by(clock: Clock, config: ServerConfig) -> Result<Self, ServerError> {
         let mut listeners = Vec::new();
         for address in &config.listen {
             listeners.extend(Listener::bind(address, config.insecure)?);
@@ -151,7 +156,6 @@ impl Server {
             .collect::<io::Result<Vec<_>>>()?;
         let tcp_port = addresses.iter().find_map(port_of).unwrap_or(0);
         let workers = config.workers.max(1);
-        let clock = Clock::start();
         let started = clock.read().now;
         let engine = Engine::new(EngineConfig {
             workers,

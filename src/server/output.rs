@@ -19,6 +19,8 @@ use crate::wire::Sink;
 
 /// Bytes that a value takes here beside its own, roughly: its place, and what lets go of it.
 const BESIDE_VALUE: usize = 128;
+/// Bytes of a buffer that need not be used.
+const SPARE_BYTES: usize = 4 << 10;
 /// Pieces that one write takes at most.
 const SLICES_MAX: usize = 64;
 /// Bytes that one write takes at most: the system would take megabytes, and others wait meanwhile.
@@ -115,6 +117,18 @@ impl Output {
         self.bytes.capacity() + self.values.len() * BESIDE_VALUE
     }
 
+    /// Bytes of replies that are copies of their own and were not sent yet.
+    pub(super) fn copied_bytes(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Makes room for a reply of so many bytes; a buffer that grows by itself takes twice as many.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        if self.bytes.is_empty() {
+            self.bytes.reserve_exact(bytes);
+        }
+    }
+
     /// Where the next reply begins.
     #[inline]
     pub(super) fn mark(&self) -> Mark {
@@ -182,6 +196,7 @@ impl Output {
         };
         let Poll::Ready(written) = written else {
             self.forget_sent();
+            self.give_room_back();
             return Poll::Pending;
         };
         let n = written?;
@@ -266,6 +281,13 @@ impl Output {
         self.values_gone = 0;
         self.sent = 0;
         self.released = Mark::default();
+    }
+
+    /// Gives back what of the buffer is not used, where the client takes its time.
+    fn give_room_back(&mut self) {
+        if self.bytes.capacity() > 2 * self.bytes.len() + SPARE_BYTES {
+            self.bytes.shrink_to_fit();
+        }
     }
 
     /// Drops what was sent from the buffer's front, once that is half of it: a client that always

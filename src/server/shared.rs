@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) faults: Arc<Faults>,
     /// Connections at a time: as many as are configured, or as the system has descriptors for.
     connections_max: AtomicUsize,
+    /// Whether the clock was found to be behind the wall clock.
+    pub(super) was_clock_behind: AtomicBool,
     /// Whether the log is still being read.
     loading: AtomicBool,
     /// Told how far the reading has come.
@@ -83,6 +85,7 @@ impl Shared {
             faults: Arc::default(),
             connections_max,
             signals: (0..workers).map(|_| Signal::default()).collect(),
+            was_clock_behind: AtomicBool::new(false),
             loading: AtomicBool::new(false),
             on_progress: Mutex::new(None),
             clients: DashMap::new(),
@@ -115,6 +118,12 @@ impl Shared {
         self.engine
             .log()
             .is_some_and(|log| log.health() == Health::Failed)
+    }
+
+    /// Whether changes are in doubt, which then is asked of each key: see [`Log::has_doubts`](crate::log::writer::Log::has_doubts).
+    #[inline]
+    pub(super) fn has_doubts(&self) -> bool {
+        self.engine.log().is_some_and(|log| log.has_doubts())
     }
 
     pub(super) fn on_progress(&self, told: OnProgress) {

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use onced::address::Address;
 use onced::config::RawSettings;
 use onced::server::Server;
+use onced::server::clock::Clock;
 use tokio::sync::oneshot;
 
 /// Longer than anything here takes; a reply that does not come by then never will.
@@ -40,6 +41,11 @@ impl TestServer {
 
     /// With other settings than the defaults.
     pub fn with(change: impl FnOnce(&mut RawSettings)) -> Self {
+        Self::by(Clock::start(), change)
+    }
+
+    /// By another clock than the system's.
+    pub fn by(clock: Clock, change: impl FnOnce(&mut RawSettings)) -> Self {
         let mut raw = RawSettings {
             listen: Some(vec!["127.0.0.1:0".to_owned()]),
             max_memory: Some("1GiB".to_owned()),
@@ -48,7 +54,7 @@ impl TestServer {
         };
         change(&mut raw);
         let config = raw.check().unwrap().server().unwrap();
-        let server = Server::bind(config).unwrap();
+        let server = Server::bind_by(clock, config).unwrap();
         let address = server
             .addresses()
             .iter()

@@ -1,6 +1,6 @@
 //! What a restart must not change, case by case.
 
-use onced::log::control::Control;
+use onced::log::control::{COVERED_SINCE_NEXT_START, Control};
 use onced::log::storage::Storage;
 use onced::log::{frame, segment};
 use onced::time::Millis;
@@ -349,4 +349,36 @@ fn a_frame_that_says_nothing_is_left_out_like_damage() {
     assert!(told.contains("UNSURE"), "{told}");
     let run = again(&run, &Options::at(at(2)));
     assert!(is_there(&run, "orders", "b", at(2)));
+}
+
+/// A run whose clock was found to be behind is killed before it can say when it ended.
+#[test]
+fn a_run_that_is_killed_after_its_clock_was_found_behind_is_doubted_by_the_next() {
+    let run = first_run();
+    run.execute("NS SET old UNSURE REPORT COVERED", at(0));
+    run.execute("NS SET dropped UNSURE REPORT COVERED", at(0));
+    while run.log.sync(at(0)) {}
+    assert!(run.log.append_covered(COVERED_SINCE_NEXT_START));
+    // What is said later says no less, of namespaces that are made, changed and dropped.
+    run.execute("NS SET made UNSURE REPORT COVERED", at(1));
+    run.execute("NS SET old MAXTTL 2h", at(1));
+    run.execute("NS DROP dropped", at(1));
+    while run.log.sync(at(1)) {}
+    let run = Run::start(run.disk.kill(), &Options::at(at(3_600))).unwrap();
+    for name in ["old", "made", "never-there"] {
+        let told = match name {
+            "never-there" => run.engine.covered_since().0.to_string(),
+            name => run.execute(&format!("NS INFO {name}"), at(3_600)),
+        };
+        let covered = at(3_600).after(1).0.to_string();
+        assert!(told.contains(&covered), "{name}: {told}");
+    }
+    // One that comes to its end says when that was, which is what counts.
+    assert!(run.log.append_covered(COVERED_SINCE_NEXT_START));
+    assert!(run.log.append_covered(at(7_200)));
+    run.log.close(at(7_200)).unwrap();
+    let run = Run::start(run.disk.kill(), &Options::at(at(9_000))).unwrap();
+    assert_eq!(run.engine.covered_since(), at(7_200));
+    let told = run.execute("NS INFO old", at(9_000));
+    assert!(told.contains(&at(7_200).0.to_string()), "{told}");
 }

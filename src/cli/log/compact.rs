@@ -81,6 +81,7 @@ pub(super) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
     let log = engine.attach(log);
     // One round, and no other by itself.
     let mut compactor = Compactor::new(u64::MAX);
+    compactor.prepare(log);
     compactor.begin(log);
     let keys = engine.totals().keys;
     loop {
@@ -92,6 +93,8 @@ pub(super) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
             break;
         }
     }
+    // What was set aside for copies may be what the end needs.
+    drop(compactor);
     log.tend(now).context("cannot delete segments")?;
     log.close(now).context("cannot end the log")?;
     writeln!(

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::maker::Active;
-use super::{FAILED, Fsync, GOOD, Log, STUCK, Writer};
-use crate::limits::LOG_SYNC_LATE_MS;
+use super::{FAILED, Fsync, GOOD, Log, STALLED, STUCK, Writer};
+use crate::limits::{LOG_STUCK_MS, LOG_SYNC_LATE_MS};
 use crate::log::control::Control;
 use crate::log::storage::{may_pass, sync_whole};
 use crate::log::{frame, record, segment};
@@ -60,6 +60,9 @@ impl Log {
                 std::mem::swap(&mut pending.frames, &mut writer.chunk);
                 writer.chunk_last = std::mem::take(&mut pending.last);
                 writer.controls.extend(pending.controls.drain(..));
+                if writer.chunk.is_empty() {
+                    was_stuck |= self.end_doubts();
+                }
             }
             if writer.chunk.is_empty() || self.has_failed() {
                 return was_stuck;
@@ -81,6 +84,50 @@ impl Log {
                 }
             }
         }
+    }
+
+    /// Lets nobody wait any longer for what there has been no space to write for so long: whose changes that
+    /// concerns is remembered until they are written.
+    pub(super) fn leave_open(&self, now: Millis) {
+        if self.state.load(Ordering::Acquire) != STUCK {
+            self.stuck_since.store(0, Ordering::Relaxed);
+            return;
+        }
+        let since = self.stuck_since.load(Ordering::Relaxed);
+        if since == 0 {
+            self.stuck_since.store(now.0.max(1), Ordering::Relaxed);
+        }
+        if since == 0 || now.since(Millis(since)) < LOG_STUCK_MS {
+            return;
+        }
+        // What is being synced now is known soon.
+        let Some(_none_is) = self.syncing.try_lock() else {
+            return;
+        };
+        let writer = self.writer.lock();
+        let pending = self.pending.lock();
+        self.doubt(&writer.unacknowledged);
+        self.doubt(&writer.chunk[writer.chunk_at..]);
+        self.doubt(&pending.frames);
+        // As for a failure: only now, and what is appended behind this is looked at by who appends it.
+        let is_stalled = self.change_state(STUCK, STALLED);
+        drop((pending, writer));
+        if is_stalled {
+            tracing::error!(
+                "there has been no space for what was changed already: it may last or not, until there is some"
+            );
+            self.tell();
+        }
+    }
+
+    /// All that was appended is written, which nobody appends to meanwhile; returns whether that was in doubt.
+    fn end_doubts(&self) -> bool {
+        if !self.change_state(STALLED, GOOD) {
+            return false;
+        }
+        self.in_doubt.lock().keys.clear();
+        tracing::info!("there is space for the log again, and what was changed is written");
+        true
     }
 
     /// Writes as many frames as the active segment takes, or begins the next segment.

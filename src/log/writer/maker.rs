@@ -17,6 +17,10 @@ use crate::time::Millis;
 const ZEROS_BYTES: u64 = 512 << 10;
 const ZEROS_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
+/// Bytes of the segment that a run begins with, where there is no space for more: without it there is no
+/// start at all, and nobody is told what was seen.
+const FIRST_BYTES_MIN: u64 = 16 << 10;
+
 /// Bytes that a segment begins with beside its namespaces: where there are more segments before it than
 /// fit here, it takes some of what is left over at a segment's end.
 const BEGIN_BYTES: usize = 4 << 10;
@@ -178,12 +182,22 @@ impl Maker {
         zeros: Zeros,
     ) -> io::Result<Prepared> {
         let mut bytes = self.full_bytes(spaces);
+        let least = if header.is_first {
+            FIRST_BYTES_MIN
+        } else {
+            LOG_SEGMENT_BYTES_MIN
+        };
         while let Err(error) = self.reserve(&*file, bytes, zeros) {
-            if !is_lack_of_space(&error) || bytes <= LOG_SEGMENT_BYTES_MIN {
+            if !is_lack_of_space(&error) || bytes <= least {
                 return Err(error);
             }
             file.truncate(0)?;
-            bytes = (bytes / 2).max(LOG_SEGMENT_BYTES_MIN);
+            bytes = if header.is_first {
+                // A start where there is little space leaves it to compaction, which makes more.
+                least
+            } else {
+                (bytes / 2).max(least)
+            };
         }
         write_all_at(&*file, &header.bytes(), 0)?;
         // Under `Fsync::Never` too, as it is once in a segment: a file that is lost as a whole, with later

@@ -8,8 +8,9 @@
 //!
 //! Space is promised before a change is made ([`Log::promise`]): segments are reserved ahead, so a full
 //! disk refuses a change while it can still be refused, and nothing has to be undone. A write that
-//! fails for lack of space all the same (some file systems cannot reserve) is tried again until there
-//! is some; what waits for it waits.
+//! fails for lack of space all the same (some file systems cannot reserve, and a limit may be set later) is
+//! tried again until there is some. What waits for it waits, but not for long: then the keys of these changes
+//! are [in doubt](Log::is_in_doubt) until they are written.
 //!
 //! Any other failed write, and any failed sync, ends the writing for good: nobody can tell what of it
 //! is on the disk. The keys whose changes were in flight are [remembered](Log::is_in_doubt).
@@ -54,7 +55,11 @@ const GOOD: u8 = 0;
 /// A write lacked space, and is to be tried again.
 const STUCK: u8 = 1;
 
+/// No more is written until the next start. From here on up some changes are in doubt.
 const FAILED: u8 = 2;
+
+/// As [`STUCK`], for so long that nobody waits any more.
+const STALLED: u8 = 3;
 
 /// When changes are synced to the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,8 +153,10 @@ pub struct Log {
     free: CachePadded<AtomicI64>,
     /// The most that may be promised at a time.
     promise_max: AtomicI64,
-    /// [`GOOD`], [`STUCK`] or [`FAILED`].
+    /// [`GOOD`], [`STUCK`], [`FAILED`] or [`STALLED`].
     state: AtomicU8,
+    /// Since when it has been [`STUCK`], as far as was looked; 0 if it is not.
+    stuck_since: AtomicU64,
     /// There was no space for another segment.
     is_full: AtomicBool,
     /// Records are appended under a number that nobody has yet.
@@ -188,6 +195,8 @@ struct Pending {
     spaces: Spaces,
     /// The number that is kept for what stays of a namespace that is being emptied.
     reserved: Option<u32>,
+    /// The least that is said of a moment from which on nothing was lost.
+    covered_since_min: Millis,
 }
 
 #[derive(Debug)]
@@ -268,6 +277,7 @@ impl Log {
             free: CachePadded::new(AtomicI64::new(free)),
             promise_max: AtomicI64::new(promise_max),
             state: AtomicU8::new(GOOD),
+            stuck_since: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             is_emptying: AtomicBool::new(false),
             writer: Mutex::new(Writer {
@@ -316,7 +326,15 @@ impl Log {
 
     /// Whether something could not be written for lack of space, and waits for it.
     pub(in crate::log) fn is_stuck(&self) -> bool {
-        self.state.load(Ordering::Acquire) == STUCK
+        matches!(self.state.load(Ordering::Acquire), STUCK | STALLED)
+    }
+
+    /// Whether there may be changes of which nobody can tell whether they will last: then replies do not wait
+    /// for what was appended, but tell nothing of keys that are [in doubt](Self::is_in_doubt). No change is
+    /// taken meanwhile.
+    #[inline]
+    pub fn has_doubts(&self) -> bool {
+        self.state.load(Ordering::Acquire) >= FAILED
     }
 
     #[inline]
@@ -342,8 +360,8 @@ impl Log {
         let mut pending = self.pending.lock();
         pending.last = pending.last.max(last);
         self.append_to(&mut pending, frame);
-        // Whoever latched the failure has looked at what was pending before that.
-        if self.has_failed() {
+        // Whoever said that there are doubts has looked at what was pending before that.
+        if self.has_doubts() {
             self.doubt(frame);
         }
     }
@@ -382,7 +400,7 @@ impl Log {
     pub fn behind(&self) -> Option<u64> {
         let most = LOG_PENDING_BYTES_MAX as u64;
         let appended = self.appended();
-        let is_behind = appended - self.acknowledged().min(appended) > most && !self.has_failed();
+        let is_behind = appended - self.acknowledged().min(appended) > most && !self.has_doubts();
         is_behind.then(|| appended - most / 2)
     }
 

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Log, Pending};
-use crate::log::control::{Control, SPACE_NUMBERS_MAX, Space};
+use crate::log::control::{Control, NO_SPACE, SPACE_NUMBERS_MAX, Space};
 use crate::log::frame;
 use crate::time::Millis;
 
@@ -63,7 +63,7 @@ impl Log {
         frame::readdress(frames, number);
         pending.last = pending.last.max(last);
         self.append_to(&mut pending, frames);
-        if self.has_failed() {
+        if self.has_doubts() {
             self.doubt(frames);
         }
         true
@@ -73,8 +73,7 @@ impl Log {
     /// kept, which is its own from here on. `known` is told before anybody else can read that.
     #[must_use]
     pub fn append_emptied(&self, space: &Space, known: impl FnOnce()) -> Emptied {
-        let control = Control::Space(space.clone());
-        let bytes = frame_of(&control).len();
+        let bytes = frame_of(&Control::Space(space.clone())).len();
         if !self.promise(bytes) {
             return Emptied::NoSpace;
         }
@@ -85,7 +84,8 @@ impl Log {
         }
         pending.reserved = None;
         known();
-        self.append_control(&mut pending, control);
+        let said = covered(space.clone(), pending.covered_since_min);
+        self.append_control(&mut pending, Control::Space(said));
         self.is_emptying.store(false, Ordering::Release);
         Emptied::Said
     }
@@ -118,7 +118,8 @@ impl Log {
             }
             space.id = next;
         }
-        self.append_control(&mut pending, Control::Space(space.clone()));
+        let said = covered(space.clone(), pending.covered_since_min);
+        self.append_control(&mut pending, Control::Space(said));
         known(space.id);
         true
     }
@@ -127,18 +128,63 @@ impl Log {
     /// there; false, and nothing, if there is no space.
     #[must_use]
     pub fn append_dropped(&self, id: u32, covered_since: Millis) -> bool {
-        let dropped = Control::Dropped { id, covered_since };
-        if !self.promise(frame_of(&dropped).len()) {
+        // It takes the same space whatever it says.
+        if !self.promise(frame_of(&Control::Dropped { id, covered_since }).len()) {
             return false;
         }
-        self.append_control(&mut self.pending.lock(), dropped);
+        let mut pending = self.pending.lock();
+        let covered_since = covered_since.max(pending.covered_since_min);
+        self.append_control(&mut pending, Control::Dropped { id, covered_since });
         true
+    }
+
+    /// Appends, of all namespaces and of those that are not there, that nothing was lost from this moment
+    /// on, and lets nothing that is said later say less. It takes the place of what an earlier call said, and
+    /// is for the next start: memory knows better. False if there is no space for all of it; then it is to be
+    /// said again.
+    #[must_use]
+    pub fn append_covered(&self, covered_since: Millis) -> bool {
+        let spaces: Vec<_> = {
+            let mut pending = self.pending.lock();
+            pending.covered_since_min = covered_since;
+            pending.spaces.present.keys().copied().collect()
+        };
+        for id in spaces {
+            let Some(space) = self.pending.lock().spaces.present.get(&id).cloned() else {
+                continue;
+            };
+            let bytes = frame_of(&Control::Space(space)).len();
+            if !self.promise(bytes) {
+                return false;
+            }
+            let mut pending = self.pending.lock();
+            // It may be gone by now, or other than it was but for its name.
+            match pending.spaces.present.get(&id).cloned() {
+                Some(space) => {
+                    let said = Space {
+                        covered_since,
+                        ..space
+                    };
+                    self.append_control(&mut pending, Control::Space(said));
+                }
+                None => self.give_back(bytes),
+            }
+        }
+        self.append_dropped(NO_SPACE, covered_since)
     }
 
     fn append_control(&self, pending: &mut Pending, control: Control) {
         let end = self.append_to(pending, &frame_of(&control));
         pending.spaces.hear(&control, |_| {});
         pending.controls.push((end, control));
+    }
+}
+
+/// The namespace, with nothing lost since that moment or a later one.
+fn covered(space: Space, covered_since_min: Millis) -> Space {
+    Space {
+        covered_since: space.covered_since.max(covered_since_min),
+        ..space
     }
 }
 

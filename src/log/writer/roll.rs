@@ -36,6 +36,7 @@ impl Log {
             self.write(now);
             self.tell();
         }
+        self.leave_open(now);
         self.delete_lapsed(now)
     }
 
@@ -223,6 +224,12 @@ impl Log {
             }
         }
         result
+    }
+
+    /// Does something while nobody makes a segment or a longer one, who would take what it gives back.
+    pub(in crate::log) fn while_no_segment_is_made(&self, act: impl FnOnce()) {
+        let _nobody_else_makes_one = self.next.lock();
+        act();
     }
 
     /// Complete segments, in order.

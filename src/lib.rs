@@ -49,8 +49,8 @@
 //! `BEGIN charge-17 WAIT 10s` goes the same way to [`engine::Engine::execute_or_wait`]. What it may do
 //! is decided by [`store::record`], which knows nothing but the record, the request and the moment.
 //! Where another is at work, the request takes a place in line ([`engine::waiters`]) while the shard is
-//! still locked, and stays in its connection's buffer; who changes the record wakes it, and it is
-//! executed again.
+//! still locked, and is kept by its connection (`server/held.rs`); who changes the record wakes it, and it
+//! is executed again. Requests behind it are executed meanwhile, and their replies wait.
 //!
 //! # What always holds
 //!

@@ -99,6 +99,9 @@ pub struct Spec {
     /// Whether its reply may tell of a change, so that it waits until the log has all that was changed
     /// before. What tells of the server or of its connection alone waits for nothing.
     pub rests_on_log: bool,
+    /// Whether it may tell its client to do work, within a lease that begins to run then: behind a held reply
+    /// it is not executed before its own can be sent.
+    pub grants_lease: bool,
     /// What it may answer.
     pub replies: &'static str,
     /// What it does, in a sentence.

@@ -162,6 +162,11 @@ impl Session {
     pub fn namespace(&self) -> &Arc<Namespace> {
         &self.namespace
     }
+
+    /// Means another one from here on; returns the one before.
+    pub(crate) fn enter(&mut self, namespace: Arc<Namespace>) -> Arc<Namespace> {
+        std::mem::replace(&mut self.namespace, namespace)
+    }
 }
 
 impl Engine {

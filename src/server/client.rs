@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::batch::{self, Batch};
+use super::held::Slot;
 use super::info;
 use super::output::Output;
 use super::shared::{ClientInfo, Listing, Shared};
@@ -37,6 +38,10 @@ pub(super) enum After {
     Close,
     /// Nothing yet: the request has a place in a line, and is asked again once that is due.
     Hold,
+    /// Nothing yet: it may grant a lease, and a reply before it is held.
+    Defer,
+    /// Nothing yet: it is not executed while a reply before it is held, and ends that.
+    EndWaiting,
     /// Nothing yet: so much waits to be written that no more is changed before some of it is.
     Unwritten,
     /// Nothing yet: others are to have their turn first, then the same request is answered again and goes on
@@ -47,7 +52,10 @@ pub(super) enum After {
 impl After {
     /// Whether the request was not answered yet.
     pub(super) fn is_unanswered(self) -> bool {
-        matches!(self, Self::Hold | Self::Unwritten | Self::Unfinished)
+        matches!(
+            self,
+            Self::Hold | Self::Defer | Self::EndWaiting | Self::Unwritten | Self::Unfinished
+        )
     }
 }
 
@@ -62,11 +70,13 @@ pub(super) struct Exchange<'e> {
     pub(super) waker: &'e Waker,
     /// Whether what rests on the log waits until more of that is written.
     pub(super) is_log_behind: bool,
+    /// Whether a reply before this one is held.
+    pub(super) is_behind_held: bool,
 }
 
 /// Whose replies are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum ReplyMode {
+pub(super) enum ReplyMode {
     #[default]
     On,
     Off,
@@ -87,14 +97,12 @@ pub(super) struct Client {
     /// What `CLIENT LIST` goes on with.
     listing: Option<Listing>,
     replies: ReplyMode,
-    /// The place in line of the request whose reply is held.
+    /// The place in line of the request that is being executed.
     place: Option<Place>,
     /// A reply is to wait until all is on the disk.
     pub(super) wants_sync: bool,
     /// A reply rests on what the log has so far.
     pub(super) rests_on_log: bool,
-    /// Replies that were appended, or will be by the batch, and not let go yet.
-    held_replies: usize,
     pub(super) tally: Tally,
 }
 
@@ -114,7 +122,6 @@ impl Client {
             place: None,
             wants_sync: false,
             rests_on_log: false,
-            held_replies: 0,
             tally: Tally::default(),
         }
     }
@@ -143,7 +150,7 @@ impl Client {
     /// missing then, so none of it will be executed.
     pub(super) fn refuse_bytes(&mut self, error: Error, out: &mut Output) {
         self.break_transaction();
-        self.held_replies += 1;
+        out.count_reply();
         self.refuse(error, out);
     }
 
@@ -168,6 +175,12 @@ impl Client {
         }
         // Some hundred bytes, which stay where they are made.
         let parsed = verb.spec().parse(args, self.shared.engine.limits());
+        if exchange.is_behind_held
+            && let Ok(command) = &parsed
+            && let Some(after) = self.waits_behind_held(verb, command)
+        {
+            return self.answer_alone(exchange, |_, _, _| after);
+        }
         if let Ok(command) = &parsed
             && self.transaction.is_none()
             && self.replies == ReplyMode::On
@@ -180,7 +193,7 @@ impl Client {
                 self.session.namespace(),
             )
         {
-            self.held_replies += 1;
+            exchange.out.count_reply();
             if exchange.batch.is_full() {
                 self.ask(exchange.input, exchange.batch, exchange.now, exchange.out);
             }
@@ -192,41 +205,82 @@ impl Client {
         })
     }
 
-    /// The place in line of the request whose reply is held.
-    pub(super) fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
-    }
-
-    /// Gives up the place in line; the request whose reply is held takes another when it is asked again.
-    pub(super) fn leave_line(&mut self) {
-        self.place = None;
-    }
-
-    /// Answers the request whose reply is held without waiting any longer; false if none is.
-    pub(super) fn give_up(&mut self, args: &Args<'_>, exchange: &mut Exchange<'_>) -> bool {
-        let Some(place) = self.place.take() else {
-            return false;
-        };
-        self.rests_on_log = true;
-        self.answer_alone(exchange, |client, now, out| {
-            if let Some(verb) = client.verb(args) {
-                client.tally.count(verb, false);
+    /// What is not executed while a reply before it is held.
+    fn waits_behind_held(&self, verb: Verb, command: &Command<'_>) -> Option<After> {
+        let grants_lease = match command {
+            Command::Session(SessionCommand::Quit | SessionCommand::Reset) => {
+                return Some(After::EndWaiting);
             }
-            let reply = client.shared.engine.give_up(&place, now);
-            client.dialect.encode(&reply, out);
-            After::GoOn
-        });
-        true
+            Command::Session(SessionCommand::Exec) => self
+                .transaction
+                .as_ref()
+                .is_some_and(Transaction::grants_lease),
+            _ => self.transaction.is_none() && verb.spec().grants_lease,
+        };
+        grants_lease.then_some(After::Defer)
     }
 
-    /// The replies so far may be sent.
-    pub(super) fn let_go(&mut self) {
-        self.held_replies = 0;
+    /// A slot for the request that was just answered so: its reply is held, or it was not executed.
+    pub(super) fn slot(&mut self, request: &[u8], args: &Args<'_>, after: After) -> Slot {
+        let arrival = (self.dialect, self.session.namespace());
+        let mut slot = Slot::new(request, self.verb(args), arrival);
+        slot.place = self.place.take();
+        slot.replies = self.replies;
+        if self.replies == ReplyMode::Skip {
+            self.replies = ReplyMode::On;
+        }
+        if after == After::Defer {
+            slot.transaction = self.transaction.take();
+        }
+        slot
     }
 
-    /// Appends refusals in the place of replies that rest on what may not be on the disk.
-    pub(super) fn take_back(&self, out: &mut Output) {
-        for _ in 0..self.held_replies {
+    /// Executes the request of a slot as if it came now, but in the state of its arrival.
+    pub(super) fn answer_slot(
+        &mut self,
+        slot: &mut Slot,
+        (request, args): (&[u8], &Args<'_>),
+        now: Millis,
+        waker: Option<&Waker>,
+    ) -> After {
+        let Some(verb) = slot.verb else {
+            return After::GoOn;
+        };
+        self.change_places(slot);
+        let parsed = verb.spec().parse(args, self.shared.engine.limits());
+        let request = (request, waker);
+        let after = self.answer_sure((verb, args), parsed, request, now, &mut slot.reply);
+        self.change_places(slot);
+        if !after.is_unanswered() {
+            slot.has_replied();
+        }
+        after
+    }
+
+    /// Takes up a slot's state, and leaves its own there; the second time, the other way round.
+    fn change_places(&mut self, slot: &mut Slot) {
+        std::mem::swap(&mut self.dialect, &mut slot.dialect);
+        std::mem::swap(&mut self.transaction, &mut slot.transaction);
+        std::mem::swap(&mut self.place, &mut slot.place);
+        slot.namespace = self.session.enter(Arc::clone(&slot.namespace));
+    }
+
+    /// Answers a request whose reply is held without waiting any longer.
+    pub(super) fn give_up(&mut self, slot: &mut Slot, now: Millis) {
+        let Some(place) = slot.place.take() else {
+            return;
+        };
+        if let Some(verb) = slot.verb {
+            self.tally.count(verb, false);
+        }
+        let reply = self.shared.engine.give_up(&place, now);
+        slot.dialect.encode(&reply, &mut slot.reply);
+        slot.has_replied();
+    }
+
+    /// Appends refusals in the place of so many replies that rest on what may not be on the disk.
+    pub(super) fn take_back(&self, replies: usize, out: &mut Output) {
+        for _ in 0..replies {
             self.refuse(self.shared.engine.doubt(), out);
         }
     }
@@ -277,6 +331,7 @@ impl Client {
             out,
             waker: _,
             is_log_behind: _,
+            is_behind_held: _,
         } = exchange;
         self.ask(input, batch, *now, out);
         let begins = out.mark();
@@ -291,7 +346,9 @@ impl Client {
         } else if self.replies != ReplyMode::On {
             out.truncate(begins);
         }
-        self.held_replies += usize::from(out.mark() != begins);
+        if out.mark() != begins {
+            out.count_reply();
+        }
         after
     }
 
@@ -358,7 +415,7 @@ impl Client {
         if let Some(transaction) = &mut self.transaction
             && !transaction::is_control(&command)
         {
-            let queued = transaction.queue(request, self.shared.engine.budget());
+            let queued = transaction.queue((verb, request), self.shared.engine.budget());
             self.dialect.encode(&queued, out);
             return After::GoOn;
         }

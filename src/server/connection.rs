@@ -26,6 +26,7 @@ use super::acks::{self, Rest};
 use super::batch::Batch;
 use super::client::{After, Client, Exchange};
 use super::clock::Reading;
+use super::held::{Asked, Held};
 use super::longest;
 use super::output::Output;
 use super::shared::Shared;
@@ -33,7 +34,6 @@ use super::spares::Spares;
 use super::turn::{SinceLook, Turn, let_others};
 use crate::command::spec::ends_work;
 use crate::command::{Code, Error};
-use crate::engine::waiters::Purpose;
 use crate::limits::REPLY_BYTES_SMALL;
 use crate::wire::{Decoded, Decoder};
 
@@ -83,12 +83,24 @@ enum Phase {
 enum Left {
     /// There are none.
     Nothing,
-    /// The turn was over, also within a request, or the client had too many replies unread.
+    /// The turn was over, or the client had too many replies unread, or those that are held come first.
     Requests,
-    /// The first one has a place in a line, and those behind it wait for its reply.
-    Held,
+    /// The turn was over within the first one; nothing else is executed before it is done.
+    Unfinished,
     /// More changes wait to be written than may.
     Unwritten,
+}
+
+impl Left {
+    /// Why a request that was answered so is left; there is no reason if it is not.
+    fn of(after: After) -> Self {
+        match after {
+            After::Unwritten => Self::Unwritten,
+            After::Unfinished => Self::Unfinished,
+            After::EndWaiting => Self::Requests,
+            _ => Self::Nothing,
+        }
+    }
 }
 
 struct Connection<S> {
@@ -103,6 +115,8 @@ struct Connection<S> {
     output: Output,
     /// What that waits for.
     rest: Rest,
+    /// Requests whose replies are held, and the replies behind them.
+    held: Held,
     left: Left,
     /// What this poll may still do.
     turn: Turn,
@@ -110,8 +124,6 @@ struct Connection<S> {
     draining: bool,
     /// Wakes this connection.
     waker: Waker,
-    /// Whether the request whose reply is held is to be answered without waiting any longer.
-    gives_up: bool,
     /// Whether the last execution came to the end of a request.
     progressed: bool,
     /// Since when a request has been unfinished.
@@ -145,11 +157,11 @@ pub(super) async fn serve<S>(
         input: Vec::new(),
         output: Output::default(),
         rest: Rest::default(),
+        held: Held::default(),
         left: Left::Nothing,
         phase: Phase::Open,
         draining: false,
         waker: Waker::noop().clone(),
-        gives_up: false,
         turn: Turn::default(),
         progressed: false,
         unfinished_since: None,
@@ -215,39 +227,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match self.poll_send(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
                 Poll::Ready(Ok(())) if !self.output.is_released_sent() => {
-                    return self.end_turn(cx);
+                    return let_others(cx);
                 }
                 Poll::Ready(Ok(())) if self.unread() > 0 => {
                     ready!(self.poll_released(cx));
                     continue;
                 }
-                Poll::Ready(Ok(())) if self.phase == Phase::Closing => {
+                Poll::Ready(Ok(())) if self.phase == Phase::Closing && self.held.is_empty() => {
                     return Poll::Ready(End::Finished);
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            if !self.held.is_empty()
+                && self.left != Left::Unfinished
+                && ready!(self.poll_settled(cx))
+            {
+                continue;
             }
             if self.phase == Phase::Closing || self.unread() > self.unread_max() {
                 return self.poll_stalled(cx);
             }
             self.stalled_since = None;
             if self.turn.is_over() {
-                return self.end_turn(cx);
+                return let_others(cx);
             }
             match self.left {
                 Left::Nothing => {}
-                Left::Requests => {
+                Left::Requests | Left::Unfinished => {
                     self.take_in(&[], batch);
                     continue;
                 }
                 Left::Unwritten => {
                     ready!(self.poll_log_room(cx));
-                    self.take_in(&[], batch);
-                    continue;
-                }
-                Left::Held => {
-                    if let Err(end) = ready!(self.poll_held(read, cx)) {
-                        return Poll::Ready(end);
-                    }
                     self.take_in(&[], batch);
                     continue;
                 }
@@ -270,51 +281,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Lets the worker's other connections go on; this one does after them.
-    fn end_turn(&self, cx: &mut Context<'_>) -> Poll<End> {
-        debug_assert!(self.turn.is_over());
-        let_others(cx);
-        Poll::Pending
-    }
-
-    /// Waits until the request is due whose reply is held; the first of those in `input`. Meanwhile what the
-    /// client sends is kept, up to a bound, to see when it sends no more: then, or where that can no longer be
-    /// seen, it is not told to run.
-    fn poll_held(&mut self, read: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let engine = &self.shared.engine;
-        let kept_max = if engine.budget().admits(READ_BYTES as isize) {
-            engine.limits().request_bytes_max
-        } else {
-            UNFINISHED_WHEN_SHORT
-        };
-        while self.phase == Phase::Open && self.input.len() < kept_max {
-            match self.poll_read(read, cx) {
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Gone)),
-                Poll::Ready(Ok(0)) => self.phase = Phase::HalfClosed,
-                Poll::Ready(Ok(n)) => {
-                    self.shared.engine.metrics().bytes_in.add(n as u64);
-                    self.input.extend_from_slice(&read[..n]);
-                }
-                Poll::Pending => break,
-            }
+    /// Asks those whose replies are held once they are due, or for the last time, and appends what is settled;
+    /// whether there was any.
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        ready!(self.poll_log_room(cx));
+        let nobody_may_hear = self.draining || self.phase != Phase::Open;
+        if nobody_may_hear || self.waiting_bytes() > self.waiting_max() {
+            self.held.end();
         }
-        let now = self.shared.clock.read().now;
-        let Some(place) = self.client.place() else {
-            return Poll::Ready(Ok(()));
-        };
-        // One that goes on sending could be gone behind that, and nobody would see it.
-        let may_be_gone = self.phase == Phase::HalfClosed || self.input.len() >= kept_max;
-        if self.draining || place.purpose() == Purpose::Begin && may_be_gone {
-            self.gives_up = true;
-            return Poll::Ready(Ok(()));
+        let began = self.shared.clock.read();
+        let time = (&began, self.turn.left_ns());
+        let asked = self.held.ask(&mut self.client, time, &self.waker);
+        let has_settled = self.held.append_settled(&mut self.output, &mut self.rest);
+        self.executed(&began);
+        if has_settled {
+            self.write_soon();
         }
-        if !place.is_due(now) {
-            let ms = place.wake_at().since(now);
-            // A millisecond more: both clocks round down.
-            let deadline = Instant::now() + Duration::from_millis(ms + 1);
-            ready!(self.poll_timer(deadline, cx));
+        if asked == Asked::Unfinished {
+            return let_others(cx);
         }
-        Poll::Ready(Ok(()))
+        let is_due = self.held.poll_due(began.now, cx).is_ready();
+        Poll::Ready(has_settled || is_due)
     }
 
     /// Sends until all that may be is sent, or the turn is over (ready), or the client takes no more.
@@ -342,13 +329,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             if !rest.is_good(log) {
-                self.output.truncate_to_released();
-                self.client.take_back(&mut self.output);
+                let replies = self.output.truncate_to_released();
+                self.client.take_back(replies, &mut self.output);
             }
         }
         self.output.release();
         self.rest = Rest::default();
-        self.client.let_go();
         Poll::Ready(())
     }
 
@@ -376,6 +362,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn unread(&self) -> usize {
         self.output.unread()
+    }
+
+    /// Bytes that the client has not read, and those that wait behind a held reply.
+    fn waiting_bytes(&self) -> usize {
+        self.unread() + self.held.held_bytes()
+    }
+
+    /// How much that may be. Where not even one may stay unread, those of a few requests are sent together all
+    /// the same.
+    fn waiting_max(&self) -> usize {
+        self.unread_max().max(REPLY_BYTES_SMALL)
     }
 
     fn unread_max(&self) -> usize {
@@ -443,9 +440,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let had_doubts = self.shared.has_doubts();
         let mut reading = began;
         let mut since_look = SinceLook::default();
-        // Where not even one may stay unread, those of a few requests are sent together all the same.
-        let unread_max = self.unread_max().max(REPLY_BYTES_SMALL);
-        let unread_max = unread_max.min(self.unread() + UNREAD_AT_ONCE);
+        let waiting = self.waiting_bytes();
+        let waiting_max = self.waiting_max().min(waiting + UNREAD_AT_ONCE);
         let shared = Arc::clone(&self.shared);
         let limits = shared.engine.limits();
         let is_log_behind = shared
@@ -453,12 +449,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .log()
             .is_some_and(|log| log.behind().is_some());
         let mut at = 0;
+        let mut goes_on = self.left == Left::Unfinished;
         self.left = Left::Nothing;
         self.progressed = false;
         // Only a connection that broke off in the middle leaves something behind.
         batch.clear();
         while self.phase != Phase::Closing {
-            if self.unread() > unread_max {
+            if self.waiting_bytes() > waiting_max && !goes_on {
                 self.left = Left::Requests;
                 break;
             }
@@ -475,39 +472,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Decoded::Request { consumed, args } => {
                     self.progressed = true;
+                    let is_behind_held = !self.held.is_empty();
                     let request = &input[at..at + consumed];
-                    let unread = self.output.unread();
+                    let out = self.held.out(&mut self.output);
+                    let unread = out.unread();
                     // What came with the request is consumed with it.
                     let has_body = args.body().is_some();
-                    let gives_up = std::mem::take(&mut self.gives_up);
+                    goes_on = false;
                     let mut exchange = Exchange {
                         input,
                         batch,
                         now: reading.now,
-                        out: &mut self.output,
+                        is_behind_held,
+                        out,
                         waker: &self.waker,
                         is_log_behind,
                     };
-                    if gives_up && self.client.give_up(&args, &mut exchange) {
-                        at += consumed;
-                        continue;
-                    }
                     let after = self.client.answer(request, &args, &mut exchange);
-                    if after.is_unanswered() {
-                        self.left = match after {
-                            After::Hold => Left::Held,
-                            After::Unwritten => Left::Unwritten,
-                            _ => Left::Requests,
-                        };
+                    if after == After::EndWaiting {
+                        self.held.end();
+                    }
+                    self.left = Left::of(after);
+                    if self.left != Left::Nothing {
                         break;
                     }
                     at += consumed;
+                    if after.is_unanswered() {
+                        let slot = self.client.slot(request, &args, after);
+                        self.rest_on_log(had_doubts);
+                        self.held.push(slot);
+                        continue;
+                    }
                     if after == After::Close
                         || after == After::Refused && !has_body && self.decoder.refuse(request)
                     {
                         self.phase = Phase::Closing;
                     }
-                    let bytes = consumed + (self.output.unread() - unread);
+                    let grown = self.held.out(&mut self.output).unread() - unread;
+                    let bytes = consumed + grown;
                     if since_look.is_due(bytes) || after == After::LookUp {
                         reading = shared.clock.read();
                         if reading.ns_since(&began) >= self.turn.left_ns() {
@@ -523,36 +525,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 } => {
                     at += consumed;
                     self.progressed = true;
-                    shared.engine.metrics().malformed.add(1);
-                    let now = reading.now;
-                    self.client.ask(input, batch, now, &mut self.output);
-                    self.client.refuse_bytes(error, &mut self.output);
+                    let out = self.held.out(&mut self.output);
+                    self.client.ask(input, batch, reading.now, out);
+                    self.refuse_input(error);
                     if close {
                         self.phase = Phase::Closing;
                     }
                 }
             }
         }
-        self.client.ask(input, batch, reading.now, &mut self.output);
-        self.executed(&began, had_doubts);
+        let out = self.held.out(&mut self.output);
+        self.client.ask(input, batch, reading.now, out);
+        self.rest_on_log(had_doubts);
+        self.held.count_last();
+        self.executed(&began);
         at
     }
 
-    /// What is done once for all that was executed since then: counted, and its replies held back until the log
-    /// has what they may rest on, which is all that was appended so far, by whoever.
-    fn executed(&mut self, began: &Reading, had_doubts: bool) {
+    /// Holds back what was executed until the log has what it may rest on: all that was appended so far, by
+    /// whoever.
+    fn rest_on_log(&mut self, had_doubts: bool) {
         let rests_on_log = std::mem::take(&mut self.client.rests_on_log);
         // Where there are doubts, each reply was looked at. They may have ended meanwhile, or have begun.
         if rests_on_log
             && !(had_doubts && self.shared.has_doubts())
             && let Some(log) = self.shared.engine.log()
         {
-            self.rest.position = log.appended();
-            self.rest.is_synced |= std::mem::take(&mut self.client.wants_sync);
-            if log.acknowledged() < self.rest.position {
+            let rest = self.held.rest(&mut self.rest);
+            rest.position = log.appended();
+            rest.is_synced |= std::mem::take(&mut self.client.wants_sync);
+            if log.acknowledged() < rest.position {
                 acks::write_soon(&self.shared, self.worker);
             }
         }
+    }
+
+    /// The same for what was executed before, and waits only now.
+    fn write_soon(&self) {
+        if let Some(log) = self.shared.engine.log()
+            && log.acknowledged() < self.rest.position
+        {
+            acks::write_soon(&self.shared, self.worker);
+        }
+    }
+
+    /// Answers what never became a request.
+    fn refuse_input(&mut self, error: Error) {
+        self.shared.engine.metrics().malformed.add(1);
+        let out = self.held.out(&mut self.output);
+        self.client.refuse_bytes(error, out);
+    }
+
+    /// Counts what was executed since then.
+    fn executed(&mut self, began: &Reading) {
         let ns = began.elapsed_ns();
         self.turn.executed(ns);
         let metrics = self.shared.engine.metrics();
@@ -568,7 +593,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Code::Syntax,
                     "the last request was not finished and was not executed",
                 ),
-                &mut self.output,
+                self.held.out(&mut self.output),
             );
         }
         self.input = Vec::new();
@@ -576,7 +601,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn close_with(&mut self, error: Error) {
-        self.client.refuse_bytes(error, &mut self.output);
+        let out = self.held.out(&mut self.output);
+        self.client.refuse_bytes(error, out);
+        self.held.count_last();
         self.input = Vec::new();
         self.phase = Phase::Closing;
     }
@@ -584,8 +611,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Waits for the client to take replies, but not for ever. Nothing is read meanwhile, so an
     /// unfinished request cannot be finished and is not waited for.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        // Nobody waits behind one that does not even read.
-        self.client.leave_line();
         let since = *self.stalled_since.get_or_insert_with(Instant::now);
         let timeout_ms = self.shared.engine.limits().unread_timeout_ms;
         ready!(self.poll_timeout(since, timeout_ms, cx));
@@ -642,7 +667,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Keeps the budget's count of this connection's buffers.
     fn count_buffers(&mut self) {
-        let bytes = self.input.capacity() + self.client.queued_bytes() + self.decoder.held_bytes();
+        let bytes = self.input.capacity()
+            + self.held.held_bytes()
+            + self.client.queued_bytes()
+            + self.decoder.held_bytes();
         let budget = self.shared.engine.budget();
         if bytes != self.counted_bytes {
             budget.change(bytes as isize - self.counted_bytes as isize);

@@ -7,7 +7,8 @@
 //!
 //! - [`clock`]: the only place that reads time
 //! - `listen`: sockets; `connection`: one connection's bytes; `client`: its conversation; `batch`:
-//!   its questions that are asked together; `turn`: what it may do before others
+//!   its questions that are asked together; `turn`: what it may do before others;
+//!   `held`: its replies that are held
 //! - [`keeper`]: the log's life beside the workers; `acks`: replies that wait for it
 //! - [`descriptors`]: how many connections the system has descriptors for; `threads`: the server's end
 //!   where one of its threads panics
@@ -19,6 +20,7 @@ mod client;
 pub mod clock;
 mod connection;
 pub mod descriptors;
+mod held;
 mod info;
 pub mod keeper;
 mod listen;

@@ -40,6 +40,8 @@ pub(super) struct Output {
     /// How much of the first value was sent.
     sent_of_value: usize,
     released: Mark,
+    /// How many replies are not released.
+    replies: usize,
 }
 
 /// A value, and where it goes.
@@ -150,15 +152,23 @@ impl Output {
         }
     }
 
-    /// Takes back what is not released.
-    pub(super) fn truncate_to_released(&mut self) {
+    /// Counts a reply that was appended, or that will be before anything else is.
+    #[inline]
+    pub(super) fn count_reply(&mut self) {
+        self.replies += 1;
+    }
+
+    /// Takes back what is not released; returns how many replies that were.
+    pub(super) fn truncate_to_released(&mut self) -> usize {
         self.truncate(self.released);
+        std::mem::take(&mut self.replies)
     }
 
     /// Lets all that is there be sent.
     #[inline]
     pub(super) fn release(&mut self) {
         self.released = self.mark();
+        self.replies = 0;
     }
 
     /// Whether all that may be sent was sent.
@@ -173,6 +183,7 @@ impl Output {
         let begins = self.bytes.len();
         self.bytes.extend_from_slice(&other.bytes);
         self.value_bytes += other.value_bytes;
+        self.replies += other.replies;
         let values = other.values.into_iter();
         self.values.extend(values.map(|placed| Placed {
             at: begins + placed.at,

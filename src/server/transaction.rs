@@ -26,6 +26,8 @@ pub(super) struct Transaction {
     count: usize,
     /// A request was refused, so none will be executed.
     broken: bool,
+    /// One of the requests may grant a lease.
+    grants_lease: bool,
 }
 
 /// A transaction that is being executed, a slice at a time.
@@ -147,13 +149,22 @@ impl Transaction {
         self.requests.capacity()
     }
 
+    /// Whether its execution may grant a lease.
+    pub(super) fn grants_lease(&self) -> bool {
+        self.grants_lease && !self.broken
+    }
+
     /// Nothing of it will be executed.
     pub(super) fn give_up(&mut self) {
         self.broken = true;
         self.requests = Vec::new();
     }
 
-    pub(super) fn queue<'a>(&mut self, request: &[u8], budget: &Budget) -> Reply<'a> {
+    pub(super) fn queue<'a>(
+        &mut self,
+        (verb, request): (Verb, &[u8]),
+        budget: &Budget,
+    ) -> Reply<'a> {
         if self.broken {
             // It will never be executed, so there is nothing to keep.
             return Reply::Word("QUEUED");
@@ -178,6 +189,7 @@ impl Transaction {
         }
         self.requests.extend_from_slice(request);
         self.count += 1;
+        self.grants_lease |= verb.spec().grants_lease;
         Reply::Word("QUEUED")
     }
 }

@@ -6,7 +6,7 @@
 //! poll the tasks it has, up to 61 times, before it asks the system which other sockets are ready.
 
 use std::pin::pin;
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use tokio::task::yield_now;
 
@@ -76,9 +76,10 @@ impl SinceLook {
 
 /// Has the task polled again once the runtime has polled the others that are ready, and has looked which
 /// sockets are.
-pub(super) fn let_others(cx: &mut Context<'_>) {
+pub(super) fn let_others<T>(cx: &mut Context<'_>) -> Poll<T> {
     // Polled once and dropped: its waker is kept by the runtime, and nothing is allocated.
     let _always_pending = pin!(yield_now()).poll(cx);
+    Poll::Pending
 }
 
 #[cfg(test)]
@@ -89,7 +90,7 @@ mod tests {
     use std::pin::Pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Poll, Wake};
+    use std::task::Wake;
     use std::thread;
 
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};

@@ -18,6 +18,7 @@ const BASE: Spec = Spec {
     effect: Effect::Read,
     keys: NO_KEY,
     rests_on_log: true,
+    grants_lease: false,
     replies: "",
     summary: "",
     example: ("", ""),
@@ -110,6 +111,7 @@ pub(super) static ROWS: &[Spec] = &[
     Spec {
         replies: "RUN token lease_ms attempt, BUSY retry_ms, DONE code len and body, FAILED code len and body, MISMATCH, UNSURE token lease_ms attempt",
         summary: "Asks whether to do the work behind the key: RUN tells one to, everyone else that it is under way or what came of it. WAIT holds the reply while it is under way.",
+        grants_lease: true,
         build: records::begin,
         ..verb(
             "BEGIN",
@@ -179,6 +181,7 @@ pub(super) static ROWS: &[Spec] = &[
     Spec {
         replies: "an item per key: N:token run it, B busy, C completed, F failed for good, D seen or a repeat, E not stored",
         summary: "Begins the work behind many keys.",
+        grants_lease: true,
         build: records::mbegin,
         ..verb(
             "MBEGIN",

@@ -24,6 +24,7 @@ const fn redis(
         effect,
         keys,
         rests_on_log: true,
+        grants_lease: false,
         replies,
         summary,
         example: ("", ""),

@@ -12,6 +12,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use common::process::{Process, Scratch, refusal, segments, serve};
 use common::{Client, eventually};
@@ -236,4 +238,78 @@ fn a_limit_that_leaves_no_connection_is_refused_at_the_start() {
     let said = String::from_utf8_lossy(&started.stderr).into_owned();
     assert_eq!(started.status.code(), Some(2), "{said}");
     assert!(said.contains("the system allows 40 open files"), "{said}");
+}
+
+/// One in ten failed: a segment was deleted or begun between the listing and its opening, or the newest was
+/// read while it was written.
+///
+/// `ONCED_VERIFY_ROUNDS` asks for more rounds.
+#[test]
+fn a_log_that_a_server_is_writing_is_verified_and_dumped() {
+    let rounds = std::env::var("ONCED_VERIFY_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
+    let scratch = Scratch::new("beside");
+    let data = scratch.join("data");
+    let server = Process::start(&data, &["--log-segment", "64KiB"]);
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for writer in 0..2 {
+            let (server, is_done) = (&server, &is_done);
+            scope.spawn(move || {
+                let mut client = server.connect();
+                let padding = "k".repeat(300);
+                for n in 0.. {
+                    if is_done.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // Segments lapse all the time, and some keys keep theirs.
+                    let ttl = if n % 1_000 == 0 { "1h" } else { "200ms" };
+                    let lines = (0..40).map(|k| format!("SEEN {writer}-{n}-{k}-{padding} {ttl}\n"));
+                    client.send(lines.collect::<String>());
+                    for _ in 0..40 {
+                        let told = client.line();
+                        assert!(told == "NEW", "{told}");
+                    }
+                }
+            });
+        }
+        let result = std::panic::catch_unwind(|| {
+            for round in 0..rounds {
+                for verb in ["verify", "dump"] {
+                    let done = Command::new(env!("CARGO_BIN_EXE_onced"))
+                        .args(["log", verb])
+                        .arg(&data)
+                        .output()
+                        .unwrap();
+                    let said = String::from_utf8_lossy(&done.stdout);
+                    let end = said.lines().last().unwrap_or_default();
+                    let error = String::from_utf8_lossy(&done.stderr);
+                    assert!(done.status.success(), "{round} {verb}: {end} {error}");
+                    assert!(
+                        verb == "dump" || end.starts_with("clean, and in use"),
+                        "{end}"
+                    );
+                }
+            }
+        });
+        is_done.store(true, Ordering::Relaxed);
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    // What is damaged for good is damaged beside a server too.
+    let oldest = segments(&data).remove(0);
+    server.kill();
+    let mut bytes = fs::read(&oldest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&oldest, bytes).unwrap();
+    let lock = fs::File::open(data.join("onced.lock")).unwrap();
+    lock.lock().unwrap();
+    let done = Command::new(env!("CARGO_BIN_EXE_onced"))
+        .args(["log", "verify"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert_eq!(done.status.code(), Some(1), "{said}");
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::{Errno, retry_on_intr};
@@ -35,6 +36,9 @@ const FORMAT: u32 = 2;
 const LINE_BYTES: usize = 128;
 /// What the lock file says of a directory that is being written and is not to be used before that is done.
 const UNFINISHED: &str = "onced data directory, unfinished";
+/// How often, and how long apart, a directory that is locked is tried again before it counts as in use.
+const LOCK_ATTEMPTS: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of zeros that are written at a time.
 const ZEROS: usize = 1 << 20;
 
@@ -94,6 +98,8 @@ pub struct Disk {
     directory: Directory,
     /// Held as long as this is; `None` for who only reads.
     lock: Option<fs::File>,
+    /// The same file, for who only reads.
+    looked_at: Option<fs::File>,
 }
 
 impl Disk {
@@ -121,7 +127,16 @@ impl Disk {
             }
             opened => opened.map_err(io("cannot open", &lock_path))?,
         };
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        let mut locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        for _ in 0..LOCK_ATTEMPTS {
+            if locked != Err(Errno::WOULDBLOCK) {
+                break;
+            }
+            // Perhaps only somebody who looks whether a server runs here.
+            std::thread::sleep(LOCK_PAUSE);
+            locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        }
+        match locked {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 return Err(DirectoryError::InUse {
@@ -143,6 +158,7 @@ impl Disk {
         let disk = Self {
             directory,
             lock: Some(lock),
+            looked_at: None,
         };
         if !is_made {
             disk.see_to_rights(path)
@@ -218,7 +234,23 @@ impl Disk {
         Ok(Self {
             directory,
             lock: None,
+            looked_at: Some(lock),
         })
+    }
+
+    /// Whether a server runs on this directory, for who only reads it.
+    pub fn is_in_use(&self) -> io::Result<bool> {
+        let Some(lock) = &self.looked_at else {
+            return Ok(true);
+        };
+        match flock(lock, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {
+                flock(lock, FlockOperation::Unlock)?;
+                Ok(false)
+            }
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(errno.into()),
+        }
     }
 }
 

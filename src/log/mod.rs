@@ -13,6 +13,7 @@
 //! | [`format`] | frames on a disk: what vouches for them, and how they are found behind damage |
 //! | [`spaces`] | the namespaces as of a place in a log, as its controls tell |
 //! | [`writer`] | the writing end: appending, writing, syncing, segments in their order |
+//! | [`held`] | a directory's files as they were at one moment, while a server writes there |
 //! | [`reader`], [`mend`] | the reading end: what a directory holds, what is a tail and what is damage; and making it so |
 //! | [`compact`] | writing segments anew without what does not count any more |
 //!
@@ -62,6 +63,7 @@ mod directory;
 pub mod disk;
 pub mod format;
 pub mod frame;
+pub mod held;
 pub mod mend;
 pub mod reader;
 pub mod record;

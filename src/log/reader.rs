@@ -283,6 +283,9 @@ pub struct Reader {
     findings: Findings,
     /// Bytes of all segments.
     bytes_total: u64,
+    /// How often what is not whole in the newest segment is looked at again, and what passes the time until
+    /// then.
+    looks: (u32, fn()),
 }
 
 impl Reader {
@@ -301,6 +304,7 @@ impl Reader {
             is_ended: false,
             findings: Findings::default(),
             bytes_total: 0,
+            looks: (0, || {}),
         };
         // First: who writes meanwhile begins segments, and only then notes that.
         let begun = reader
@@ -482,6 +486,12 @@ impl Reader {
         read_rest(&*file, offset).map_err(LogError::io(format!("cannot read {name}")))
     }
 
+    /// Reads beside a server that writes: what is not whole in the newest segment may be on its way, and is
+    /// looked at again before it is judged, so many times in all.
+    pub fn beside_a_writer(&mut self, looks: u32, pause: fn()) {
+        self.looks = (looks, pause);
+    }
+
     /// What was known when it was opened.
     pub fn present(&self) -> Present {
         self.present
@@ -635,6 +645,12 @@ impl Reader {
             frame::is_blank(self.unread()) && is_blank_from(file, behind).map_err(cannot_read())?;
         if is_blank && (self.is_ended || is_last) {
             self.go_to_next_segment();
+            return Ok(());
+        }
+        if !is_blank && is_last && self.looks.0 > 0 {
+            self.looks.0 -= 1;
+            (self.looks.1)();
+            self.buffer.truncate(self.begins);
             return Ok(());
         }
         // It stays, so that it is read once, however many gaps there are.

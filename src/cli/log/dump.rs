@@ -11,9 +11,9 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde::Serialize;
 
-use super::{Known, control, look, present, read, unproven_words};
+use super::{Known, control, look, survey, unproven_words};
 use crate::log::control::{Control, Space};
-use crate::log::reader::Frame;
+use crate::log::reader::{Frame, Present};
 use crate::log::record::{self, Record};
 use crate::log::segment::Position;
 use crate::store::{self, Fingerprint, State};
@@ -74,16 +74,21 @@ pub(super) struct DumpArgs {
 
 pub(super) fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     let disk = look(&args.directory)?;
-    let present = present();
-    let mut outline = Outline::default();
-    let findings = read(&disk, present, |frame| {
-        match control(frame) {
+    let begin = |present: &Present| (present.now, Outline::default());
+    let (view, (_, outline), findings) =
+        survey(&disk, begin, |(now, outline), frame| match control(frame) {
             Some(control) => outline.spaces.hear(&control),
-            None if args.live => outline.note_last(frame, present.now),
+            None if args.live => outline.note_last(frame, *now),
             None => {}
-        }
-        Ok(())
-    })?;
+        })?;
+    // A server may have written more since, of which the outline knows nothing.
+    let end = findings
+        .segments
+        .last()
+        .map_or_else(Position::default, |last| Position {
+            segment: last.number,
+            offset: last.bytes,
+        });
     let spaces = outline.spaces.here.present.values();
     let mut known = spaces.chain(outline.spaces.past.values().filter(|_| args.all));
     if let Some(name) = &args.namespace
@@ -94,7 +99,12 @@ pub(super) fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     let out = BufWriter::new(std::io::stdout().lock());
     let mut printer = Printer::new(args, outline, out);
     printer.begin()?;
-    read(&disk, present, |frame| Ok(printer.frame(frame)?))?;
+    view.read(|frame| {
+        if frame.at < end {
+            printer.frame(frame)?;
+        }
+        Ok(())
+    })?;
     printer.out.flush()?;
     let mut clean = true;
     for loss in &findings.losses {

@@ -2,7 +2,8 @@
 //!
 //! Everything here but `import` and `compact` only reads the directory it is given, and judges it as a start on this
 //! machine would ([`crate::log::reader`]), with damage left out and reported. A server may be running on
-//! it: what it writes meanwhile is seen or not, and the frame that it is writing looks like a torn tail.
+//! it: what it writes meanwhile is seen or not, and what is not whole at the end of its newest segment is what
+//! it is writing.
 
 mod compact;
 mod dump;
@@ -14,16 +15,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 
 use crate::log::control::{Control, Space};
 use crate::log::disk::{self, DirectoryError, Disk};
 use crate::log::frame;
+use crate::log::held::Held;
 use crate::log::reader::{Findings, Frame, Loss, Present, Reader};
 use crate::log::spaces::Spaces;
+use crate::log::storage::Storage;
 use crate::server::clock::Clock;
+use crate::server::descriptors;
 use crate::time::Millis;
 
 /// Look at a data directory, save what is whole in it, load what it holds
@@ -79,14 +85,88 @@ fn present() -> Present {
     }
 }
 
+/// How often a log beside whose reading a server runs is read again where segments seem to be missing: they
+/// were deleted a moment ago by its clock.
+const SURVEYS: u32 = 5;
+const SURVEY_PAUSE: Duration = Duration::from_millis(300);
+
+/// How often a place that is not whole, and that a server may be writing, is looked at again.
+const LOOKS: u32 = 50;
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+/// A directory as it was at one moment, though a server may be running on it.
+struct View {
+    held: Arc<Held>,
+    present: Present,
+    /// Whether one does.
+    is_in_use: bool,
+}
+
+impl View {
+    fn of(disk: &Disk) -> anyhow::Result<Self> {
+        let is_in_use = disk.is_in_use().context("cannot look at the lock")?;
+        // Each segment is open at once.
+        descriptors::raise_limit(1 << 20, 0);
+        let held = Held::of(disk).context("cannot open the segments")?;
+        Ok(Self {
+            held: Arc::new(held),
+            // Only now: what has lapsed until now may have been deleted.
+            present: present(),
+            // One that was stopped meanwhile, or has just begun, was running all the same.
+            is_in_use: is_in_use || disk.is_in_use().context("cannot look at the lock")?,
+        })
+    }
+
+    /// Reads the log to its end, and hands over its frames in order.
+    fn read(
+        &self,
+        visit: impl FnMut(&Frame<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Findings> {
+        let storage: Arc<dyn Storage> = Arc::clone(&self.held) as _;
+        let mut reader = Reader::open(storage, self.present)?;
+        if self.is_in_use {
+            reader.beside_a_writer(LOOKS, || thread::sleep(LOOK_PAUSE));
+        }
+        read_all(reader, visit)
+    }
+}
+
+/// Reads a log for what `begin` makes and `visit` fills, and again where a server beside it leaves a doubt.
+fn survey<T>(
+    disk: &Disk,
+    begin: impl Fn(&Present) -> T,
+    mut visit: impl FnMut(&mut T, &Frame<'_>),
+) -> anyhow::Result<(View, T, Findings)> {
+    let mut surveys = 0;
+    loop {
+        let view = View::of(disk)?;
+        let mut seen = begin(&view.present);
+        let findings = view.read(|frame| {
+            visit(&mut seen, frame);
+            Ok(())
+        })?;
+        surveys += 1;
+        if findings.missing.is_empty() || !view.is_in_use || surveys == SURVEYS {
+            return Ok((view, seen, findings));
+        }
+        thread::sleep(SURVEY_PAUSE);
+    }
+}
+
 /// Reads a log to its end, and hands over its frames in order.
 fn read(
     disk: &Arc<Disk>,
     present: Present,
-    mut visit: impl FnMut(&Frame<'_>) -> anyhow::Result<()>,
+    visit: impl FnMut(&Frame<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Findings> {
     let storage = Arc::clone(disk);
-    let mut reader = Reader::open(storage, present)?;
+    read_all(Reader::open(storage, present)?, visit)
+}
+
+fn read_all(
+    mut reader: Reader,
+    mut visit: impl FnMut(&Frame<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<Findings> {
     while let Some(piece) = reader.next_piece()? {
         for frame in piece.frames() {
             visit(&frame)?;

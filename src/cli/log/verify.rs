@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{control, deadline_words, look, present, read};
-use crate::log::disk::Disk;
-use crate::log::reader::{Findings, Frame, Loss};
+use super::{View, control, deadline_words, look, survey};
+use crate::log::reader::{Findings, Frame, Loss, Present};
 use crate::log::record;
 use crate::log::segment;
 use crate::log::spaces::Spaces;
@@ -20,7 +18,8 @@ use crate::time::Millis;
 
 /// Read every byte of a data directory, and say what is damaged and what survives
 ///
-/// Nothing is changed, and a server may be running on the directory. Damage is judged as a start on this
+/// Nothing is changed, and a server may be running on the directory: the end of its newest segment is then
+/// what it is writing. Damage is judged as a start on this
 /// machine would judge it. A torn tail is what was being written when the machine or the server stopped,
 /// acknowledged to nobody: a start cuts it off, and a log with nothing worse is clean. Damage is anything
 /// else that is not whole: a start refuses it, unless it is told to leave it out with --recover.
@@ -41,16 +40,12 @@ pub(super) struct VerifyArgs {
 
 pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let disk = look(&args.directory)?;
-    let present = present();
-    let mut census = Census {
+    let begin = |present: &Present| Census {
         now: present.now,
         ..Census::default()
     };
-    let findings = read(&disk, present, |frame| {
-        census.count(frame);
-        Ok(())
-    })?;
-    let report = census.report(&disk, &findings)?;
+    let (view, census, findings) = survey(&disk, begin, Census::count)?;
+    let report = census.report(&view, &findings)?;
     let mut out = io::stdout().lock();
     if args.json {
         serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;
@@ -67,6 +62,8 @@ struct Report {
     clean: bool,
     /// The moment that "live" refers to.
     now_ms: u64,
+    /// Whether a server was running on it: then its tail is what that was writing.
+    in_use: bool,
     /// Whether the server that wrote it was stopped in order.
     closed: bool,
     segments: Vec<Segment>,
@@ -144,9 +141,9 @@ impl Census {
         }
     }
 
-    fn report(mut self, disk: &Arc<Disk>, findings: &Findings) -> anyhow::Result<Report> {
+    fn report(mut self, view: &View, findings: &Findings) -> anyhow::Result<Report> {
         let size = |name: &str| {
-            let file = disk.open(name).and_then(|file| file.size());
+            let file = view.held.open(name).and_then(|file| file.size());
             file.with_context(|| format!("cannot read {name}"))
         };
         let mut segments = Vec::new();
@@ -178,6 +175,7 @@ impl Census {
         Ok(Report {
             clean: damage.is_empty() && findings.missing.is_empty(),
             now_ms: self.now.0,
+            in_use: view.is_in_use,
             closed: findings.was_closed,
             records: segments.iter().map(|one| one.puts + one.removals).sum(),
             segments,
@@ -253,7 +251,13 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
             )?;
         }
     }
-    if let Some(tail) = &report.tail {
+    if let Some(tail) = report.tail.as_ref().filter(|_| report.in_use) {
+        writeln!(
+            out,
+            "{}: in use: the tail is being written, {} bytes at byte {}",
+            tail.name, tail.bytes, tail.offset
+        )?;
+    } else if let Some(tail) = &report.tail {
         writeln!(
             out,
             "{}: torn tail at byte {}, {} bytes that were promised to nobody; a start cuts them off",
@@ -268,6 +272,9 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         report.namespaces.len()
     )?;
     let verdict = match (report.clean, &report.tail) {
+        (true, _) if report.in_use => {
+            "clean, and in use by a server that may have written more meanwhile"
+        }
         (true, None) => "clean",
         (true, Some(_)) => "clean but for the torn tail",
         (false, _) => {

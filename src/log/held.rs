@@ -23,6 +23,8 @@ const WHOLE_ATTEMPTS: u32 = 4;
 #[derive(Debug)]
 pub struct Held {
     files: Files,
+    /// The highest number that was noted, before any file was opened: the newest has it, or a higher one.
+    begun: Option<u64>,
 }
 
 /// By name; what is no segment is not open.
@@ -33,13 +35,14 @@ impl Held {
     pub fn of(storage: &dyn Storage) -> io::Result<Self> {
         let mut whole = 0;
         for _ in 0..ATTEMPTS {
+            let begun = storage.begun()?;
             let names = storage.list()?;
             let Some(files) = open_all(storage, &names)? else {
                 continue;
             };
             whole += 1;
             if whole == WHOLE_ATTEMPTS || segments(&names) == segments(&storage.list()?) {
-                return Ok(Self { files });
+                return Ok(Self { files, begun });
             }
         }
         Err(io::Error::other(
@@ -101,6 +104,14 @@ impl Storage for Held {
     }
 
     fn sync_names(&self) -> io::Result<()> {
+        read_only()
+    }
+
+    fn begun(&self) -> io::Result<Option<u64>> {
+        Ok(self.begun)
+    }
+
+    fn note_begun(&self, _: u64) -> io::Result<()> {
         read_only()
     }
 }

@@ -371,3 +371,33 @@ fn sync_is_no_promise_of_a_log_that_failed() {
     assert!(client.ask("SYNC").starts_with("ERR READONLY"));
     assert_eq!(client.ask("SEEN known 1h"), "DUP");
 }
+
+#[test]
+fn a_dropped_namespace_is_given_back_though_connections_idle_in_it() {
+    // It lived on for as long as anybody's last request had been in it, uncounted: 689 MiB with
+    // `memory_bytes 0`.
+    const NAMESPACES: u64 = 50;
+    let server = TestServer::start();
+    let mut other = server.connect();
+    let before = other.gauge("memory_bytes");
+    let mut idle: Vec<_> = (0..NAMESPACES).map(|_| server.connect()).collect();
+    for (n, client) in idle.iter_mut().enumerate() {
+        assert_eq!(client.ask(&format!("USE idle-{n}")), "OK");
+    }
+    let empty = other.gauge("memory_bytes") - before;
+    assert!(empty > NAMESPACES << 10, "{empty} bytes for {NAMESPACES}");
+    for client in &mut idle {
+        assert_eq!(client.ask("SEEN k 1h"), "NEW");
+    }
+    for n in 0..NAMESPACES {
+        assert_eq!(other.ask(&format!("NS DROP idle-{n}")), "OK");
+    }
+    eventually("all is given back", || {
+        other.gauge("memory_bytes") <= before + 1_000
+    });
+    for client in &mut idle {
+        assert_eq!(client.ask("SEEN k 1h"), "NEW");
+        assert_eq!(client.ask("SEEN k 1h"), "DUP");
+    }
+    assert_eq!(other.gauge("namespaces"), NAMESPACES + 1);
+}

@@ -12,6 +12,7 @@
 //!   who waits for what comes of it
 //! - `report`: `STATS`, `NS INFO`, `HELP`
 //! - `journal`: changes on their way to the log; `restore`: from a log to memory
+//! - `session`: one caller's namespace
 //! - `sweep`: giving memory back
 //! - `slice`: what takes long, a slice at a time
 //! - [`glob`]: Redis's patterns
@@ -39,6 +40,7 @@ pub mod namespace;
 mod records;
 mod report;
 mod restore;
+mod session;
 mod slice;
 mod spaces;
 mod sweep;
@@ -62,6 +64,7 @@ use namespace::{Garbage, LogSlot};
 pub use namespace::{Namespace, Policy};
 pub use records::Wait;
 pub use restore::{Excess, Progress, Restored};
+pub use session::Session;
 pub use slice::Executed;
 use slice::Progress as Unfinished;
 use sweep::Round;
@@ -146,27 +149,6 @@ pub struct Engine {
     waiters: Arc<Waiters>,
     /// What the configuration says of namespaces; it goes over what a log says.
     configured: Vec<(String, PolicyChange)>,
-}
-
-/// One caller's place in the engine.
-#[derive(Debug)]
-pub struct Session {
-    namespace: Arc<Namespace>,
-    letters: Vec<u8>,
-    /// How far the command has come that is not finished.
-    progress: Unfinished,
-}
-
-impl Session {
-    /// The namespace that commands without one mean.
-    pub fn namespace(&self) -> &Arc<Namespace> {
-        &self.namespace
-    }
-
-    /// Means another one from here on; returns the one before.
-    pub(crate) fn enter(&mut self, namespace: Arc<Namespace>) -> Arc<Namespace> {
-        std::mem::replace(&mut self.namespace, namespace)
-    }
 }
 
 impl Engine {
@@ -320,16 +302,12 @@ impl Engine {
 
     /// A new caller's place, in the default namespace.
     pub fn session(&self) -> Session {
-        Session {
-            namespace: Arc::clone(&self.default),
-            letters: Vec::new(),
-            progress: Unfinished::default(),
-        }
+        Session::new(&self.default)
     }
 
     /// Puts a session back into the default namespace.
     pub fn reset(&self, session: &mut Session) {
-        session.namespace = Arc::clone(&self.default);
+        session.namespace.choose(Arc::clone(&self.default));
     }
 
     /// The namespace of this name; made if it is not there and may be.
@@ -382,7 +360,8 @@ impl Engine {
         command: &Command<'_>,
     ) -> Result<(), Error> {
         if session.namespace.is_dropped() && !names_its_namespace(command) {
-            session.namespace = self.open(session.namespace.name())?;
+            let again = self.open(session.namespace.name())?;
+            session.namespace.choose(again);
         }
         Ok(())
     }
@@ -430,6 +409,15 @@ impl Engine {
                 format!("there are {max} namespaces, the most there may be"),
             ));
         }
+        if !self
+            .budget
+            .admits(Namespace::own_bytes_of(self.shards) as isize)
+        {
+            return Err(Error::new(
+                Code::Full,
+                "no memory for another namespace; none was made",
+            ));
+        }
         let made = self.new_namespace(name, policy, keeps_digests);
         if covered {
             made.declare_covered();
@@ -440,7 +428,8 @@ impl Engine {
     fn new_namespace(&self, name: &str, policy: &Policy, keeps_digests: bool) -> Namespace {
         let budget = Arc::clone(&self.budget);
         let log = Arc::clone(&self.log);
-        let made = Namespace::new(name, self.shards, policy, keeps_digests, budget, log);
+        let mut made = Namespace::new(name, self.shards, policy, keeps_digests, budget, log);
+        made.count_itself();
         made.set_covered_since(self.covered_since());
         made
     }

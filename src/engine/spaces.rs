@@ -117,7 +117,7 @@ impl Here<'_> {
     }
 
     fn choose<'s>(&self, session: &mut Session, name: &str) -> Answer<'s> {
-        session.namespace = self.engine.open(name)?;
+        session.namespace.choose(self.engine.open(name)?);
         Ok(Reply::OK)
     }
 

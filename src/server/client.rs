@@ -107,6 +107,16 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Holds less while it waits for its client.
+    pub(super) fn rest(&mut self) {
+        self.session.rest();
+    }
+
+    /// Goes on after it [rested](Self::rest).
+    pub(super) fn go_on(&mut self) {
+        self.session.go_on();
+    }
+
     pub(super) fn new(shared: Arc<Shared>, peer: String, now: Millis) -> Self {
         let session = shared.engine.session();
         let info = shared.register(peer, now);

@@ -193,8 +193,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Does all that can be done without waiting.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.client.go_on();
         let result =
             longest::turn(|| SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx)));
+        self.client.rest();
         self.count_buffers();
         result
     }
@@ -658,7 +660,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// with unread bytes resets the connection, and the client may lose the last reply.
     async fn linger(&mut self) {
         let _the_client_may_be_gone = self.stream.shutdown().await;
-        let mut sink = [0; 4 << 10];
+        // On the heap, or every connection's task would have this much more from its beginning.
+        let mut sink = vec![0; 4 << 10];
         let _either_way_it_ends = timeout(LINGER, async {
             while matches!(self.stream.read(&mut sink).await, Ok(n) if n > 0) {}
         })

@@ -34,6 +34,7 @@ pub(crate) use self::room::full;
 use super::budget::Budget;
 use super::journal::{Promise, Refused, Writing};
 use crate::command::{Error, PolicyChange};
+use crate::limits::Limits;
 use crate::log::control::Space;
 use crate::log::writer::Log;
 use crate::store::{Counters, Hashed, Key, Secret, Shard, WindowMode};
@@ -67,7 +68,7 @@ fn raise(moment: &AtomicU64, at: Millis) {
 pub struct Namespace {
     /// No other has or had it.
     id: u64,
-    name: Box<str>,
+    name: Arc<str>,
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     /// Whether only a digest is kept of long keys. Never changed: keys of both kinds would not know
     /// each other.
@@ -77,6 +78,8 @@ pub struct Namespace {
     /// Changes of the policy come one at a time.
     policy_change: Mutex<()>,
     keys: CachePadded<AtomicI64>,
+    /// What is counted of it beside its keys.
+    own_bytes: usize,
     dropped: AtomicBool,
     /// Set only while all shards are locked, so that who has one locked sees it.
     closed: AtomicBool,
@@ -130,6 +133,7 @@ impl Namespace {
             },
             policy_change: Mutex::new(()),
             keys: CachePadded::new(AtomicI64::new(0)),
+            own_bytes: 0,
             dropped: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             budget,
@@ -220,6 +224,31 @@ impl Namespace {
     /// Tells it from all others of this process, those of its name included.
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// One that was dropped before anybody who has its name looks for it.
+    pub(super) fn departed(name: &Arc<str>) -> Self {
+        let policy = Policy::default_of(&Limits::DEFAULT);
+        let nobodys = Arc::new(Budget::new(0));
+        let departed = Self::new(name, 1, &policy, false, nobodys, LogSlot::default());
+        departed.closed.store(true, Ordering::Relaxed);
+        departed.mark_dropped();
+        departed
+    }
+
+    /// Bytes that one of so many shards takes without any key.
+    pub(super) const fn own_bytes_of(shards: usize) -> usize {
+        size_of::<Self>() + shards * size_of::<CachePadded<Mutex<Shard>>>()
+    }
+
+    /// Counts what it takes without any key, for as long as anybody has it.
+    pub(super) fn count_itself(&mut self) {
+        self.own_bytes = Self::own_bytes_of(self.shards.len());
+        self.budget.change(self.own_bytes as isize);
+    }
+
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
     }
 
     /// Its name.
@@ -566,6 +595,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        self.budget.change(-(self.bytes() as isize));
+        let bytes = self.bytes() + self.own_bytes;
+        self.budget.change(-(bytes as isize));
     }
 }

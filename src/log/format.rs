@@ -1,6 +1,6 @@
 //! Frames on a disk: what vouches for them at their place in a segment's file, and how they are found again.
 //!
-//! In version 2 the last 8 bytes of a frame's [header](frame) are SipHash-2-4, under the segment's secret, of
+//! In version 2 the last 8 bytes of a frame's [header](super::frame) are SipHash-2-4, under the segment's secret, of
 //!
 //! | bytes | what |
 //! |---|---|

@@ -7,7 +7,7 @@
 //! | 4 | CRC-32C of the payload |
 //! | 4 | length of the payload in bytes, at most [`PAYLOAD_BYTES_MAX`] |
 //! | 4 | the namespace's number; 0 for a control |
-//! | 8 | the tag, which a frame gets together with its place in a file: see [`format`](super::format) |
+//! | 8 | the tag, which a frame gets together with its place in a file: see [`format`](mod@super::format) |
 //!
 //! What is here was made by this process: it is gone through by its lengths, and nothing is checked or
 //! looked for. What was read from a file is not passed to anything here.

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`storage`] | what the log asks of a disk: a directory of files; [`disk`] is a real one, by way of `directory`, which follows no links; tests bring others |
 //! | [`segment`], [`frame`], [`record`], [`control`] | bytes: a file's header; what is whole or not there; a key's state; what the log says of itself |
-//! | [`format`] | frames on a disk: what vouches for them, and how they are found behind damage |
+//! | [`mod@format`] | frames on a disk: what vouches for them, and how they are found behind damage |
 //! | [`spaces`] | the namespaces as of a place in a log, as its controls tell |
 //! | [`writer`] | the writing end: appending, writing, syncing, segments in their order |
 //! | [`held`] | a directory's files as they were at one moment, while a server writes there |
@@ -47,7 +47,7 @@
 //!   from fsync Failures?", USENIX ATC 2020.) Only a lack passes: of space, or of what
 //!   processes share, such as descriptors.
 //! - Bytes that were read are believed only under a checksum, and take no more memory than they are. What clients
-//!   store stands in frames and never passes for one: see [`format`].
+//!   store stands in frames and never passes for one: see [`mod@format`].
 //!
 //! # What it does not do
 //!

@@ -267,26 +267,30 @@ fn a_server_that_stops_answers_what_waits() {
 fn so_much_may_wait_and_then_the_waiting_ends() {
     const UNREAD_MAX: usize = 256 << 10;
     let key = "x".repeat(2_000);
-    for (filler, told) in [
-        (format!("ECHO {key}"), format!("${key}")),
+    // Its replies share it with the store, so they hold hardly any memory of their own.
+    let shared = "v".repeat(20_000);
+    for (filler, told, waiting_bytes, sent) in [
+        (format!("ECHO {key}"), format!("${key}"), 2_000, 1_000),
         // Not executed before, and then one after the other.
         (
             format!("ONCE.BEGIN k OWNER {}", &key[..128]),
             "[+BUSY".to_owned(),
+            2_000,
+            1_000,
         ),
+        ("GET v".to_owned(), format!("${shared}"), shared.len(), 25),
     ] {
         let server = TestServer::with(|raw| raw.max_unread = Some("256KiB".to_owned()));
         let (mut holder, mut client) = (server.connect(), server.connect());
         let run = token(&holder.ask("BEGIN k"));
+        assert_eq!(client.call(&["SET", "v", &shared]), "+OK");
         let one = request(true, &filler);
-        let slot_bytes = 2_000;
-        let fits = UNREAD_MAX / 3 / one.len().max(slot_bytes);
+        let fits = UNREAD_MAX / 3 / one.len().max(waiting_bytes);
         client.send(request(true, "ONCE.WAIT k"));
         client.send(one.repeat(fits));
         held(&server, 1);
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!(server.gauge("waiters"), 1, "{fits} fit");
-        let sent = UNREAD_MAX / 250;
         client.send(one.repeat(sent));
         assert_eq!(client.resp(), "+TIMEOUT");
         for _ in 0..fits + sent {

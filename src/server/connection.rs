@@ -368,7 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Bytes that the client has not read, and those that wait behind a held reply.
     fn waiting_bytes(&self) -> usize {
-        self.unread() + self.held.held_bytes()
+        self.unread() + self.held.waiting_bytes()
     }
 
     /// How much that may be. Where not even one may stay unread, those of a few requests are sent together all

@@ -34,6 +34,8 @@ pub(super) struct Held {
     slots: VecDeque<Slot>,
     /// Bytes that they hold together.
     bytes: usize,
+    /// Bytes of stored values in the replies that wait, which others may share.
+    shared_bytes: usize,
     /// Nothing is waited for any more: all that is here is to be settled.
     is_ending: bool,
     /// When the first of them is to be asked again.
@@ -60,6 +62,7 @@ pub(super) struct Slot {
     /// What all these rest on.
     rest: Rest,
     counted_bytes: usize,
+    counted_shared_bytes: usize,
 }
 
 /// What came of asking.
@@ -90,6 +93,7 @@ impl Slot {
             behind: Output::default(),
             rest: Rest::default(),
             counted_bytes: 0,
+            counted_shared_bytes: 0,
         }
     }
 
@@ -99,6 +103,10 @@ impl Slot {
             + self.transaction.as_ref().map_or(0, Transaction::held_bytes)
             + self.reply.held_bytes()
             + self.behind.held_bytes()
+    }
+
+    fn shared_bytes(&self) -> usize {
+        self.reply.shared_bytes() + self.behind.shared_bytes()
     }
 
     /// Executes it, or executes it again; where nothing is to be waited for there is no waker.
@@ -158,6 +166,12 @@ impl Held {
         self.bytes
     }
 
+    /// Bytes that wait: those, and of the values that the replies share with the store.
+    #[inline]
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.bytes + self.shared_bytes
+    }
+
     /// Where the next reply goes: behind the last slot, or where there is none, straight to the client.
     #[inline]
     pub(super) fn out<'o>(&'o mut self, output: &'o mut Output) -> &'o mut Output {
@@ -194,6 +208,9 @@ impl Held {
         let bytes = slot.held_bytes();
         self.bytes = self.bytes + bytes - slot.counted_bytes;
         slot.counted_bytes = bytes;
+        let shared = slot.shared_bytes();
+        self.shared_bytes = self.shared_bytes + shared - slot.counted_shared_bytes;
+        slot.counted_shared_bytes = shared;
     }
 
     /// Nothing is to be waited for any more.
@@ -245,6 +262,7 @@ impl Held {
             && let Some(slot) = self.slots.pop_front()
         {
             self.bytes -= slot.counted_bytes;
+            self.shared_bytes -= slot.counted_shared_bytes;
             output.append(slot.reply);
             output.append(slot.behind);
             rest.position = rest.position.max(slot.rest.position);

@@ -110,13 +110,18 @@ impl Output {
     /// Bytes that were not sent yet, released or not.
     #[inline]
     pub(super) fn unread(&self) -> usize {
-        self.bytes.len() - self.sent + self.value_bytes - self.sent_of_value
+        self.copied_bytes() + self.shared_bytes()
     }
 
     /// Bytes of memory that it holds, beside those of shared values: the store counts these.
     #[inline]
     pub(super) fn held_bytes(&self) -> usize {
         self.bytes.capacity() + self.values.len() * BESIDE_VALUE
+    }
+
+    /// Bytes of shared values that were not sent yet.
+    pub(super) fn shared_bytes(&self) -> usize {
+        self.value_bytes - self.sent_of_value
     }
 
     /// Bytes of replies that are copies of their own and were not sent yet.

@@ -131,6 +131,8 @@ impl Writing {
         frame::finish(&mut bytes, begins, space);
         assert!(self.log.promise(bytes.len()));
         self.log.append(&bytes, last);
+        // Else the next one would be joined to it.
+        self.log.write(now());
     }
 
     fn put(&self, space: u32, key: &[u8], deadline: Millis, content: &Content<'_>) {
@@ -779,7 +781,6 @@ fn a_newest_segment_that_is_gone_is_missed() {
     for i in 0..2_500 {
         let key = format!("key-{i}-with-more-than-16-bytes");
         writing.mark(orders, key.as_bytes(), now().after(HOUR_MS));
-        writing.log.write(now());
     }
     writing.kill();
     let whole = contents(&scratch.0);

@@ -148,8 +148,8 @@ impl Format {
         header.is_whole(payload).then_some((header, payload))
     }
 
-    /// Gives frames that were made in memory, one behind the other, their tags: they will be at `at` in the
-    /// file. Again, if they are to be elsewhere.
+    /// Gives frames that were made in memory, one behind the other, their checksums and tags: they will be at
+    /// `at` in the file. Again, if they are to be elsewhere.
     ///
     /// # Panics
     ///
@@ -160,9 +160,15 @@ impl Format {
         };
         let mut rest = frames;
         while let Some(fields) = rest.first_chunk::<FIELDS_BYTES>() {
-            let bytes = self.frame_bytes(&Header::of(fields));
-            let tag = tag_of(tags, *segment, at, fields);
-            rest[FIELDS_BYTES..HEADER_BYTES].copy_from_slice(&tag);
+            let Header {
+                payload_bytes,
+                space,
+                ..
+            } = Header::of(fields);
+            let bytes = HEADER_BYTES + payload_bytes as usize;
+            let fields = Header::for_payload(&rest[HEADER_BYTES..bytes], space).fields();
+            rest[..FIELDS_BYTES].copy_from_slice(&fields);
+            rest[FIELDS_BYTES..HEADER_BYTES].copy_from_slice(&tag_of(tags, *segment, at, &fields));
             rest = &mut rest[bytes..];
             at += bytes as u64;
         }

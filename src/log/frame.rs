@@ -4,7 +4,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 4 | CRC-32C of the payload |
+//! | 4 | CRC-32C of the payload, together with the tag |
 //! | 4 | length of the payload in bytes, at most [`PAYLOAD_BYTES_MAX`] |
 //! | 4 | the namespace's number; 0 for a control |
 //! | 8 | the tag, which a frame gets together with its place in a file: see [`format`](mod@super::format) |
@@ -25,7 +25,7 @@ pub const CONTROL: u32 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     payload_crc: u32,
-    payload_bytes: u32,
+    pub(in crate::log) payload_bytes: u32,
     /// The namespace's number, or [`CONTROL`].
     pub space: u32,
 }
@@ -102,7 +102,8 @@ pub fn begin(out: &mut Vec<u8>) -> usize {
     begins
 }
 
-/// Writes the header of the frame that ends with `out`; its tag is left to [`Format::stamp`].
+/// Writes the header of the frame that ends with `out`; its checksum and its tag are left to
+/// [`Format::stamp`].
 ///
 /// # Panics
 ///
@@ -111,8 +112,31 @@ pub fn begin(out: &mut Vec<u8>) -> usize {
 /// [`Format::stamp`]: super::format::Format::stamp
 pub fn finish(out: &mut [u8], begins: usize, space: u32) {
     let (header, payload) = out[begins..].split_at_mut(HEADER_BYTES);
-    let fields = Header::for_payload(payload, space).fields();
-    header[..FIELDS_BYTES].copy_from_slice(&fields);
+    assert!(
+        payload.len() <= PAYLOAD_BYTES_MAX,
+        "limits bound keys and values to far less than a frame"
+    );
+    header[4..8].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    header[8..FIELDS_BYTES].copy_from_slice(&space.to_le_bytes());
+}
+
+/// Joins a frame to the last of those in `out`, which begins at `begins`: one header does for both. False, and
+/// nothing, if they are of different namespaces, or would be longer than `bytes_max` together.
+#[inline]
+pub(in crate::log) fn join(
+    out: &mut Vec<u8>,
+    begins: usize,
+    frame: &[u8],
+    bytes_max: usize,
+) -> bool {
+    let bytes = out.len() - begins + frame.len() - HEADER_BYTES;
+    if bytes > bytes_max || out[begins + 8..begins + FIELDS_BYTES] != frame[8..FIELDS_BYTES] {
+        return false;
+    }
+    out.extend_from_slice(&frame[HEADER_BYTES..]);
+    let payload_bytes = (bytes - HEADER_BYTES) as u32;
+    out[begins + 4..begins + 8].copy_from_slice(&payload_bytes.to_le_bytes());
+    true
 }
 
 /// Gives frames in a row to another namespace; takes time for each frame, not for what is in it.
@@ -174,15 +198,25 @@ mod tests {
         assert!(sizes(&frames).eq(all.map(|(_, payload)| HEADER_BYTES + payload.len())));
         readdress(&mut frames, 3);
         assert!(payloads(&frames).eq(all.map(|(_, payload)| (3, payload))));
-        for (header, (_, payload)) in std::iter::successors(Some(&frames[..]), |rest| {
-            let bytes = first(rest)?.frame_bytes();
-            Some(&rest[bytes..]).filter(|rest| !rest.is_empty())
-        })
-        .map(|rest| first(rest).unwrap())
-        .zip(all)
-        {
-            assert!(header.is_whole(payload));
-        }
+    }
+
+    #[test]
+    fn frames_of_a_namespace_are_joined_up_to_a_length() {
+        let frame_of = |space, payload: &[u8]| {
+            let mut frame = vec![0; HEADER_BYTES];
+            frame.extend_from_slice(payload);
+            finish(&mut frame, 0, space);
+            frame
+        };
+        let mut out = frame_of(3, b"before");
+        let begins = out.len();
+        out.extend_from_slice(&frame_of(7, b"some"));
+        let most = HEADER_BYTES + 8;
+        assert!(!join(&mut out, begins, &frame_of(8, b"more"), most));
+        assert!(!join(&mut out, begins, &frame_of(7, b"more."), most));
+        assert!(join(&mut out, begins, &frame_of(7, b"more"), most));
+        assert!(!join(&mut out, begins, &frame_of(7, b"1"), most));
+        assert!(payloads(&out).eq([(3, &b"before"[..]), (7, b"somemore")]));
     }
 
     #[test]

@@ -41,9 +41,9 @@ fn a_refused_forgetting_says_how_many_keys_are_gone() {
         let run = full(&keys);
         let told = run.told(&format!("{verb} {}", keys.join(" ")), START);
         assert!(told.contains("Full"), "{told:.200}");
-        let (done, of) = how_far(&told).unwrap_or_else(|| panic!("{told}"));
+        let (mut done, of) = how_far(&told).unwrap_or_else(|| panic!("{told}"));
         assert!(done > 0 && of == keys.len(), "{told}");
-        let check = |run: &Run| {
+        let check = |run: &Run, done: usize| {
             for (n, key) in keys.iter().enumerate() {
                 let letter = if n < done { "N" } else { "D" };
                 let told = run.execute(&format!("PEEK {key}"), START);
@@ -54,17 +54,26 @@ fn a_refused_forgetting_says_how_many_keys_are_gone() {
                 );
             }
         };
-        check(&run);
+        check(&run, done);
+        // Frames that were joined have given space back, which is soon used up.
+        for _ in 0..20 {
+            let told = run.told(&format!("{verb} {}", keys[done..].join(" ")), START);
+            let more = how_far(&told).unwrap_or_else(|| panic!("{told}")).0;
+            if more == 0 {
+                break;
+            }
+            done += more;
+        }
         // Where nothing was done, that is what it says.
         let told = run.told(&format!("{verb} {}", keys[done..].join(" ")), START);
         assert_eq!(how_far(&told), Some((0, 0)), "{told}");
-        check(&run);
+        check(&run, done);
         run.log.write(START);
         assert_eq!(run.log.acknowledged(), run.log.appended());
         let disk = run.disk.kill();
         disk.set_capacity(u64::MAX);
         drop(run);
-        check(&Run::start(disk, &Options::at(START)).unwrap());
+        check(&Run::start(disk, &Options::at(START)).unwrap(), done);
     }
 }
 

@@ -332,7 +332,10 @@ fn a_frame_that_says_nothing_is_left_out_like_damage() {
     nonsense.extend_from_slice(&[0xff; 20]);
     frame::finish(&mut nonsense, begins, space);
     assert!(run.log.promise(nonsense.len()));
+    // Each of them in a frame of its own.
+    run.log.write(at(0));
     run.log.append(&nonsense, at(3_600));
+    run.log.write(at(0));
     run.execute_in("orders", "SEEN b 1h", at(0));
     while run.log.sync(at(0)) {}
     let disk = run.disk.kill();

@@ -58,6 +58,7 @@ impl Log {
                 writer.chunk_at = 0;
                 let mut pending = self.pending.lock();
                 std::mem::swap(&mut pending.frames, &mut writer.chunk);
+                pending.open = None;
                 writer.chunk_last = std::mem::take(&mut pending.last);
                 writer.controls.extend(pending.controls.drain(..));
                 if writer.chunk.is_empty() {

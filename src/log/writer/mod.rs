@@ -44,11 +44,16 @@ use self::maker::{Active, Maker, opened};
 pub use self::naming::Emptied;
 use self::roll::Next;
 use super::control::{Control, Space};
+use super::frame;
 use super::segment::{Position, Secret, Secrets};
 use super::spaces::Spaces;
 use super::storage::{File, Storage, sync_whole};
 use crate::limits::{LOG_PENDING_BYTES_MAX, LOG_RETRY_MS};
 use crate::time::Millis;
+
+/// Bytes of a frame that is made of several, at most: so long that its header hardly counts, so short that
+/// little is lost with it.
+const JOINED_BYTES_MAX: usize = 2 << 10;
 
 const GOOD: u8 = 0;
 
@@ -153,6 +158,8 @@ pub struct Log {
     free: CachePadded<AtomicI64>,
     /// The most that may be promised at a time.
     promise_max: AtomicI64,
+    /// Bytes of the longest frame that several become together; those that were promised may be longer.
+    joined_bytes_max: usize,
     /// [`GOOD`], [`STUCK`], [`FAILED`] or [`STALLED`].
     state: AtomicU8,
     /// Since when it has been [`STUCK`], as far as was looked; 0 if it is not.
@@ -187,6 +194,8 @@ impl std::fmt::Debug for Listener {
 #[derive(Debug, Default)]
 struct Pending {
     frames: Vec<u8>,
+    /// Where the last of them begins, if it holds records and more may be joined to it.
+    open: Option<usize>,
     /// The last deadline in them.
     last: Millis,
     /// Those of them that say something of namespaces, and where each ends.
@@ -263,6 +272,8 @@ impl Log {
         maker.storage.sync_names()?;
         // What it names is durable by now: so a start that misses it is right.
         maker.storage.note_begun(number)?;
+        // No longer than what a segment may leave unused at its end.
+        let joined_bytes_max = maker.config.frame_bytes_max.min(JOINED_BYTES_MAX);
         let free = active.left() as i64;
         let synced = active.position();
         Ok(Self {
@@ -276,6 +287,7 @@ impl Log {
             synced: AtomicU64::new(0),
             free: CachePadded::new(AtomicI64::new(free)),
             promise_max: AtomicI64::new(promise_max),
+            joined_bytes_max,
             state: AtomicU8::new(GOOD),
             stuck_since: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
@@ -359,15 +371,37 @@ impl Log {
     pub fn append(&self, frame: &[u8], last: Millis) {
         let mut pending = self.pending.lock();
         pending.last = pending.last.max(last);
-        self.append_to(&mut pending, frame);
+        let is_joined = self.append_or_join(&mut pending, frame);
         // Whoever said that there are doubts has looked at what was pending before that.
         if self.has_doubts() {
             self.doubt(frame);
         }
+        drop(pending);
+        if is_joined {
+            self.give_back(frame::HEADER_BYTES);
+        }
+    }
+
+    /// Whether it became a part of the frame before it, and takes no header of its own: a batch of requests
+    /// makes a frame for each shard, of few keys each.
+    #[inline]
+    fn append_or_join(&self, pending: &mut Pending, frame: &[u8]) -> bool {
+        if let Some(begins) = pending.open
+            && frame::join(&mut pending.frames, begins, frame, self.joined_bytes_max)
+        {
+            let bytes = (frame.len() - frame::HEADER_BYTES) as u64;
+            self.appended.fetch_add(bytes, Ordering::Release);
+            return true;
+        }
+        let begins = pending.frames.len();
+        self.append_to(pending, frame);
+        pending.open = Some(begins);
+        false
     }
 
     /// Returns where it ends.
     fn append_to(&self, pending: &mut Pending, frames: &[u8]) -> u64 {
+        pending.open = None;
         pending.frames.extend_from_slice(frames);
         let bytes = frames.len() as u64;
         self.appended.fetch_add(bytes, Ordering::Release) + bytes

@@ -48,10 +48,12 @@ async fn all_rounds(server: &TestServer) {
     let elsewhere = connect(server).await;
     let (started, done) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS.min(wanted) {
+    for connection in 0..CONNECTIONS.min(wanted) {
         let (here, elsewhere) = (connect(server).await, elsewhere.clone());
         let (started, done) = (Rc::clone(&started), Rc::clone(&done));
         connections.push(spawn_local(async move {
+            // Not all at once.
+            sleep(2 * PART * connection / CONNECTIONS).await;
             while done.get() < wanted && began.elapsed() < DEADLINE {
                 let number = started.replace(started.get() + 1);
                 let round = Round::new(&here, &format!("{number}"));

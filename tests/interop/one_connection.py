@@ -16,6 +16,7 @@ are (1000), over CONNECTIONS=n (100).
 import asyncio
 import collections
 import os
+import random
 import sys
 import time
 
@@ -134,6 +135,7 @@ async def shared(name, **address):
 
     async def one_connection(elsewhere):
         async with SharedConnection(**address) as here:
+            await asyncio.sleep(1 + 2 * random.random() * PART_MS / 1000)  # all are connected, and not all ask at once
             while tally["done"] < ROUNDS and time.monotonic() - began < DEADLINE_S:
                 number = tally["started"]
                 tally["started"] += 1

@@ -27,6 +27,9 @@ use crate::time::Millis;
 /// Places that one lock is held for while records are copied: a block of the table.
 const COPY_PLACES: u32 = 768;
 
+/// Parts of a shard that are copied one after the other, at most.
+const PARTS_LOG2_MAX: u32 = 20;
+
 /// Why a namespace was not emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Kept {
@@ -48,7 +51,7 @@ pub(super) struct Copies {
     shards: Vec<Shard>,
     /// How many shards are copied whole, and up to where the next one is.
     whole: usize,
-    cursor: u32,
+    walk: Walk,
     /// The number that they are in the log under.
     number: Option<u32>,
     /// Why they are of no use.
@@ -67,6 +70,49 @@ pub(in crate::engine) struct Search {
 /// How many records were ever begun in these shards.
 fn begun<'s>(shards: impl IntoIterator<Item = &'s Shard>) -> u64 {
     shards.into_iter().map(|shard| shard.counters().begun).sum()
+}
+
+/// A walk through all of a shard's hash space, part after part, in an order that spreads over it.
+///
+/// A copy that is filled in the order of its hashes grows at one end alone: its table would have to be far
+/// deeper there than elsewhere, which it does for nobody, and keys would go to its stash by the thousand.
+#[derive(Debug, Default)]
+struct Walk {
+    /// There are two to the power of so many parts; `None` before it is begun.
+    parts_log2: Option<u32>,
+    part: u32,
+    /// A scan's cursor, within the part or at its beginning.
+    cursor: u32,
+}
+
+impl Walk {
+    /// Chooses the parts for so many keys, if they were not yet: of about a block each.
+    fn begin(&mut self, keys: usize) {
+        let parts = (keys / COPY_PLACES as usize).max(1).next_power_of_two();
+        self.parts_log2
+            .get_or_insert(parts.ilog2().min(PARTS_LOG2_MAX));
+    }
+
+    /// Goes on where a scan ended; whether there is more.
+    fn go_on(&mut self, next: Option<u32>) -> bool {
+        let log2 = self.parts_log2.unwrap_or(0);
+        let is_within = |at: u32| log2 == 0 || at >> (u32::BITS - log2) == self.place(log2);
+        if let Some(at) = next.filter(|&at| is_within(at)) {
+            self.cursor = at;
+            return true;
+        }
+        self.part += 1;
+        if log2 == 0 || self.part >> log2 > 0 {
+            return false;
+        }
+        self.cursor = self.place(log2) << (u32::BITS - log2);
+        true
+    }
+
+    /// Which of the parts comes next: the bits of its number from behind.
+    fn place(&self, log2: u32) -> u32 {
+        self.part.reverse_bits() >> (u32::BITS - log2)
+    }
 }
 
 /// A namespace that is being emptied, but for its records in progress. What was copied is given up when this
@@ -91,7 +137,7 @@ impl Emptying {
         *copies = Some(Copies {
             shards: Vec::new(),
             whole: 0,
-            cursor: 0,
+            walk: Walk::default(),
             number,
             failed: None,
         });
@@ -191,24 +237,28 @@ impl Namespace {
         let mut staying = self.log().map(Staying::new);
         let copy = &mut copies.shards[copies.whole];
         let before = copy.bytes() as isize;
-        let next = if shard.running() == 0 {
-            None
-        } else {
+        let is_whole = shard.running() == 0 || {
+            let walk = &mut copies.walk;
+            walk.begin(shard.len());
             slice.spend(COPY_PLACES as usize * PLACE_UNITS);
-            shard.scan_running(copies.cursor, COPY_PLACES, secret, now, |key, entry| {
+            let next = shard.scan_running(walk.cursor, COPY_PLACES, secret, now, |key, entry| {
                 slice.spend(RECORD_UNITS);
+                // What lies behind the part may come twice, and is the same then.
                 copy.keep_record(key, &entry, now);
                 if let Some(staying) = &mut staying {
                     staying.push(key, &entry);
                 }
-            })
+            });
+            !walk.go_on(next)
         };
         self.budget.change(copy.bytes() as isize - before);
         if let (Some(staying), Some(number)) = (staying, copies.number) {
             copies.failed = staying.append(number).err();
         }
-        copies.whole += usize::from(next.is_none());
-        copies.cursor = next.unwrap_or(0);
+        if is_whole {
+            copies.whole += 1;
+            copies.walk = Walk::default();
+        }
     }
 
     /// Makes a change that was just made to a key of this shard, which is locked, to the copy of its record.
@@ -420,5 +470,66 @@ impl Namespace {
         let old = shard.clear();
         self.keys.fetch_sub(old.len() as i64, Ordering::Relaxed);
         Some(old)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Engine, EngineConfig};
+    use crate::store::Begin;
+
+    #[test]
+    fn a_walk_comes_through_every_part_once() {
+        for keys in [0, 1, 767, 768, 1_536, 100_000] {
+            let mut walk = Walk::default();
+            walk.begin(keys);
+            let log2 = walk.parts_log2.unwrap();
+            let mut seen = vec![false; 1 << log2];
+            loop {
+                let at = if log2 == 0 {
+                    0
+                } else {
+                    walk.cursor >> (32 - log2)
+                };
+                assert!(!std::mem::replace(&mut seen[at as usize], true), "{keys}");
+                if !walk.go_on(None) {
+                    break;
+                }
+            }
+            assert!(seen.iter().all(|seen| *seen), "{keys}");
+        }
+    }
+
+    /// In the order of their hashes most copies went to the stash, which took more memory and was gone
+    /// through as a whole for each block that was copied the next time.
+    #[test]
+    fn what_was_copied_takes_no_more_than_before() {
+        const RECORDS: u64 = 60_000;
+        let engine = Engine::new(EngineConfig {
+            shards: 1,
+            ..EngineConfig::default()
+        });
+        let namespace = engine.open("orders").unwrap();
+        let ask = Begin {
+            lease_ms: 60_000,
+            ttl_ms: 60_000,
+            ..Begin::default()
+        };
+        for n in 0..RECORDS {
+            engine.begin(&namespace, &n.to_le_bytes(), &ask, Millis(1));
+        }
+        let before = namespace.bytes();
+        let mut emptying = None;
+        let how = (true, &engine.garbage);
+        for _ in 0..1_000_000 {
+            let slice = &mut Slice::new();
+            if namespace.empty(&mut emptying, how, &engine.secret, slice, Millis(2)) == Ok(true) {
+                break;
+            }
+        }
+        assert_eq!(namespace.keys(), RECORDS);
+        let after = namespace.bytes();
+        assert!(after <= before + before / 8, "{before} bytes, then {after}");
     }
 }

@@ -630,7 +630,7 @@ scenarios! { play_lines;
     ];
     stats_tells_of_the_server_or_a_namespace: &[
         ("MSEEN 60s a b a", "NND"),
-        ("STATS", "ROWS … | version 0.1.0 | time_ms … | namespaces 1 | keys 2 | memory_bytes … | memory_bytes_max 1073741824 | waiters 0 | new 2 | dup 1 | mismatch 0 | unsure 2 | refused 0 | expired 0 | evicted 0 | hit_rate 0.3333 | records_begun 0 | records_busy 0 | records_replayed 0 | records_completed 0 | records_failed 0 | records_released 0 | records_stale 0 | connections 1 | connections_total 1 | connections_refused 0 | connections_timed_out 0 | bytes_in … | bytes_out … | malformed 0 | verb_mseen_calls 1 | verb_mseen_errors 0 | verb_mseen_p50_us … | verb_mseen_p99_us … | verb_mseen_p999_us … | verb_mseen_p9999_us …"),
+        ("STATS", "ROWS … | version 0.1.0 | time_ms … | namespaces 1 | keys 2 | memory_bytes … | memory_bytes_max 1073741824 | memory_overhead_bytes 0 | waiters 0 | new 2 | dup 1 | mismatch 0 | unsure 2 | refused 0 | expired 0 | evicted 0 | hit_rate 0.3333 | records_begun 0 | records_busy 0 | records_replayed 0 | records_completed 0 | records_failed 0 | records_released 0 | records_stale 0 | connections 1 | connections_total 1 | connections_refused 0 | connections_timed_out 0 | bytes_in … | bytes_out … | malformed 0 | verb_mseen_calls 1 | verb_mseen_errors 0 | verb_mseen_p50_us … | verb_mseen_p99_us … | verb_mseen_p999_us … | verb_mseen_p9999_us …"),
         ("SEEN", SEEN_USAGE),
         ("STATS", "ROWS…| verb_seen_calls 1 | verb_seen_errors 1 |…"),
         ("STATS default", "ROWS 27 | name default |…| keys 2 |…| new 2 | dup 1 |…"),

@@ -22,6 +22,7 @@ pub struct Budget {
     /// Those of them that replies take which were not sent yet.
     replies: CachePadded<AtomicIsize>,
     max: isize,
+    overhead: AtomicIsize,
 }
 
 impl Budget {
@@ -31,6 +32,7 @@ impl Budget {
             used: CachePadded::new(AtomicIsize::new(0)),
             replies: CachePadded::new(AtomicIsize::new(0)),
             max: isize::try_from(bytes_max).unwrap_or(isize::MAX),
+            overhead: AtomicIsize::new(0),
         }
     }
 
@@ -45,17 +47,34 @@ impl Budget {
         self.max.unsigned_abs()
     }
 
+    /// Bytes of the bound that are not given out, since the process holds more than is counted.
+    pub fn overhead(&self) -> usize {
+        self.overhead.load(Ordering::Relaxed).unsigned_abs()
+    }
+
+    /// Says how many bytes of the bound are not to be given out.
+    pub fn set_overhead(&self, bytes: usize) {
+        let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
+        self.overhead.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What is used, and what is not given out.
+    fn taken(&self) -> isize {
+        let used = self.used.load(Ordering::Relaxed);
+        used.saturating_add(self.overhead.load(Ordering::Relaxed))
+    }
+
     /// Whether so many more bytes may be used. Threads that ask at the same time may both be
     /// admitted to the last place: the bound is exceeded by at most one insertion per thread.
     pub fn admits(&self, bytes: isize) -> bool {
-        bytes <= 0 || self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.max
+        bytes <= 0 || self.taken().saturating_add(bytes) <= self.max
     }
 
     /// The same where there is a reserve beyond the bound: so that work that was begun can be ended.
     pub fn admits_of_reserve(&self, bytes: isize) -> bool {
         let reserve = self.max / 100 * RESERVE_PERCENT;
         let max = self.max.saturating_add(reserve);
-        bytes <= 0 || self.used.load(Ordering::Relaxed).saturating_add(bytes) <= max
+        bytes <= 0 || self.taken().saturating_add(bytes) <= max
     }
 
     /// Whether replies may take so many more bytes: of what is left, or else of what is theirs.

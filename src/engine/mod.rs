@@ -67,7 +67,7 @@ pub use restore::{Excess, Progress, Restored};
 pub use session::Session;
 pub use slice::Executed;
 use slice::Progress as Unfinished;
-use sweep::Round;
+use sweep::{Moving, Round};
 use tokens::Tokens;
 use waiters::Waiters;
 
@@ -135,6 +135,8 @@ pub struct Engine {
     garbage: Garbage,
     /// What [`Engine::sweep`] has come to.
     round: Mutex<Round>,
+    /// What [`Engine::move_some_together`] has come to.
+    moving: Mutex<Moving>,
     secret: Secret,
     limits: Limits,
     shards: usize,
@@ -181,6 +183,7 @@ impl Engine {
             making: Mutex::new(()),
             garbage: Garbage::default(),
             round: Mutex::new(Round::default()),
+            moving: Mutex::new(Moving::default()),
             secret: config.secret,
             shards,
             create_namespaces: config.create_namespaces,

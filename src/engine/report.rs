@@ -63,6 +63,10 @@ pub(super) fn server(engine: &Engine, totals: &Totals, now: Millis) -> Rows {
         ("keys".into(), totals.keys.to_string()),
         ("memory_bytes".into(), engine.budget().used().to_string()),
         ("memory_bytes_max".into(), engine.budget().max().to_string()),
+        (
+            "memory_overhead_bytes".into(),
+            engine.budget().overhead().to_string(),
+        ),
         ("waiters".into(), engine.waiting().to_string()),
     ];
     rows.extend(counters(&totals.counters));

@@ -9,6 +9,9 @@ use std::sync::{Arc, Weak};
 
 use super::{DEFAULT_NAMESPACE, Namespace, Unfinished};
 
+/// Bytes of its scratch buffer that a resting caller keeps.
+const LETTERS_KEPT: usize = 1 << 10;
+
 /// One caller's place in the engine.
 #[derive(Debug)]
 pub struct Session {
@@ -48,6 +51,10 @@ impl Session {
     pub(crate) fn rest(&mut self) {
         if !self.namespace.is_default() {
             self.namespace.held = None;
+        }
+        // A long reply's letters: up to 250 KB, of which nobody would know.
+        if !self.is_under_way() && self.letters.capacity() > LETTERS_KEPT {
+            self.letters = Vec::new();
         }
     }
 

@@ -15,6 +15,9 @@ use crate::time::Millis;
 
 /// One call goes on to another shard until it has looked at so many slots.
 const SLOTS_ENOUGH: u64 = EXPIRE_STEP_SLOTS_MAX / 2;
+/// One call drops shards that were emptied until they were so large. With one shard a call, a thousand small
+/// namespaces that were dropped took as many times sixteen calls.
+const GARBAGE_BYTES_ENOUGH: usize = 128 << 10;
 /// Shards that one call visits at most: of most of them nothing has ended.
 const VISITS_MAX: usize = 256;
 
@@ -29,7 +32,45 @@ pub(super) struct Round {
     is_unfinished: bool,
 }
 
+/// Where moving what is kept together has come to.
+#[derive(Debug, Default)]
+pub(super) struct Moving {
+    /// The namespaces that are left, the last one next.
+    left: Vec<Arc<Namespace>>,
+    /// The shard of that one that is next, and where in it.
+    shard: usize,
+    cursor: u32,
+}
+
 impl Engine {
+    /// Begins to move what is stored closer together, from the first namespace on; see
+    /// [`Engine::move_some_together`].
+    pub fn begin_moving_together(&self) {
+        *self.moving.lock() = Moving {
+            left: self.all_namespaces(),
+            ..Moving::default()
+        };
+    }
+
+    /// Moves some of what is stored elsewhere on the heap, so that pages on which little is left become empty;
+    /// returns false once all has been moved. For a thread that has time, where the process holds much more
+    /// memory than is [counted](Self::budget). It pays with an allocator that prefers full pages.
+    pub fn move_some_together(&self) -> bool {
+        let mut moving = self.moving.lock();
+        let moving = &mut *moving;
+        let Some(namespace) = moving.left.last() else {
+            return false;
+        };
+        let next = namespace.move_together(moving.shard, moving.cursor);
+        moving.cursor = next.unwrap_or(0);
+        moving.shard += usize::from(next.is_none());
+        if moving.shard == namespace.shard_count() {
+            moving.left.pop();
+            moving.shard = 0;
+        }
+        !moving.left.is_empty()
+    }
+
     /// Gives some memory back; returns false once all shards were visited and nothing was left in them.
     /// Answers never depend on it: it is for a thread that has time, again soon where there is more to
     /// do, else some 50 ms later. What lapses behind its back is for the next round.
@@ -68,16 +109,18 @@ impl Engine {
         round.is_unfinished || !round.left.is_empty()
     }
 
-    /// Drops one of the shards that were emptied as a whole; returns whether there are more.
+    /// Drops some of the shards that were emptied as a whole; returns whether there are more.
     fn drop_garbage(&self) -> bool {
-        let mut garbage = self.garbage.lock();
-        let Some(shard) = garbage.pop() else {
-            return false;
-        };
-        let more = !garbage.is_empty();
-        drop(garbage);
-        self.drop_shard(shard);
-        more
+        let mut bytes = 0;
+        while bytes < GARBAGE_BYTES_ENOUGH {
+            let shard = self.garbage.lock().pop();
+            let Some(shard) = shard else {
+                return false;
+            };
+            bytes += shard.bytes();
+            self.drop_shard(shard);
+        }
+        true
     }
 
     /// Drops what was taken out of a namespace.
@@ -137,5 +180,36 @@ mod tests {
         while engine.sweep(Millis(60_000)) {}
         while engine.sweep(Millis(60_000)) {}
         assert_eq!(engine.totals().keys, 0);
+    }
+
+    #[test]
+    fn moving_together_ends_and_changes_nothing() {
+        let engine = Engine::new(EngineConfig::default());
+        let other = engine.open("other").unwrap();
+        for n in 0..20_000_u64 {
+            let key = format!("a key that does not fit sixteen bytes, number {n}");
+            let ask = Ask {
+                ttl_ms: 1_000,
+                value: Some(key.as_bytes()),
+                ..Ask::default()
+            };
+            engine.seen(&other, key.as_bytes(), &ask, Millis(0));
+        }
+        let (bytes, used) = (other.bytes(), engine.budget().used());
+        engine.begin_moving_together();
+        let mut steps = 1;
+        while engine.move_some_together() {
+            steps += 1;
+        }
+        assert!(steps > 32, "a step is small: {steps}");
+        assert_eq!((other.bytes(), engine.budget().used()), (bytes, used));
+        for n in 0..20_000_u64 {
+            let text = format!("a key that does not fit sixteen bytes, number {n}");
+            let key = other.key(&engine.secret, text.as_bytes());
+            other.read(&key, |shard| {
+                let entry = shard.get(&key, Millis(1)).unwrap();
+                assert_eq!(entry.value().unwrap(), text.as_bytes());
+            });
+        }
     }
 }

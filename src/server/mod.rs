@@ -12,6 +12,7 @@
 //! - [`keeper`]: the log's life beside the workers; `acks`: replies that wait for it
 //! - [`descriptors`]: how many connections the system has descriptors for; `threads`: the server's end
 //!   where one of its threads panics
+//! - `sweeper`: the thread that gives memory back
 //! - `info`: `INFO`, `COMMAND` and their like; `shared`: what all connections share
 
 mod acks;
@@ -29,6 +30,7 @@ pub mod longest;
 mod output;
 mod shared;
 mod spares;
+mod sweeper;
 mod threads;
 mod transaction;
 mod turn;
@@ -42,7 +44,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -55,14 +57,12 @@ use self::clock::Clock;
 use self::keeper::{DataConfig, Keeper, KeeperError, Unread};
 use self::listen::Listener;
 use self::shared::{OnProgress, Shared};
+use self::sweeper::Sweeper;
+pub use self::threads::allocator_gives_back;
 use crate::address::Address;
 use crate::engine::{Engine, EngineConfig, Progress};
 use crate::limits::DRAIN_MS;
 
-/// How often the sweeper looks for memory to give back.
-const SWEEP_EVERY: Duration = Duration::from_millis(50);
-/// How long it leaves the core to others while there is more to do: it takes a tenth or so of it.
-const SWEEP_PAUSE: Duration = Duration::from_micros(250);
 /// How long a connection over the limit is waited for to show its dialect.
 const REFUSAL_WAIT: Duration = Duration::from_millis(200);
 
@@ -201,7 +201,7 @@ impl Server {
     pub fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let (drain, draining) = watch::channel(false);
         let pool = Pool::start(self.workers, &self.shared, &draining)?;
-        let sweeper = Sweeper::start(Arc::clone(&self.shared))?;
+        let sweeper = Sweeper::start(Arc::clone(&self.shared), self.workers)?;
         let is_stopping = Arc::new(AtomicBool::new(false));
         let mut reading = Reading::start(self.unread, &self.shared, self.workers, &is_stopping)?;
         let runtime = current_thread().build()?;
@@ -533,42 +533,6 @@ impl Reading {
     /// What keeps the log, if it was read.
     fn finish(self) -> Option<Keeper> {
         self.thread?.join().unwrap_or_default()
-    }
-}
-
-/// The thread that gives memory back.
-struct Sweeper {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: JoinHandle<()>,
-}
-
-impl Sweeper {
-    fn start(shared: Arc<Shared>) -> io::Result<Self> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let stopping = Arc::clone(&stop);
-        let faults = Arc::clone(&shared.faults);
-        let thread = threads::spawn("onced-sweeper", &faults, move || {
-            let (stop, changed) = &*stopping;
-            loop {
-                let now = shared.clock.read().now;
-                let more = longest::sweep(|| shared.engine.sweep(now));
-                let wait = if more { SWEEP_PAUSE } else { SWEEP_EVERY };
-                let mut stop = stop.lock();
-                if *stop || {
-                    changed.wait_for(&mut stop, wait);
-                    *stop
-                } {
-                    return;
-                }
-            }
-        })?;
-        Ok(Self { stop, thread })
-    }
-
-    fn stop(self) {
-        *self.stop.0.lock() = true;
-        self.stop.1.notify_all();
-        let _its_panic_was_told = self.thread.join();
     }
 }
 

@@ -5,11 +5,32 @@
 //! A connection's panic is its own, and the worker goes on.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+/// The name of the thread that gives memory back.
+pub(super) const SWEEPER: &str = "onced-sweeper";
+
+/// What each thread does first, where the allocator is to be told of it: the process's, as the allocator is.
+static FIRST: OnceLock<fn(sweeps: bool)> = OnceLock::new();
+
+/// Says that the process's allocator gives back what is not used within a moment, whoever is idle, and prefers
+/// pages on which there is much; and has every thread of a server do this first, which is told whether it is the one
+/// that gives memory back.
+///
+/// Without that word nothing is refused for what the process holds. An allocator that never gives back (glibc's,
+/// from the middle of its heap) would have the server refuse everything for good.
+pub fn allocator_gives_back(first: fn(sweeps: bool)) {
+    let _the_first_one_stays = FIRST.set(first);
+}
+
+/// Whether the allocator is one that gives back.
+pub(super) fn allocator_is_told() -> bool {
+    FIRST.get().is_some()
+}
 
 /// The first thread that ended in a panic, and who waits for that.
 #[derive(Debug, Default)]
@@ -53,6 +74,9 @@ pub(super) fn spawn<T: Send + 'static>(
         faults: Arc::clone(faults),
     };
     thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if let Some(first) = FIRST.get() {
+            first(watch.name == SWEEPER);
+        }
         let _tells_if_this_unwinds = watch;
         work()
     })

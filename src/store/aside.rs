@@ -10,12 +10,19 @@ use super::key::{Id, Key, Kind, Packed};
 use super::model::Fingerprint;
 use super::pin::Address;
 use super::slab::Slab;
+use crate::limits::SHARED_VALUE_BYTES_MIN;
 use crate::time::Millis;
 
 /// No place.
 const NONE: u32 = u32::MAX;
 /// Places that are made at a time.
 const CHUNK: usize = 32;
+/// Larger ones are not moved: few of them share a page, and replies that share them know them by their place.
+const MOVED_BYTES_MAX: usize = SHARED_VALUE_BYTES_MIN - 1;
+/// Places that one step of moving looks at, at most.
+const MOVE_PLACES_MAX: usize = 512;
+/// Bytes after which such a step ends.
+const MOVE_BYTES_MAX: usize = 64 << 10;
 /// What an allocator adds to a block, roughly; counted so that the memory bound is honest.
 const ALLOCATION_BYTES: usize = 16;
 
@@ -192,6 +199,59 @@ impl Aside {
     fn is_running(&self) -> bool {
         self.record().is_some_and(StoredRecord::is_running)
     }
+
+    /// Puts it elsewhere on the heap, unless it is too large to be in the way or a reply has a part of it.
+    #[allow(clippy::replace_box, reason = "another place is what is wanted")]
+    fn move_elsewhere(&mut self) {
+        match self {
+            Self::Vacant(_) => {}
+            Self::Long(key) => *key = key.clone(),
+            Self::Rich(rich) => {
+                if let Some(moved) = rich.moved() {
+                    *rich = Box::new(moved);
+                }
+            }
+            Self::Record(record) => {
+                if let Some(moved) = record.moved(MOVED_BYTES_MAX) {
+                    *record = moved;
+                }
+            }
+            Self::FarRecord(far) => {
+                if let Some(moved) = far.1.moved(MOVED_BYTES_MAX) {
+                    *far = Box::new((far.0, moved));
+                }
+            }
+        }
+    }
+}
+
+impl RichKey {
+    /// The same bytes elsewhere.
+    fn moved(&self) -> Self {
+        match self {
+            Self::Packed(packed) => Self::Packed(*packed),
+            Self::Long(key) => Self::Long(key.clone()),
+        }
+    }
+}
+
+impl Rich {
+    /// The same elsewhere; `None` if a reply has its value at the moment, or it is too large to be in the way.
+    fn moved(&self) -> Option<Self> {
+        let value = match &self.extra.value {
+            Some(value) if value.len() > MOVED_BYTES_MAX || !value.is_unique() => return None,
+            Some(value) => Some(Bytes::copy_from_slice(value)),
+            None => None,
+        };
+        Some(Self {
+            key: self.key.moved(),
+            end: self.end,
+            extra: Extra {
+                fingerprint: self.extra.fingerprint,
+                value,
+            },
+        })
+    }
 }
 
 /// All that one table keeps aside.
@@ -337,6 +397,23 @@ impl Asides {
         self.records -= usize::from(removed.record().is_some());
         self.running -= usize::from(removed.is_running());
         removed
+    }
+
+    /// Moves what is kept from this place on elsewhere on the heap, as much of it as one step does; returns the
+    /// place to go on at, if there are more.
+    pub(super) fn move_some(&mut self, from: u32) -> Option<u32> {
+        let mut bytes = 0;
+        let places = (from..self.places.len() as u32).take(MOVE_PLACES_MAX);
+        for at in places {
+            let place = self.places.get_mut(at);
+            place.move_elsewhere();
+            bytes += place.heap_bytes();
+            if bytes > MOVE_BYTES_MAX {
+                return Some(at + 1);
+            }
+        }
+        let next = from.saturating_add(MOVE_PLACES_MAX as u32);
+        ((next as usize) < self.places.len()).then_some(next)
     }
 
     /// Whether a slot refers to this key.

@@ -78,6 +78,12 @@ impl StoredRecord {
         SHARED_BYTES + self.0.len()
     }
 
+    /// The same elsewhere on the heap; `None` if it is larger than this, or a reply has it at the moment.
+    pub(super) fn moved(&self, bytes_max: usize) -> Option<Self> {
+        let is_movable = self.0.len() <= bytes_max && Arc::strong_count(&self.0) == 1;
+        is_movable.then(|| Self(Arc::from(&self.0[..])))
+    }
+
     /// Its key, if that does not fit 16 bytes; then what is left.
     fn split(&self) -> (Option<&[u8]>, &[u8]) {
         let mut rest = &self.0[1..];

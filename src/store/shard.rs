@@ -398,6 +398,15 @@ impl Shard {
         more
     }
 
+    /// Moves some of what does not fit its slots elsewhere on the heap, from the cursor on, at first 0; returns
+    /// where to go on, or `None` at the end. Changes nothing that can be asked for.
+    ///
+    /// Where most of what was stored is gone, what is left lies scattered over pages that are otherwise empty.
+    /// An allocator that takes the fullest or the lowest place first has it together again afterwards.
+    pub fn move_together(&mut self, cursor: u32) -> Option<u32> {
+        self.table.asides.move_some(cursor)
+    }
+
     /// Visits live keys from the cursor on, at first 0, in about `slots_max` slots; returns where to
     /// go on, or `None` at the end. A key that stays is visited once, whatever else comes and goes.
     pub fn scan(

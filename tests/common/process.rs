@@ -224,9 +224,14 @@ impl Drop for Process {
 
 /// `onced serve` on a port of its own; `ONCED_BINARY` names another build of it.
 pub fn serve(arguments: &[&str]) -> Command {
+    serve_within("1GiB", arguments)
+}
+
+/// The same with another bound on its memory.
+pub fn serve_within(memory: &str, arguments: &[&str]) -> Command {
     let binary = std::env::var_os("ONCED_BINARY");
     let mut command = Command::new(binary.unwrap_or(env!("CARGO_BIN_EXE_onced").into()));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--max-memory", "1GiB"]);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--max-memory", memory]);
     command.args(["--workers", "2"]).args(arguments);
     command
 }

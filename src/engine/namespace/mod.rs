@@ -561,6 +561,14 @@ impl Namespace {
         }
     }
 
+    /// [Moves](Shard::move_together) some of what a shard keeps.
+    pub(super) fn move_together(&self, index: usize, cursor: u32) -> Option<u32> {
+        let mut shard = self.shards[index].lock();
+        let next = shard.move_together(cursor);
+        MutexGuard::unlock_fair(shard);
+        next
+    }
+
     /// Gives back the memory of keys of one shard whose window has ended, in one step that looks at
     /// slots and a few that need not; returns how many slots that were, and whether there is more to do.
     pub(super) fn expire(&self, index: usize, now: Millis) -> (u64, bool) {

@@ -50,6 +50,8 @@ pub const REPLY_BYTES_SMALL: usize = 4 << 10;
 /// others, in microseconds: some thousand keys. With 300 a loader's keys cost some 3% more, and with 2,000
 /// four loaders make others wait for milliseconds.
 pub const TURN_US: u64 = 500;
+/// The same while others of its worker wait for another one.
+pub const SHORT_TURN_US: u64 = 100;
 /// How long the commands of one `EXEC` may take together, in milliseconds.
 pub const EXEC_MS_MAX: u64 = 1_000;
 /// How long a draining server waits for its connections, in milliseconds.

@@ -39,19 +39,28 @@ fn main() -> ExitCode {
 fn settle_allocator() {
     use tikv_jemalloc_ctl::{Access, AsName};
     const DECAY_MS: isize = 250;
+    fn decay(ms: isize) {
+        let _as_it_is = "arena.0.dirty_decay_ms\0".name().write(ms);
+    }
     let _as_it_is = "arenas.dirty_decay_ms\0".name().write(DECAY_MS);
     let _as_it_is = "arenas.muzzy_decay_ms\0".name().write(0_isize);
     // The arena of this thread is there already, and has its own.
-    let _as_it_is = "arena.0.dirty_decay_ms\0".name().write(DECAY_MS);
+    decay(DECAY_MS);
     let _as_it_is = "arena.0.muzzy_decay_ms\0".name().write(0_isize);
     let _as_it_is = tikv_jemalloc_ctl::background_thread::write(true);
-    onced::server::allocator_gives_back(|sweeps| {
-        // One for all: what is moved together goes where it came from, to pages that others have half filled. With
-        // one for each thread, a sweep held everything twice for a moment.
-        let _as_it_is = "thread.arena\0".name().write(0_u32);
-        if sweeps {
-            // What it frees is not to be kept for what it moves next.
-            let _as_it_is = "thread.tcache.enabled\0".name().write(false);
-        }
+    onced::server::allocator_gives_back(onced::server::Allocator {
+        begin_thread: |sweeps| {
+            // One for all: what is moved together goes where it came from, to pages that others have half filled.
+            // With one for each thread, a sweep held everything twice for a moment.
+            let _as_it_is = "thread.arena\0".name().write(0_u32);
+            if sweeps {
+                // What it frees is not to be kept for what it moves next.
+                let _as_it_is = "thread.tcache.enabled\0".name().write(false);
+            }
+        },
+        purge: || {
+            decay(0);
+            decay(DECAY_MS);
+        },
     });
 }

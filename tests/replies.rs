@@ -127,7 +127,6 @@ impl Neighbour {
 
 fn assert_resident(server: &Process, memory_max: usize) {
     let resident = resident_bytes(server);
-    println!("{} MiB", resident / MIB);
     assert!(
         resident <= resident_max(memory_max),
         "{} MiB",
@@ -139,7 +138,7 @@ fn assert_resident(server: &Process, memory_max: usize) {
 fn executed(server: &Process, other: &mut Client, verb: &str, calls: usize, memory_max: usize) {
     let name = format!("verb_{verb}_calls");
     eventually("all are executed", || {
-        assert!(resident_bytes(server) <= resident_max(memory_max));
+        assert_resident(server, memory_max);
         other.gauge(&name) >= calls as u64
     });
 }
@@ -198,7 +197,6 @@ fn a_thousand_clients_that_read_nothing_share_what_they_are_told() {
         .collect();
     executed(&server, &mut other, "mget", clients, MEMORY_MAX);
     assert_resident(&server, MEMORY_MAX);
-    neighbour.end();
     // Some read, the others go away.
     for stream in streams.iter_mut().take(clients / 10) {
         assert!(read_array(stream, &values), "there is room for all of them");
@@ -208,6 +206,7 @@ fn a_thousand_clients_that_read_nothing_share_what_they_are_told() {
     eventually("the memory is back", || {
         other.gauge("memory_bytes") < before + (256 << 10)
     });
+    neighbour.end();
 }
 
 #[test]
@@ -236,7 +235,7 @@ fn all_who_wait_for_a_body_share_it() {
     );
     assert_eq!(other.line(), "OK");
     eventually("none waits", || {
-        assert!(resident_bytes(&server) <= resident_max(MEMORY_MAX));
+        assert_resident(&server, MEMORY_MAX);
         other.gauge("waiters") == 0
     });
     assert_resident(&server, MEMORY_MAX);
@@ -294,7 +293,11 @@ fn what_was_overwritten_counts_while_a_reply_holds_it() {
         for name in &names {
             let told = set(&mut writer, name, &value(&round.to_string(), 256 << 10));
             assert!(told == "+OK" || told.starts_with("-OOM"), "{told}");
-            full += usize::from(told != "+OK");
+            if told != "+OK" {
+                // It may have been closed, too: there is no memory to read such a request into.
+                writer = server.connect();
+                full += 1;
+            }
         }
         assert_resident(&server, 64 * MIB);
     }
@@ -337,7 +340,6 @@ fn copies_that_nobody_reads_stay_within_the_bound() {
     executed(&server, &mut other, "mget", clients, MEMORY_MAX);
     assert_resident(&server, MEMORY_MAX);
     assert!(other.gauge("memory_bytes") <= (MEMORY_MAX / 100 * 106 + MIB) as u64);
-    neighbour.end();
     let told = streams
         .iter_mut()
         .map(|stream| read_array(stream, &expected));
@@ -351,6 +353,7 @@ fn copies_that_nobody_reads_stay_within_the_bound() {
     eventually("the memory is given back", || {
         resident_bytes(&server) < 64 * MIB
     });
+    neighbour.end();
 }
 
 /// All that is told of values while others change them.

@@ -29,9 +29,10 @@ use super::clock::Reading;
 use super::held::{Asked, Held};
 use super::longest;
 use super::output::Output;
+use super::queue::Place;
 use super::shared::Shared;
 use super::spares::Spares;
-use super::turn::{SinceLook, Turn, let_others};
+use super::turn::{SinceLook, Turn};
 use crate::command::spec::ends_work;
 use crate::command::{Code, Error};
 use crate::limits::REPLY_BYTES_SMALL;
@@ -120,6 +121,8 @@ struct Connection<S> {
     left: Left,
     /// What this poll may still do.
     turn: Turn,
+    /// Where it waits, if its turn was too short.
+    place: Place,
     phase: Phase,
     draining: bool,
     /// Wakes this connection.
@@ -163,6 +166,7 @@ pub(super) async fn serve<S>(
         draining: false,
         waker: Waker::noop().clone(),
         turn: Turn::default(),
+        place: Place::default(),
         progressed: false,
         unfinished_since: None,
         stalled_since: None,
@@ -196,9 +200,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.client.go_on();
         let result =
             longest::turn(|| SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx)));
+        self.place.took(&self.turn);
         self.client.rest();
         self.count_buffers();
         result
+    }
+
+    /// Goes on later.
+    fn wait_for_turn<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        self.place.wait(cx);
+        Poll::Pending
     }
 
     fn poll_with(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<End> {
@@ -221,7 +232,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.waker.will_wake(cx.waker()) {
             self.waker = cx.waker().clone();
         }
-        if std::mem::take(&mut self.turn).is_over() {
+        let Some(turn) = self.place.turn(cx) else {
+            return Poll::Pending;
+        };
+        if std::mem::replace(&mut self.turn, turn).is_over() {
             // The others have had theirs since, but the worker does not rest while one always goes on.
             acks::end_turn(&self.shared, self.worker);
         }
@@ -229,7 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match self.poll_send(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
                 Poll::Ready(Ok(())) if !self.output.is_released_sent() => {
-                    return let_others(cx);
+                    return self.wait_for_turn(cx);
                 }
                 Poll::Ready(Ok(())) if self.unread() > 0 => {
                     ready!(self.poll_released(cx));
@@ -251,7 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.stalled_since = None;
             if self.turn.is_over() {
-                return let_others(cx);
+                return self.wait_for_turn(cx);
             }
             match self.left {
                 Left::Nothing => {}
@@ -300,7 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.write_soon();
         }
         if asked == Asked::Unfinished {
-            return let_others(cx);
+            return self.wait_for_turn(cx);
         }
         let is_due = self.held.poll_due(began.now, cx).is_ready();
         Poll::Ready(has_settled || is_due)

@@ -7,8 +7,8 @@
 //!
 //! - [`clock`]: the only place that reads time
 //! - `listen`: sockets; `connection`: one connection's bytes; `client`: its conversation; `batch`:
-//!   its questions that are asked together; `turn`: what it may do before others;
-//!   `held`: its replies that are held
+//!   its questions that are asked together; `turn`: what it may do before others; `queue`: who goes
+//!   on after that; `held`: its replies that are held
 //! - [`keeper`]: the log's life beside the workers; `acks`: replies that wait for it
 //! - [`descriptors`]: how many connections the system has descriptors for; `threads`: the server's end
 //!   where one of its threads panics
@@ -28,6 +28,7 @@ mod listen;
 #[doc(hidden)]
 pub mod longest;
 mod output;
+mod queue;
 mod shared;
 mod spares;
 mod sweeper;
@@ -58,7 +59,7 @@ use self::keeper::{DataConfig, Keeper, KeeperError, Unread};
 use self::listen::Listener;
 use self::shared::{OnProgress, Shared};
 use self::sweeper::Sweeper;
-pub use self::threads::allocator_gives_back;
+pub use self::threads::{Allocator, allocator_gives_back};
 use crate::address::Address;
 use crate::engine::{Engine, EngineConfig, Progress};
 use crate::limits::DRAIN_MS;

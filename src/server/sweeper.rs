@@ -26,6 +26,8 @@ const SWEEP_EVERY: Duration = Duration::from_millis(50);
 const SWEEP_PAUSE: Duration = Duration::from_micros(250);
 /// How often it looks at what is held.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Bytes that may come to be held between two sweeps: what two cores copy meanwhile.
+const BYTES_PER_SWEEP: usize = 256 * MIB;
 /// How long what was freed may be held by the allocator.
 const SETTLES_WITHIN: Duration = Duration::from_millis(500);
 
@@ -107,6 +109,9 @@ impl Held {
             let budget = engine.budget();
             let overhead = self.excess.look(resident, budget.used(), budget.max());
             budget.set_overhead(overhead);
+            if self.excess.is_beyond_max() {
+                threads::purge_allocator();
+            }
             let settled = |moved: Instant| moved.elapsed() >= SETTLES_WITHIN;
             let has_settled = self.excess.is_too_much() || self.moved.is_none_or(settled);
             if !self.is_moving && self.excess.should_move(has_settled) {
@@ -169,7 +174,12 @@ impl Excess {
 
     /// Whether it may be too much soon.
     fn is_near(&self) -> bool {
-        self.resident > self.max / 2
+        self.resident.saturating_add(BYTES_PER_SWEEP) > self.max
+    }
+
+    /// Whether more is held than may be stored, and not for what is counted alone.
+    fn is_beyond_max(&self) -> bool {
+        self.resident > self.max && self.resident > with_slack(self.used) + self.base
     }
 
     fn beside(&self) -> usize {

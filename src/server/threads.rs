@@ -14,22 +14,36 @@ use tokio::sync::Notify;
 /// The name of the thread that gives memory back.
 pub(super) const SWEEPER: &str = "onced-sweeper";
 
-/// What each thread does first, where the allocator is to be told of it: the process's, as the allocator is.
-static FIRST: OnceLock<fn(sweeps: bool)> = OnceLock::new();
+/// How the process's allocator is told what to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocator {
+    /// What each thread of a server does first; it is told whether it is the one that gives memory back.
+    pub begin_thread: fn(sweeps: bool),
+    /// Gives back at once what is not used.
+    pub purge: fn(),
+}
+
+static ALLOCATOR: OnceLock<Allocator> = OnceLock::new();
 
 /// Says that the process's allocator gives back what is not used within a moment, whoever is idle, and prefers
-/// pages on which there is much; and has every thread of a server do this first, which is told whether it is the one
-/// that gives memory back.
+/// pages on which there is much.
 ///
 /// Without that word nothing is refused for what the process holds. An allocator that never gives back (glibc's,
 /// from the middle of its heap) would have the server refuse everything for good.
-pub fn allocator_gives_back(first: fn(sweeps: bool)) {
-    let _the_first_one_stays = FIRST.set(first);
+pub fn allocator_gives_back(allocator: Allocator) {
+    let _the_first_one_stays = ALLOCATOR.set(allocator);
 }
 
 /// Whether the allocator is one that gives back.
 pub(super) fn allocator_is_told() -> bool {
-    FIRST.get().is_some()
+    ALLOCATOR.get().is_some()
+}
+
+/// Has the allocator give back what is not used, at once.
+pub(super) fn purge_allocator() {
+    if let Some(allocator) = ALLOCATOR.get() {
+        (allocator.purge)();
+    }
 }
 
 /// The first thread that ended in a panic, and who waits for that.
@@ -74,8 +88,8 @@ pub(super) fn spawn<T: Send + 'static>(
         faults: Arc::clone(faults),
     };
     thread::Builder::new().name(name.to_owned()).spawn(move || {
-        if let Some(first) = FIRST.get() {
-            first(watch.name == SWEEPER);
+        if let Some(allocator) = ALLOCATOR.get() {
+            (allocator.begin_thread)(watch.name == SWEEPER);
         }
         let _tells_if_this_unwinds = watch;
         work()

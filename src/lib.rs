@@ -16,7 +16,7 @@
 //! | 2 | [`wire`]: bytes to commands and back; [`log`]: changes to files and back; [`metrics`]: counters | know sockets |
 //! | 3 | [`engine`]: shards behind locks, namespaces, memory budget, commands executed | know connections |
 //! | 4 | [`server`]: listeners, workers, connections, the only clock; [`client`]: the async client, and on it `http`: the tower layer (feature `http`) | decide anything about keys |
-//! | 5 | [`config`]: settings; [`cli`]: subcommands | |
+//! | 5 | [`config`]: settings; [`cli`]: subcommands; `allocator`: the binary's (feature `jemalloc`) | |
 //!
 //! # One request's way
 //!
@@ -70,6 +70,9 @@
 //!   own locks are taken last, and that under which records are appended is never held across one.
 
 pub mod address;
+#[cfg(feature = "jemalloc")]
+#[doc(hidden)]
+pub mod allocator;
 pub mod cli;
 pub mod client;
 pub mod command;

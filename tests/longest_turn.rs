@@ -19,6 +19,11 @@ use onced::command::spec::{Home, Spec, verbs};
 use onced::limits::{DRAIN_MS, Limits, PATTERN_BYTES_MAX};
 use onced::server::longest;
 
+/// As in the binary, since much of what is long is freeing.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: onced::allocator::Jemalloc = onced::allocator::JEMALLOC;
+
 /// What a worker may be held for, in milliseconds of its own time.
 const BOUND_MS: f64 = 5.0;
 /// How much slower an unoptimized build is, generously: ten to twenty times for what is measured here.
@@ -189,6 +194,8 @@ fn fill(client: &mut Client, keys: usize, records: usize) {
 fn nothing_holds_a_worker_for_longer_than_a_slice() {
     let keys = from_environment("ONCED_TURN_KEYS", 200_000);
     let records = from_environment("ONCED_TURN_RECORDS", 20_000);
+    #[cfg(feature = "jemalloc")]
+    onced::allocator::settle();
     longest::measure();
     let mut server = TestServer::with(|raw| {
         raw.workers = Some(1);

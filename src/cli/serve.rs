@@ -73,6 +73,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let reading = terminal.clone();
     server.on_progress(move |progress| reading.show(progress));
+    server.keep_store();
     let ended = server.run(stop.told());
     terminal.clear();
     if let Err(error @ ServerError::Thread { .. }) = &ended {

@@ -198,6 +198,12 @@ impl Server {
         &self.shared.engine
     }
 
+    /// Has the store stay in memory for as long as the process: where that ends with the server, freeing millions of
+    /// keys one by one would only take time.
+    pub fn keep_store(&self) {
+        std::mem::forget(Arc::clone(&self.shared));
+    }
+
     /// Serves until `stop` is ready and the conversations are finished, or for ten seconds more.
     pub fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let (drain, draining) = watch::channel(false);

@@ -8,7 +8,9 @@
 //!
 //! The engine knows nothing of the system: what is held is read here.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,8 +28,8 @@ const SWEEP_EVERY: Duration = Duration::from_millis(50);
 const SWEEP_PAUSE: Duration = Duration::from_micros(250);
 /// How often it looks at what is held.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Bytes that may come to be held between two sweeps: what two cores copy meanwhile.
-const BYTES_PER_SWEEP: usize = 256 * MIB;
+/// Bytes that may come to be held between two sweeps, at what cores copy.
+const FILLED_PER_SWEEP: usize = 256 * MIB;
 /// How long what was freed may be held by the allocator.
 const SETTLES_WITHIN: Duration = Duration::from_millis(500);
 
@@ -53,9 +55,14 @@ impl Sweeper {
         let thread = threads::spawn(threads::SWEEPER, &faults, move || {
             let mut held = threads::allocator_is_told().then(|| Held::new(workers));
             let (stop, changed) = &*stopping;
+            let mut more = false;
+            let mut swept: Option<Instant> = None;
             loop {
-                let now = shared.clock.read().now;
-                let more = longest::sweep(|| shared.engine.sweep(now));
+                if more || swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
+                    let now = shared.clock.read().now;
+                    more = longest::sweep(|| shared.engine.sweep(now));
+                    swept = Some(Instant::now());
+                }
                 let tended = held.as_mut().map(|held| held.tend(&shared.engine));
                 let wait = tended.unwrap_or(SWEEP_EVERY);
                 let wait = if more { SWEEP_PAUSE.min(wait) } else { wait };
@@ -80,6 +87,8 @@ impl Sweeper {
 
 /// What the process holds, and what is done about it.
 struct Held {
+    /// Where the system tells what this process holds, if it does.
+    statm: Option<File>,
     looked: Instant,
     excess: Excess,
     /// Since when nothing has been moved, if something was.
@@ -90,6 +99,7 @@ struct Held {
 impl Held {
     fn new(workers: usize) -> Self {
         Self {
+            statm: File::open("/proc/self/statm").ok(),
             looked: Instant::now(),
             excess: Excess {
                 base: BASE_BYTES + workers * WORKER_BYTES,
@@ -100,10 +110,19 @@ impl Held {
         }
     }
 
+    /// Resident memory of this process.
+    fn resident_bytes(&self) -> Option<usize> {
+        let mut text = [0; 128];
+        let len = self.statm.as_ref()?.read_at(&mut text, 0).ok()?;
+        let mut words = text[..len].split(|byte| *byte == b' ');
+        let pages = std::str::from_utf8(words.nth(1)?).ok()?;
+        Some(pages.parse::<usize>().ok()? * rustix::param::page_size())
+    }
+
     /// Does a little, if there is something to do; returns how soon there may be more.
     fn tend(&mut self, engine: &Engine) -> Duration {
         if self.looked.elapsed() >= LOOK_EVERY
-            && let Some(resident) = resident_bytes()
+            && let Some(resident) = self.resident_bytes()
         {
             self.looked = Instant::now();
             let budget = engine.budget();
@@ -172,9 +191,9 @@ impl Excess {
         self.resident > self.resident_max()
     }
 
-    /// Whether it may be too much soon.
+    /// Whether it may be too much soon: before the next sweep.
     fn is_near(&self) -> bool {
-        self.resident.saturating_add(BYTES_PER_SWEEP) > self.max
+        self.resident > self.max / 2 || self.max < FILLED_PER_SWEEP
     }
 
     /// Whether more is held than may be stored, and not for what is counted alone.
@@ -205,13 +224,6 @@ impl Excess {
 
 fn with_slack(bytes: usize) -> usize {
     bytes.saturating_add(bytes / 100 * SLACK_PERCENT)
-}
-
-/// Resident memory of this process, where the system tells.
-fn resident_bytes() -> Option<usize> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: usize = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size())
 }
 
 #[cfg(test)]

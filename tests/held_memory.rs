@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::process::{Dice, Process, serve_within};
-use common::{Client, PATIENCE};
+use common::{Client, PATIENCE, eventually};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const MIB: usize = 1 << 20;
@@ -30,6 +30,8 @@ const BASE_BYTES: usize = 32 * MIB;
 const WORKER_BYTES: usize = 4 * MIB;
 /// As `serve` has it.
 const WORKERS: usize = 2;
+/// What an idle connection may hold, whatever it sent before: its task, and what the system's sockets need of us.
+const CONNECTION_BYTES: usize = 12 << 10;
 /// How long memory may take to come back.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(10);
 /// Keys of one round trip: few enough that deleting them is taken while memory is short.
@@ -445,12 +447,11 @@ fn connections_that_went_idle_hold_little() {
             }
         }
         server.check_peak("large requests");
-        eprintln!("before {} MiB", before / MIB);
-        server.check_rest("with idle connections");
-        eprintln!(
-            "{} bytes each",
-            server.resident().saturating_sub(before) / count
-        );
+        let each = || server.resident().saturating_sub(before) / count;
+        eventually("what they held is given back", || {
+            each() <= CONNECTION_BYTES
+        });
+        eprintln!("{} bytes each", each());
     }
 }
 

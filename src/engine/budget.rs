@@ -74,7 +74,12 @@ impl Budget {
     pub fn admits_of_reserve(&self, bytes: isize) -> bool {
         let reserve = self.max / 100 * RESERVE_PERCENT;
         let max = self.max.saturating_add(reserve);
-        bytes <= 0 || self.taken().saturating_add(bytes) <= max
+        // What is not given out is not taken of the reserve.
+        let taken = self
+            .taken()
+            .min(self.max)
+            .max(self.used.load(Ordering::Relaxed));
+        bytes <= 0 || taken.saturating_add(bytes) <= max
     }
 
     /// Whether replies may take so many more bytes: of what is left, or else of what is theirs.
@@ -108,6 +113,22 @@ impl Ledger for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_given_out_leaves_the_reserve() {
+        const MAX: isize = 100 << 20;
+        const RESERVE: isize = MAX / 100 * RESERVE_PERCENT;
+        let budget = Budget::new(MAX.unsigned_abs());
+        budget.change(MAX / 2);
+        budget.set_overhead(MAX.unsigned_abs());
+        assert!(!budget.admits(1));
+        assert!(budget.admits_of_reserve(RESERVE) && !budget.admits_of_reserve(RESERVE + 1));
+        budget.change(MAX / 2 + RESERVE);
+        assert!(!budget.admits_of_reserve(1));
+        budget.set_overhead(0);
+        budget.change(-RESERVE - 1);
+        assert!(budget.admits(1) && !budget.admits(2));
+    }
 
     #[test]
     fn replies_have_a_share_that_keys_cannot_take() {

@@ -200,7 +200,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.client.go_on();
         let result =
             longest::turn(|| SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx)));
-        self.place.took(&self.turn);
         self.client.rest();
         self.count_buffers();
         result
@@ -232,13 +231,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.waker.will_wake(cx.waker()) {
             self.waker = cx.waker().clone();
         }
+        let has_waited = self.place.is_taken();
         let Some(turn) = self.place.turn(cx) else {
             return Poll::Pending;
         };
-        if std::mem::replace(&mut self.turn, turn).is_over() {
+        if std::mem::replace(&mut self.turn, turn).is_over() || has_waited {
             // The others have had theirs since, but the worker does not rest while one always goes on.
             acks::end_turn(&self.shared, self.worker);
         }
+        let result = self.poll_turn(read, batch, cx);
+        self.place.took(&self.turn);
+        result
+    }
+
+    /// Does what can be done, until the turn is over.
+    fn poll_turn(&mut self, read: &mut [u8], batch: &mut Batch, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             match self.poll_send(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),

@@ -12,12 +12,18 @@ use std::task::{Context, Waker};
 use tokio::task::yield_now;
 
 use super::turn::Turn;
+use crate::limits::TURN_US;
+
+/// What short turns may take before a whole one, so that those who wait get a fifth of the worker at least.
+const SHORT_TURNS_NS: u64 = 4 * TURN_US * 1_000;
 
 /// The first one is woken as soon as the worker has looked which sockets are ready; the others are not.
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<(u64, Waker)>,
     places: u64,
+    /// What short turns have taken since the last whole one.
+    short_ns: u64,
 }
 
 thread_local! {
@@ -48,17 +54,26 @@ impl Queue {
 }
 
 impl Place {
+    pub(super) fn is_taken(&self) -> bool {
+        self.number.is_some()
+    }
+
     /// The turn that comes now, if one does: a whole one where nobody else waits or this is the first, which leaves
-    /// the queue. Where others wait, who took little lately has a short one, and all others queue.
+    /// the queue. Where others wait, who took little lately has a short one, up to what these may take together, and
+    /// all others queue.
     pub(super) fn turn(&mut self, cx: &Context<'_>) -> Option<Turn> {
-        let first = QUEUE.with_borrow(|queue| queue.waiting.front().map(|(first, _)| *first));
+        let (first, short_ns) = QUEUE.with_borrow(|queue| {
+            let first = queue.waiting.front().map(|(first, _)| *first);
+            (first, queue.short_ns)
+        });
         match first {
             None => Some(Turn::default()),
             Some(_) if self.number.is_none() => {
-                if !self.takes_little {
+                let has_short_one = self.takes_little && short_ns < SHORT_TURNS_NS;
+                if !has_short_one {
                     self.wait(cx);
                 }
-                self.takes_little.then(Turn::short)
+                has_short_one.then(Turn::short)
             }
             _ if first == self.number => {
                 self.leave();
@@ -71,6 +86,13 @@ impl Place {
     /// What came of a turn.
     pub(super) fn took(&mut self, turn: &Turn) {
         self.takes_little = self.number.is_none() && turn.was_short();
+        QUEUE.with_borrow_mut(|queue| {
+            queue.short_ns = if turn.is_short() {
+                queue.short_ns + turn.used_ns()
+            } else {
+                0
+            };
+        });
     }
 
     /// Has this connection go on when all others that wait have.
@@ -178,5 +200,32 @@ mod tests {
         assert_eq!(small.turn(&cx), None, "it took more");
         drop(large);
         assert_eq!(small.turn(&cx), Some(Turn::default()));
+    }
+
+    #[test]
+    fn those_who_wait_have_their_part() {
+        let cx = Context::from_waker(Waker::noop());
+        let (mut large, mut other) = (Place::default(), Place::default());
+        let mut small: Vec<_> = (0..1_000).map(|_| Place::default()).collect();
+        for small in &mut small {
+            small.took(&Turn::default());
+        }
+        large.wait(&cx);
+        other.wait(&cx);
+        let mut spend = || {
+            let before_whole = small.iter_mut().filter_map(|small| {
+                let mut turn = small.turn(&cx)?;
+                turn.executed(SHORT_TURNS_NS / 100);
+                small.took(&turn);
+                Some(())
+            });
+            before_whole.count()
+        };
+        assert_eq!(spend(), 100);
+        let turn = large.turn(&cx).unwrap();
+        assert_eq!(turn, Turn::default());
+        large.took(&turn);
+        drop(other);
+        drop(small);
     }
 }

@@ -39,9 +39,17 @@ impl Turn {
         Self::of_us(SHORT_TURN_US)
     }
 
+    pub(super) fn is_short(&self) -> bool {
+        self.whole_ns <= SHORT_TURN_US * 1_000
+    }
+
     /// Whether a short one would have done.
     pub(super) fn was_short(&self) -> bool {
-        self.whole_ns - self.left_ns < SHORT_TURN_US * 1_000
+        self.used_ns() < SHORT_TURN_US * 1_000
+    }
+
+    pub(super) fn used_ns(&self) -> u64 {
+        self.whole_ns - self.left_ns
     }
 
     fn of_us(us: u64) -> Self {

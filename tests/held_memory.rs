@@ -274,6 +274,8 @@ impl Stored {
                 _ => break,
             }
         }
+        // What was refused last may have had the connection closed.
+        self.stream = Self::connect(&self.address);
         self.next - first
     }
 

@@ -11,7 +11,6 @@
 mod common;
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,9 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::process::{Dice, Process, serve_within};
+use common::process::{Dice, Process, allow_open_files, resident_bytes, serve_within};
 use common::{Client, PATIENCE, eventually};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const MIB: usize = 1 << 20;
 /// What a server may hold whatever its bound, of code, threads and what the system adds.
@@ -42,16 +40,6 @@ const REFUSALS_MAX: usize = 40;
 
 /// One server at a time, or they would slow each other down.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// Resident memory of a process.
-fn resident_bytes(process: u32) -> usize {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.map_or(0, |line| {
-        let kib: usize = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
-        kib << 10
-    })
-}
 
 /// A server whose resident memory is watched.
 struct Watched {
@@ -75,7 +63,8 @@ impl Watched {
             let over: &AtomicBool = &over;
             let peak: &AtomicUsize = &peak_seen;
             while !over.load(Ordering::Relaxed) {
-                peak.fetch_max(resident_bytes(process), Ordering::Relaxed);
+                let resident = resident_bytes(process).unwrap_or(0);
+                peak.fetch_max(resident, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
@@ -95,7 +84,7 @@ impl Watched {
     }
 
     fn resident(&self) -> usize {
-        resident_bytes(self.server.id())
+        resident_bytes(self.server.id()).unwrap()
     }
 
     /// Asserts that there was never more than there may be since the last time.
@@ -366,17 +355,6 @@ fn bodies_of_mixed_sizes_stay_within_the_bound() {
         stored.delete(|_| true);
         server.check_rest("after all were deleted");
     }
-}
-
-/// Both ends of a connection are limited.
-fn allow_open_files(files: u64) {
-    let limit = getrlimit(Resource::Nofile);
-    let files = files.max(limit.current.unwrap_or(u64::MAX));
-    let raised = Rlimit {
-        current: Some(files),
-        ..limit
-    };
-    setrlimit(Resource::Nofile, raised).unwrap();
 }
 
 fn connect(server: &Watched, count: usize) -> Vec<Client> {

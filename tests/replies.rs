@@ -7,13 +7,12 @@
 
 mod common;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::process::{Dice, Process};
+use common::process::{self, Dice, Process};
 use common::{Client, PATIENCE, eventually, resp_request, token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
@@ -49,13 +48,7 @@ fn clients(short: usize) -> usize {
 }
 
 fn resident_bytes(server: &Process) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    let kib: usize = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
-    kib << 10
+    process::resident_bytes(server.id()).unwrap()
 }
 
 /// A client whose system keeps little for it: what it does not read stays with the server.

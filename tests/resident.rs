@@ -6,34 +6,16 @@
 
 mod common;
 
-use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use common::process::{self, allow_open_files};
 use common::{TestServer, eventually};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Resident memory of this process, which the server is part of.
 fn resident_bytes() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    let kib: usize = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
-    kib << 10
-}
-
-/// Both ends of every connection are in this process.
-fn allow_open_files(files: u64) {
-    let limit = getrlimit(Resource::Nofile);
-    let files = files.max(limit.current.unwrap_or(u64::MAX));
-    let raised = Rlimit {
-        current: Some(files),
-        ..limit
-    };
-    setrlimit(Resource::Nofile, raised).unwrap();
+    process::resident_bytes(std::process::id()).unwrap()
 }
 
 #[test]

@@ -95,7 +95,7 @@ struct Held {
     /// Where the system tells what this process holds, if it does.
     statm: Option<File>,
     looked: Instant,
-    excess: Excess,
+    surplus: Surplus,
     /// Since when nothing has been moved, if something was.
     moved: Option<Instant>,
     is_moving: bool,
@@ -106,9 +106,9 @@ impl Held {
         Self {
             statm: File::open("/proc/self/statm").ok(),
             looked: Instant::now(),
-            excess: Excess {
+            surplus: Surplus {
                 base: BASE_BYTES + workers * WORKER_BYTES,
-                ..Excess::default()
+                ..Surplus::default()
             },
             moved: None,
             is_moving: false,
@@ -134,14 +134,14 @@ impl Held {
             let connections = engine.metrics().connections.get() as usize;
             // Theirs is not counted, and nothing that could be done here would make it less.
             let resident = resident.saturating_sub(connections * CONNECTION_BYTES);
-            let overhead = self.excess.look(resident, budget.used(), budget.max());
+            let overhead = self.surplus.look(resident, budget.used(), budget.max());
             budget.set_overhead(overhead);
-            if self.excess.is_beyond_max() {
+            if self.surplus.is_beyond_max() {
                 threads::purge_allocator();
             }
             let settled = |moved: Instant| moved.elapsed() >= SETTLES_WITHIN;
-            let has_settled = self.excess.is_too_much() || self.moved.is_none_or(settled);
-            if !self.is_moving && self.excess.should_move(has_settled) {
+            let has_settled = self.surplus.is_too_much() || self.moved.is_none_or(settled);
+            if !self.is_moving && self.surplus.should_move(has_settled) {
                 self.is_moving = true;
                 engine.begin_moving_together();
             }
@@ -150,11 +150,11 @@ impl Held {
             self.is_moving = engine.move_some_together();
             self.moved = Some(Instant::now());
         }
-        match (self.is_moving, self.excess.is_too_much()) {
+        match (self.is_moving, self.surplus.is_too_much()) {
             // Nothing more can be stored until this is done.
             (true, true) => Duration::ZERO,
             (true, false) => SWEEP_PAUSE,
-            (false, _) if self.excess.is_near() => LOOK_EVERY,
+            (false, _) if self.surplus.is_near() => LOOK_EVERY,
             (false, _) => SWEEP_EVERY,
         }
     }
@@ -162,7 +162,7 @@ impl Held {
 
 /// How much more is held than is counted.
 #[derive(Debug, Default)]
-struct Excess {
+struct Surplus {
     /// What may be held beside what is counted, whatever that is.
     base: usize,
     resident: usize,
@@ -174,7 +174,7 @@ struct Excess {
     least: usize,
 }
 
-impl Excess {
+impl Surplus {
     /// Takes in what is held at the moment and what is counted; returns how much of `max` is not to be given out:
     /// until the next look no more is than may be held in addition, for it may all need other pages.
     fn look(&mut self, resident: usize, used: usize, max: usize) -> usize {
@@ -240,29 +240,29 @@ mod tests {
 
     const MAX: usize = 100 * MIB;
 
-    fn excess() -> Excess {
-        Excess {
+    fn surplus() -> Surplus {
+        Surplus {
             base: 20 * MIB,
-            ..Excess::default()
+            ..Surplus::default()
         }
     }
 
     #[test]
     fn nothing_more_is_given_out_while_too_much_is_held() {
-        let mut excess = excess();
+        let mut surplus = surplus();
         assert_eq!(
-            excess.look(90 * MIB, 60 * MIB, MAX),
+            surplus.look(90 * MIB, 60 * MIB, MAX),
             0,
             "as much as is left"
         );
-        assert_eq!(excess.look(120 * MIB, 40 * MIB, MAX), 50 * MIB, "ten more");
-        assert_eq!(excess.look(130 * MIB, 40 * MIB, MAX), 60 * MIB, "none");
-        let overhead = excess.look(146 * MIB, 40 * MIB, MAX);
+        assert_eq!(surplus.look(120 * MIB, 40 * MIB, MAX), 50 * MIB, "ten more");
+        assert_eq!(surplus.look(130 * MIB, 40 * MIB, MAX), 60 * MIB, "none");
+        let overhead = surplus.look(146 * MIB, 40 * MIB, MAX);
         assert!(overhead > 60 * MIB, "too much is held");
-        assert!(excess.look(146 * MIB, 40 * MIB, MAX) > overhead, "still");
-        assert_eq!(excess.look(120 * MIB, 40 * MIB, MAX), 50 * MIB);
+        assert!(surplus.look(146 * MIB, 40 * MIB, MAX) > overhead, "still");
+        assert_eq!(surplus.look(120 * MIB, 40 * MIB, MAX), 50 * MIB);
         for _ in 0..100 {
-            let overhead = excess.look(usize::MAX / 2, MAX, MAX);
+            let overhead = surplus.look(usize::MAX / 2, MAX, MAX);
             assert_eq!(
                 overhead,
                 MAX / DRIFT_PART,
@@ -273,16 +273,16 @@ mod tests {
 
     #[test]
     fn what_moving_has_left_is_not_moved_again() {
-        let mut excess = excess();
-        excess.look(105 * MIB, 95 * MIB, MAX);
-        assert!(!excess.should_move(true), "what an allocator adds");
-        excess.look(105 * MIB, 10 * MIB, MAX);
-        assert!(!excess.should_move(false));
-        assert!(excess.should_move(true), "most was deleted");
-        assert!(!excess.should_move(true));
-        excess.look(40 * MIB, 10 * MIB, MAX);
-        assert!(!excess.should_move(true), "what was freed is given back");
-        excess.look(60 * MIB, 10 * MIB, MAX);
-        assert!(excess.should_move(true), "more came since");
+        let mut surplus = surplus();
+        surplus.look(105 * MIB, 95 * MIB, MAX);
+        assert!(!surplus.should_move(true), "what an allocator adds");
+        surplus.look(105 * MIB, 10 * MIB, MAX);
+        assert!(!surplus.should_move(false));
+        assert!(surplus.should_move(true), "most was deleted");
+        assert!(!surplus.should_move(true));
+        surplus.look(40 * MIB, 10 * MIB, MAX);
+        assert!(!surplus.should_move(true), "what was freed is given back");
+        surplus.look(60 * MIB, 10 * MIB, MAX);
+        assert!(surplus.should_move(true), "more came since");
     }
 }

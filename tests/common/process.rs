@@ -14,7 +14,30 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::{Client, PATIENCE, eventually};
+
+/// Resident memory of a process, while it is there.
+pub fn resident_bytes(process: u32) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: usize = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    Some(kib << 10)
+}
+
+/// Allows this process so many, where it has both ends of connections.
+pub fn allow_open_files(files: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let files = files.max(limit.current.unwrap_or(u64::MAX));
+    let raised = Rlimit {
+        current: Some(files),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+}
 
 static DIRECTORIES: AtomicU64 = AtomicU64::new(0);
 

@@ -96,22 +96,15 @@ impl Walk {
     /// Goes on where a scan ended; whether there is more.
     fn go_on(&mut self, next: Option<u32>) -> bool {
         let log2 = self.parts_log2.unwrap_or(0);
-        let is_within = |at: u32| log2 == 0 || at >> (u32::BITS - log2) == self.place(log2);
-        if let Some(at) = next.filter(|&at| is_within(at)) {
+        let begins = self.part.reverse_bits();
+        if let Some(at) = next.filter(|at| (at ^ begins).leading_zeros() >= log2) {
             self.cursor = at;
             return true;
         }
         self.part += 1;
-        if log2 == 0 || self.part >> log2 > 0 {
-            return false;
-        }
-        self.cursor = self.place(log2) << (u32::BITS - log2);
-        true
-    }
-
-    /// Which of the parts comes next: the bits of its number from behind.
-    fn place(&self, log2: u32) -> u32 {
-        self.part.reverse_bits() >> (u32::BITS - log2)
+        // The bits of its number from behind are the first ones of its hashes.
+        self.cursor = self.part.reverse_bits();
+        self.part >> log2 == 0
     }
 }
 

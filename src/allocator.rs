@@ -28,6 +28,14 @@ use crate::server;
 /// For `#[global_allocator]`.
 pub const JEMALLOC: Jemalloc = Jemalloc;
 
+/// The type of [`SETTINGS`].
+pub type Settings = &'static [u8; 21];
+
+/// What is settled before anything is allocated: small blocks come in runs of 16 pages, where jemalloc would take one
+/// for many sizes. It describes each run in 128 bytes, which it keeps for good: with a bound of 4 GiB, 142 MiB stayed
+/// resident after everything was deleted, and 41 do now.
+pub const SETTINGS: Settings = b"slab_sizes:1-4096:16\0";
+
 /// How long what is not used is kept at the most.
 const DECAY_MS: isize = 250;
 

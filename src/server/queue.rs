@@ -34,7 +34,8 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(super) struct Place {
     number: Option<u64>,
-    /// Whether its last turn was no longer than a short one. Of who has just come nobody knows.
+    /// Whether the last turn in which it did something was no longer than a short one. Of who has just come nobody
+    /// knows.
     takes_little: bool,
 }
 
@@ -85,7 +86,9 @@ impl Place {
 
     /// What came of a turn.
     pub(super) fn took(&mut self, turn: &Turn) {
-        self.takes_little = self.number.is_none() && turn.was_short();
+        if turn.used_ns() > 0 {
+            self.takes_little = self.number.is_none() && turn.was_short();
+        }
         QUEUE.with_borrow_mut(|queue| {
             queue.short_ns = if turn.is_short() {
                 queue.short_ns + turn.used_ns()
@@ -203,12 +206,47 @@ mod tests {
     }
 
     #[test]
+    fn who_has_asked_for_nothing_yet_is_not_known_to_take_little() {
+        let cx = Context::from_waker(Waker::noop());
+        let (mut large, mut new) = (Place::default(), Place::default());
+        let turn = new.turn(&cx).unwrap();
+        new.took(&turn);
+        large.wait(&cx);
+        assert_eq!(new.turn(&cx), None, "it queues");
+        drop(large);
+        drop(new);
+    }
+
+    #[test]
+    fn a_short_turn_counts_as_long_as_it_was() {
+        let cx = Context::from_waker(Waker::noop());
+        let (mut large, mut quick, mut slow) =
+            (Place::default(), Place::default(), Place::default());
+        for small in [&mut quick, &mut slow] {
+            let mut turn = small.turn(&cx).unwrap();
+            turn.executed(1);
+            small.took(&turn);
+        }
+        large.wait(&cx);
+        let mut turn = slow.turn(&cx).unwrap();
+        // One request, which took much.
+        turn.executed(SHORT_TURNS_NS);
+        assert!(turn.is_over() && !turn.was_short());
+        slow.took(&turn);
+        assert_eq!(quick.turn(&cx), None, "those who wait are next");
+        drop(large);
+        drop(quick);
+    }
+
+    #[test]
     fn those_who_wait_have_their_part() {
         let cx = Context::from_waker(Waker::noop());
         let (mut large, mut other) = (Place::default(), Place::default());
         let mut small: Vec<_> = (0..1_000).map(|_| Place::default()).collect();
+        let mut turn = Turn::default();
+        turn.executed(1);
         for small in &mut small {
-            small.took(&Turn::default());
+            small.took(&turn);
         }
         large.wait(&cx);
         other.wait(&cx);

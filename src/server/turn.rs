@@ -13,11 +13,12 @@ const BYTES_PER_LOOK: usize = 16 << 10;
 /// Requests that are executed between two looks at the clock.
 pub(super) const REQUESTS_PER_LOOK: u32 = 32;
 
-/// What is left of a turn; by default all.
+/// A turn; by default a whole one, of which nothing is used.
 #[derive(Debug, PartialEq)]
 pub(super) struct Turn {
     whole_ns: u64,
-    left_ns: u64,
+    /// May be more: a request that has begun is not broken off.
+    used_ns: u64,
 }
 
 /// What was done since the clock was last looked at.
@@ -45,32 +46,31 @@ impl Turn {
 
     /// Whether a short one would have done.
     pub(super) fn was_short(&self) -> bool {
-        self.used_ns() < SHORT_TURN_US * 1_000
+        self.used_ns < SHORT_TURN_US * 1_000
     }
 
     pub(super) fn used_ns(&self) -> u64 {
-        self.whole_ns - self.left_ns
+        self.used_ns
     }
 
     fn of_us(us: u64) -> Self {
-        let ns = us * 1_000;
         Self {
-            whole_ns: ns,
-            left_ns: ns,
+            whole_ns: us * 1_000,
+            used_ns: 0,
         }
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.left_ns == 0
+        self.left_ns() == 0
     }
 
     /// What execution that began with so much left may take at most.
     pub(super) fn left_ns(&self) -> u64 {
-        self.left_ns
+        self.whole_ns.saturating_sub(self.used_ns)
     }
 
     pub(super) fn executed(&mut self, ns: u64) {
-        self.left_ns = self.left_ns.saturating_sub(ns);
+        self.used_ns = self.used_ns.saturating_add(ns);
     }
 
     /// Read or sent.

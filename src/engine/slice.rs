@@ -77,6 +77,8 @@ pub(super) struct Progress {
     pub(super) answers: Vec<Reply<'static>>,
     /// Bytes of what it will answer, as far as they are bounded.
     pub(super) bytes: usize,
+    /// Bytes that were copied for its answers.
+    pub(super) copied: usize,
     /// Where a scan goes on.
     pub(super) cursor: u64,
     /// The keys that it lists, one behind the other, and where each of them ends.
@@ -108,15 +110,16 @@ impl Progress {
                 return Ok(false);
             }
             let word = words.get(self.next);
+            let copied = self.copied;
             act(self, word)?;
             self.next += 1;
             slice.spend(units);
-            slice.spend_bytes(word.len());
+            slice.spend_bytes(word.len() + self.copied - copied);
         }
         Ok(true)
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of memory that it holds, beside what it copied.
     fn held_bytes(&self) -> usize {
         self.tokens.capacity() * size_of::<u64>()
             + self.answers.capacity() * size_of::<Reply<'_>>()
@@ -131,9 +134,14 @@ impl Session {
         self.progress.next > 0
     }
 
-    /// Bytes of memory that a command holds which is not finished.
+    /// Bytes of memory that a command holds which is not finished, beside what it copied.
     pub(crate) fn held_bytes(&self) -> usize {
         self.progress.held_bytes()
+    }
+
+    /// Bytes that such a command copied for its reply.
+    pub(crate) fn copied_bytes(&self) -> usize {
+        self.progress.copied
     }
 }
 
@@ -395,6 +403,44 @@ mod tests {
                 session.progress.next == 0 && session.held_bytes() == 0,
                 "{verb}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_copied_for_a_reply_is_counted_between_slices_and_has_its_room() {
+        const VALUE_BYTES: usize = 4_000;
+        let value = "v".repeat(VALUE_BYTES);
+        let keys = " k".repeat(1_000);
+        for (others, has_room) in [(0, true), (64 << 20, false)] {
+            let engine = Engine::new(EngineConfig {
+                memory_bytes_max: 64 << 20,
+                ..EngineConfig::default()
+            });
+            let mut session = engine.session();
+            told(&engine, &mut session, &format!("SET k {value}"), |_| {});
+            engine.budget().change_replies(others);
+            let line = format!("MGET{keys}\n");
+            let mut decoder = Decoder::default();
+            let Decoded::Request { args, .. } = decoder.next(line.as_bytes(), engine.limits())
+            else {
+                panic!("no request");
+            };
+            let mget = lookup_resp(b"MGET").unwrap().spec();
+            let command = mget.parse(&args, engine.limits()).unwrap();
+            let mut copied = 0;
+            let is_told = loop {
+                match engine.execute_slice(&mut session, &command, None, Millis(1)) {
+                    Executed::Unfinished => {}
+                    Executed::Told(reply) => break matches!(reply, Reply::Array(_)),
+                    Executed::Held => panic!("nobody can wait here"),
+                }
+                let before = std::mem::replace(&mut copied, session.copied_bytes());
+                let slice = copied - before;
+                assert!(slice >= VALUE_BYTES * 100 && slice <= SLICE_UNITS * UNIT_BYTES + 5_000);
+            };
+            assert_eq!(is_told, has_room);
+            assert_eq!(copied > 0, has_room, "several slices");
+            assert_eq!(session.copied_bytes(), 0);
         }
     }
 

@@ -203,16 +203,24 @@ impl Here<'_> {
         let max = self.engine.limits.unread_bytes_max;
         let here = &*session.namespace;
         let each = (READ_UNITS, slice);
-        session.progress.each(keys, each, |progress, key| {
+        let before = session.progress.copied;
+        let is_done = session.progress.each(keys, each, |progress, key| {
             let value = self.value(here, key);
             progress.bytes += value.as_ref().map_or(0, Bytes::len);
             if progress.bytes > max {
                 return Err(reply_too_big(max));
             }
             let answer = value.map_or(Reply::Nil, Reply::Value);
+            progress.copied += answer.bytes_max();
             progress.answers.push(answer);
             Ok(())
-        })
+        })?;
+        // Others have their turn meanwhile, each with as much, perhaps.
+        let copied = (session.progress.copied - before) as isize;
+        if !is_done && !self.engine.budget.admits_reply(copied) {
+            return Err(Engine::no_room_for_reply());
+        }
+        Ok(is_done)
     }
 
     pub(super) fn exists(

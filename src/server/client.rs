@@ -151,6 +151,11 @@ impl Client {
         queued + executing + listing + self.session.held_bytes()
     }
 
+    /// Bytes that were copied for a reply that is not finished.
+    pub(super) fn copied_bytes(&self) -> usize {
+        self.session.copied_bytes()
+    }
+
     /// Appends a refusal's bytes.
     pub(super) fn refuse(&self, error: Error, out: &mut Output) {
         self.dialect.encode(&Reply::Error(error), out);

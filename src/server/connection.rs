@@ -29,7 +29,7 @@ use super::clock::Reading;
 use super::held::{Asked, Held};
 use super::longest;
 use super::output::Output;
-use super::queue::Place;
+use super::queue::{self, Place};
 use super::shared::Shared;
 use super::spares::Spares;
 use super::turn::{SinceLook, Turn};
@@ -46,6 +46,13 @@ const UNFINISHED_WHEN_SHORT: usize = 16 << 10;
 const UNREAD_WHEN_SHORT: usize = 64 << 10;
 /// Bytes of replies after which others' memory is looked at again.
 const UNREAD_AT_ONCE: usize = 256 << 10;
+/// Replies that are sent whether the turn is over or not: who is told little is told with its turn.
+const SENT_AT_ONCE: usize = 16 << 10;
+/// Bytes that one write takes at most: the system would take megabytes, and others wait meanwhile.
+const WRITE_BYTES_MAX: usize = 256 << 10;
+/// The same where others are known to wait: to a client of this machine that reads little at a time, these are half a
+/// millisecond.
+const WRITE_BYTES_WHILE_OTHERS_WAIT: usize = 64 << 10;
 /// How long a closing connection is read from, so that its last reply arrives.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -295,7 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Ready(Ok(0)) => self.phase = Phase::HalfClosed,
                 Poll::Ready(Ok(n)) => {
                     self.shared.engine.metrics().bytes_in.add(n as u64);
-                    self.turn.moved(n);
+                    self.turn.moved(n, 0);
                     self.take_in(&read[..n], batch);
                 }
                 Poll::Pending if self.draining => self.finish_input(),
@@ -329,9 +336,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Sends until all that may be is sent, or the turn is over (ready), or the client takes no more.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.output.is_released_sent() && !self.turn.is_over() {
-            let n = ready!(self.output.poll_write(&mut self.stream, cx))?;
-            self.turn.moved(n);
+        while !self.output.is_released_sent() {
+            let is_small = self.unread() <= SENT_AT_ONCE;
+            if self.turn.is_over() && !is_small {
+                break;
+            }
+            // What it takes depends on how the client takes it.
+            let began = (!is_small).then(|| self.shared.clock.read());
+            let bytes_max = match queue::others_wait() {
+                true => WRITE_BYTES_WHILE_OTHERS_WAIT,
+                false => WRITE_BYTES_MAX,
+            };
+            let n = ready!(self.output.poll_write(&mut self.stream, bytes_max, cx))?;
+            self.turn
+                .moved(n, began.map_or(0, |began| began.elapsed_ns()));
             self.shared.engine.metrics().bytes_out.add(n as u64);
         }
         Poll::Ready(Ok(()))
@@ -700,7 +718,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             budget.change(bytes as isize - self.counted_bytes as isize);
             self.counted_bytes = bytes;
         }
-        let replies = self.output.held_bytes();
+        let replies = self.output.held_bytes() + self.client.copied_bytes();
         if replies != self.counted_replies {
             budget.change_replies(replies as isize - self.counted_replies as isize);
             self.counted_replies = replies;

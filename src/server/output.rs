@@ -23,9 +23,6 @@ const BESIDE_VALUE: usize = 128;
 const SPARE_BYTES: usize = 4 << 10;
 /// Pieces that one write takes at most.
 const SLICES_MAX: usize = 64;
-/// Bytes that one write takes at most: the system would take megabytes, and others wait meanwhile.
-const WRITE_BYTES_MAX: usize = 256 << 10;
-
 /// Replies that were encoded and not sent yet.
 #[derive(Debug, Default)]
 pub(super) struct Output {
@@ -196,19 +193,20 @@ impl Output {
         }));
     }
 
-    /// Writes some of what is released, which must not all be sent; returns how many bytes.
+    /// Writes some of what is released, which must not all be sent; returns how many bytes, so many at the most.
     pub(super) fn poll_write<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
+        bytes_max: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         debug_assert!(!self.is_released_sent());
         let written = if self.values_gone == self.released.values {
-            let ends = self.released.bytes.min(self.sent + WRITE_BYTES_MAX);
+            let ends = self.released.bytes.min(self.sent + bytes_max);
             let unsent = &self.bytes[self.sent..ends];
             Pin::new(stream).poll_write(cx, unsent)
         } else {
-            self.poll_write_pieces(stream, cx)
+            self.poll_write_pieces(stream, bytes_max, cx)
         };
         let Poll::Ready(written) = written else {
             self.forget_sent();
@@ -227,10 +225,11 @@ impl Output {
     fn poll_write_pieces<S: AsyncWrite + Unpin>(
         &self,
         stream: &mut S,
+        bytes_max: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let (mut count, mut room) = (0, WRITE_BYTES_MAX);
+        let (mut count, mut room) = (0, bytes_max);
         let mut push = |piece| {
             let piece = &piece[..<[u8]>::len(piece).min(room)];
             if count < SLICES_MAX && !piece.is_empty() {
@@ -327,6 +326,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const BYTES_MAX: usize = 200 << 10;
 
     /// A client that takes so many bytes at a time.
     #[derive(Debug, Default)]
@@ -476,7 +477,7 @@ mod tests {
                     Step::Send(takes) => {
                         taker.takes = takes;
                         while !output.is_released_sent() {
-                            let sent = output.poll_write(&mut taker, &mut cx);
+                            let sent = output.poll_write(&mut taker, BYTES_MAX, &mut cx);
                             prop_assert!(matches!(sent, Poll::Ready(Ok(n)) if n <= takes));
                             prop_assert_eq!(output.unread(), said.len() - taker.got.len());
                         }
@@ -485,7 +486,7 @@ mod tests {
                     Step::Stuck => {
                         taker.is_stuck = true;
                         if !output.is_released_sent() {
-                            prop_assert!(output.poll_write(&mut taker, &mut cx).is_pending());
+                            prop_assert!(output.poll_write(&mut taker, BYTES_MAX, &mut cx).is_pending());
                         }
                         taker.is_stuck = false;
                     }
@@ -496,7 +497,7 @@ mod tests {
             output.release();
             taker.takes = said.len() + 1;
             while !output.is_released_sent() {
-                prop_assert!(output.poll_write(&mut taker, &mut cx).is_ready());
+                prop_assert!(output.poll_write(&mut taker, BYTES_MAX, &mut cx).is_ready());
             }
             prop_assert!(taker.got == said);
             prop_assert!(output.is_empty() && output.give_back().is_empty());
@@ -521,9 +522,9 @@ mod tests {
             is_vectored: true,
             ..Taker::default()
         };
-        assert!(output.poll_write(&mut taker, &mut cx).is_ready());
+        assert!(output.poll_write(&mut taker, BYTES_MAX, &mut cx).is_ready());
         assert!(!value.is_unique() && output.unread() == 1);
-        assert!(output.poll_write(&mut taker, &mut cx).is_ready());
+        assert!(output.poll_write(&mut taker, BYTES_MAX, &mut cx).is_ready());
         assert!(value.is_unique() && output.is_empty());
     }
 
@@ -545,8 +546,8 @@ mod tests {
                 ..Taker::default()
             };
             while !output.is_released_sent() {
-                let sent = output.poll_write(&mut taker, &mut cx);
-                assert!(matches!(sent, Poll::Ready(Ok(n)) if n <= WRITE_BYTES_MAX));
+                let sent = output.poll_write(&mut taker, BYTES_MAX, &mut cx);
+                assert!(matches!(sent, Poll::Ready(Ok(n)) if n <= BYTES_MAX));
             }
             assert_eq!(taker.got.len(), all);
         }

@@ -1,8 +1,10 @@
 //! A worker's connections whose turn was over before they were done: one of them goes on between two looks at
-//! the sockets, in the order in which they came.
+//! the sockets.
 //!
-//! A connection that takes little has its turn at once whenever something comes. So a client that asks once waits for
-//! one turn of whoever moves much at the moment, and not for one of each: a thousand of those would be half a second.
+//! Who takes little has its turn at once whenever something comes, up to what all of these may take together; beyond
+//! that it waits for one turn of whoever takes much, and not for one of each: a thousand of those would be half a
+//! second. Time is what the clock says, and a worker may be interrupted by the system in any turn, so one long turn
+//! says little about a client, and several in a row do.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -14,17 +16,25 @@ use tokio::task::yield_now;
 use super::turn::Turn;
 use crate::limits::TURN_US;
 
-/// What short turns may take before a whole one, so that those who wait get a fifth of the worker at least.
+/// What short turns may take before a whole one, so that those who take much get a fifth of the worker at least.
 const SHORT_TURNS_NS: u64 = 4 * TURN_US * 1_000;
+/// So many long turns in a row are a client's own.
+const LONG_TURNS: u8 = 4;
 
-/// The first one is woken as soon as the worker has looked which sockets are ready; the others are not.
+/// Who waits, in two lines.
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<(u64, Waker)>,
+    little: Line,
+    much: Line,
     places: u64,
+    /// The first one of either line, which goes on next: it is woken as soon as the worker has looked which sockets
+    /// are ready, and the others are not. There is one whenever somebody waits.
+    next: Option<u64>,
     /// What short turns have taken since the last whole one.
     short_ns: u64,
 }
+
+type Line = VecDeque<(u64, Waker)>;
 
 thread_local! {
     static QUEUE: RefCell<Queue> = RefCell::default();
@@ -34,23 +44,64 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(super) struct Place {
     number: Option<u64>,
-    /// Whether the last turn in which it did something was no longer than a short one. Of who has just come nobody
-    /// knows.
-    takes_little: bool,
+    /// How many long turns it may have before it is one of those that take much, as it is in the beginning: of who
+    /// has just come nobody knows.
+    trust: u8,
 }
 
 impl Queue {
-    /// Takes this one out; whether it was the first.
-    fn remove(&mut self, place: u64) -> bool {
-        let at = self.waiting.iter().position(|(at, _)| *at == place);
-        at.is_some_and(|at| {
-            self.waiting.remove(at);
-            at == 0
-        })
+    fn may_go_before(&self) -> bool {
+        self.short_ns < SHORT_TURNS_NS
     }
 
-    fn first(&self) -> Option<Waker> {
-        self.waiting.front().map(|(_, waker)| waker.clone())
+    /// Who is to be woken, if that was not settled.
+    fn settle_next(&mut self) -> Option<Waker> {
+        if self.next.is_some() {
+            return None;
+        }
+        let is_little = self.may_go_before() || self.much.is_empty();
+        let line = match is_little && !self.little.is_empty() {
+            true => &self.little,
+            false => &self.much,
+        };
+        let (next, waker) = line.front()?;
+        self.next = Some(*next);
+        Some(waker.clone())
+    }
+
+    fn push(&mut self, takes_little: bool, waker: Waker) -> u64 {
+        self.places += 1;
+        let line = match takes_little {
+            true => &mut self.little,
+            false => &mut self.much,
+        };
+        line.push_back((self.places, waker));
+        self.places
+    }
+
+    /// Whether the place was among those of who takes little.
+    fn remove(&mut self, place: u64) -> bool {
+        if self.next == Some(place) {
+            self.next = None;
+        }
+        let mut remove = |line: fn(&mut Self) -> &mut Line| {
+            let line = line(self);
+            let at = line.iter().position(|(at, _)| *at == place);
+            at.is_some_and(|at| line.remove(at).is_some())
+        };
+        remove(|queue| &mut queue.little) || {
+            remove(|queue| &mut queue.much);
+            false
+        }
+    }
+
+    /// A whole turn, or a short one where somebody who takes much waits.
+    fn turn(&mut self, is_short: bool) -> Turn {
+        if is_short && !self.much.is_empty() {
+            return Turn::short();
+        }
+        self.short_ns = 0;
+        Turn::default()
     }
 }
 
@@ -59,71 +110,66 @@ impl Place {
         self.number.is_some()
     }
 
-    /// The turn that comes now, if one does: a whole one where nobody else waits or this is the first, which leaves
-    /// the queue. Where others wait, who took little lately has a short one, up to what these may take together, and
-    /// all others queue.
+    fn takes_little(&self) -> bool {
+        self.trust > 0
+    }
+
+    /// The turn that comes now, if one does; who has none waits.
     pub(super) fn turn(&mut self, cx: &Context<'_>) -> Option<Turn> {
-        let (first, short_ns) = QUEUE.with_borrow(|queue| {
-            let first = queue.waiting.front().map(|(first, _)| *first);
-            (first, queue.short_ns)
+        let takes_little = self.takes_little();
+        let (turn, next) = QUEUE.with_borrow_mut(|queue| match (queue.next, self.number) {
+            (None, _) => (Some(queue.turn(false)), None),
+            (Some(_), None) => {
+                let is_before = takes_little && queue.little.is_empty() && queue.may_go_before();
+                (is_before.then(|| queue.turn(true)), None)
+            }
+            (next, Some(place)) if next == Some(place) => {
+                let is_short = queue.remove(place);
+                self.number = None;
+                (Some(queue.turn(is_short)), queue.settle_next())
+            }
+            (Some(_), Some(_)) => (None, None),
         });
-        match first {
-            None => Some(Turn::default()),
-            Some(_) if self.number.is_none() => {
-                let has_short_one = self.takes_little && short_ns < SHORT_TURNS_NS;
-                if !has_short_one {
-                    self.wait(cx);
-                }
-                has_short_one.then(Turn::short)
-            }
-            _ if first == self.number => {
-                self.leave();
-                Some(Turn::default())
-            }
-            Some(_) => None,
+        if let Some(next) = next {
+            wake_after_the_sockets(&next);
         }
+        if turn.is_none() && self.number.is_none() {
+            self.wait(cx);
+        }
+        turn
     }
 
     /// What came of a turn.
     pub(super) fn took(&mut self, turn: &Turn) {
         if turn.used_ns() > 0 {
-            self.takes_little = self.number.is_none() && turn.was_short();
-        }
-        QUEUE.with_borrow_mut(|queue| {
-            queue.short_ns = if turn.is_short() {
-                queue.short_ns + turn.used_ns()
-            } else {
-                0
+            let is_long = self.number.is_some() || !turn.was_short();
+            self.trust = match is_long {
+                true => self.trust.saturating_sub(1),
+                false => LONG_TURNS,
             };
-        });
+        }
+        if turn.is_short() {
+            QUEUE.with_borrow_mut(|queue| queue.short_ns += turn.used_ns());
+        }
     }
 
-    /// Has this connection go on when all others that wait have.
+    /// Has this connection go on when those that wait have.
     pub(super) fn wait(&mut self, cx: &Context<'_>) {
         self.leave();
-        let is_first = QUEUE.with_borrow_mut(|queue| {
-            queue.places += 1;
-            let waker = cx.waker().clone();
-            queue.waiting.push_back((queue.places, waker));
-            self.number = Some(queue.places);
-            queue.waiting.len() == 1
-        });
-        if is_first {
-            wake_after_the_sockets(cx.waker());
-        }
+        let takes_little = self.takes_little();
+        let place = QUEUE.with_borrow_mut(|queue| queue.push(takes_little, cx.waker().clone()));
+        self.number = Some(place);
+        wake_next();
     }
 
     fn leave(&mut self) {
         let Some(place) = self.number.take() else {
             return;
         };
-        // A worker that ends drops its connections after this was dropped, perhaps.
-        let next = QUEUE.try_with(|queue| {
-            let mut queue = queue.borrow_mut();
-            queue.remove(place).then(|| queue.first()).flatten()
-        });
-        if let Ok(Some(next)) = next {
-            wake_after_the_sockets(&next);
+        // A worker that ends drops its connections after the queue was dropped, perhaps.
+        let is_there = QUEUE.try_with(|queue| queue.borrow_mut().remove(place));
+        if is_there.is_ok() {
+            wake_next();
         }
     }
 }
@@ -131,6 +177,18 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// Whether a connection of this worker waits for its turn.
+pub(super) fn others_wait() -> bool {
+    QUEUE.with_borrow(|queue| queue.next.is_some())
+}
+
+/// Wakes who goes on next, unless it was woken.
+fn wake_next() {
+    if let Some(next) = QUEUE.with_borrow_mut(Queue::settle_next) {
+        wake_after_the_sockets(&next);
     }
 }
 
@@ -188,21 +246,35 @@ mod tests {
         assert_eq!(counts(), [2, 1, 0]);
     }
 
+    /// One that is known to take little.
+    fn little(cx: &Context<'_>) -> Place {
+        let mut place = Place::default();
+        let mut turn = place.turn(cx).unwrap();
+        turn.executed(1);
+        place.took(&turn);
+        place
+    }
+
     #[test]
     fn who_took_little_comes_before_those_who_wait() {
         let cx = Context::from_waker(Waker::noop());
-        let (mut large, mut small) = (Place::default(), Place::default());
-        let mut turn = small.turn(&cx).unwrap();
-        turn.executed(1_000);
-        small.took(&turn);
+        let (mut large, mut small) = (Place::default(), little(&cx));
         large.wait(&cx);
-        let mut turn = small.turn(&cx).unwrap();
-        assert_eq!(turn, Turn::short());
-        turn.executed(turn.left_ns());
-        small.took(&turn);
-        assert_eq!(small.turn(&cx), None, "it took more");
+        for _ in 0..LONG_TURNS {
+            let mut turn = small.turn(&cx).unwrap();
+            assert_eq!(turn, Turn::short());
+            turn.executed(turn.left_ns());
+            small.took(&turn);
+        }
+        assert_eq!(small.turn(&cx), None, "it took more, each time");
         drop(large);
-        assert_eq!(small.turn(&cx), Some(Turn::default()));
+        let mut turn = small.turn(&cx).unwrap();
+        assert_eq!(turn, Turn::default());
+        turn.executed(1);
+        small.took(&turn);
+        large = Place::default();
+        large.wait(&cx);
+        assert_eq!(small.turn(&cx), Some(Turn::short()), "it took little again");
     }
 
     #[test]
@@ -218,52 +290,49 @@ mod tests {
     }
 
     #[test]
-    fn a_short_turn_counts_as_long_as_it_was() {
+    fn those_who_wait_have_their_part() {
         let cx = Context::from_waker(Waker::noop());
-        let (mut large, mut quick, mut slow) =
-            (Place::default(), Place::default(), Place::default());
-        for small in [&mut quick, &mut slow] {
-            let mut turn = small.turn(&cx).unwrap();
-            turn.executed(1);
-            small.took(&turn);
+        let mut small: Vec<_> = (0..1_000).map(|_| little(&cx)).collect();
+        let mut large: Vec<_> = (0..50).map(|_| Place::default()).collect();
+        for large in &mut large {
+            large.wait(&cx);
         }
-        large.wait(&cx);
-        let mut turn = slow.turn(&cx).unwrap();
-        // One request, which took much.
-        turn.executed(SHORT_TURNS_NS);
-        assert!(turn.is_over() && !turn.was_short());
-        slow.took(&turn);
-        assert_eq!(quick.turn(&cx), None, "those who wait are next");
-        drop(large);
-        drop(quick);
+        for round in 0..5 {
+            let mut before = 0;
+            for small in &mut small {
+                if let Some(mut turn) = small.turn(&cx) {
+                    assert_eq!(turn, Turn::short());
+                    turn.executed(SHORT_TURNS_NS / 100);
+                    small.took(&turn);
+                    before += 1;
+                }
+            }
+            // And one that was woken already.
+            assert!((100..=101).contains(&before), "{before} in round {round}");
+            let turn = large[round].turn(&cx).unwrap();
+            assert_eq!(turn, Turn::default());
+            large[round].took(&turn);
+            large[round].wait(&cx);
+        }
     }
 
     #[test]
-    fn those_who_wait_have_their_part() {
+    fn a_short_turn_counts_as_long_as_it_was() {
         let cx = Context::from_waker(Waker::noop());
+        let (mut slow, mut quick) = (little(&cx), little(&cx));
         let (mut large, mut other) = (Place::default(), Place::default());
-        let mut small: Vec<_> = (0..1_000).map(|_| Place::default()).collect();
-        let mut turn = Turn::default();
-        turn.executed(1);
-        for small in &mut small {
-            small.took(&turn);
-        }
         large.wait(&cx);
         other.wait(&cx);
-        let mut spend = || {
-            let before_whole = small.iter_mut().filter_map(|small| {
-                let mut turn = small.turn(&cx)?;
-                turn.executed(SHORT_TURNS_NS / 100);
-                small.took(&turn);
-                Some(())
-            });
-            before_whole.count()
-        };
-        assert_eq!(spend(), 100);
+        let mut turn = slow.turn(&cx).unwrap();
+        // One request, which took much.
+        turn.executed(SHORT_TURNS_NS);
+        slow.took(&turn);
+        assert_eq!(quick.turn(&cx), None, "those who wait are next");
         let turn = large.turn(&cx).unwrap();
-        assert_eq!(turn, Turn::default());
         large.took(&turn);
-        drop(other);
-        drop(small);
+        large.wait(&cx);
+        assert_eq!(other.turn(&cx), None, "one of them");
+        assert_eq!(quick.turn(&cx), Some(Turn::short()));
+        assert_eq!(other.turn(&cx), Some(Turn::default()));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A client that sends as fast as it is answered always has something to read, to execute and to send,
 //! so each of the three is counted, whatever was read: the time that execution takes, and bytes moved
-//! either way at about what they cost. Who is not done by then [queues](super::queue).
+//! either way at about what they cost, or at what it took where many were sent. Who is not done by then [queues](super::queue).
 
 use crate::limits::{SHORT_TURN_US, TURN_US};
 
@@ -73,9 +73,9 @@ impl Turn {
         self.used_ns = self.used_ns.saturating_add(ns);
     }
 
-    /// Read or sent.
-    pub(super) fn moved(&mut self, bytes: usize) {
-        self.executed(bytes as u64 / BYTES_PER_NS);
+    /// Read or sent, which took at least so long.
+    pub(super) fn moved(&mut self, bytes: usize, ns: u64) {
+        self.executed(ns.max(bytes as u64 / BYTES_PER_NS));
     }
 }
 

@@ -35,6 +35,7 @@ mod tests {
     fn the_allocator_has_read_its_settings() {
         let mut classes = 0..;
         let class = classes.find(|class| of_class(*class, "size") == 2 << 10);
-        assert_eq!(of_class(class.unwrap(), "slab_size"), 64 << 10);
+        let page: usize = "arenas.page\0".name().read().unwrap();
+        assert_eq!(of_class(class.unwrap(), "slab_size"), 16 * page);
     }
 }

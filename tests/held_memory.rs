@@ -27,8 +27,8 @@ const BASE_BYTES: usize = 32 * MIB;
 /// The same for each worker.
 const WORKER_BYTES: usize = 4 * MIB;
 /// The part of the bound that the allocator's map of addresses takes, which it never gives back: 8 bytes a page, and
-/// 128 for each run of pages. Most runs are of 64 KiB; those of values of 8 KiB are as long as one, so 128 bytes in
-/// 8 KiB and 8 in 4 KiB are the most.
+/// 128 for each run of pages. Those of most sizes are of 64 KiB; those of values of 8 KiB are as long as one, so 128
+/// bytes in 8 KiB and 8 in 4 KiB are the most that there are many of.
 const MAP_PART: usize = 55;
 /// As `serve` has it.
 const WORKERS: usize = 2;

@@ -167,6 +167,7 @@ impl Engine {
         now: Millis,
     ) -> Executed<'s> {
         if let Err(error) = self.find_its_namespace(session, command) {
+            session.progress = Progress::default();
             return Executed::Told(error.into());
         }
         let here = Here { engine: self, now };
@@ -190,6 +191,7 @@ impl Engine {
         now: Millis,
     ) -> Option<Reply<'s>> {
         if let Err(error) = self.find_its_namespace(session, command) {
+            session.progress = Progress::default();
             return Some(error.into());
         }
         let here = Here { engine: self, now };
@@ -442,6 +444,39 @@ mod tests {
             assert_eq!(copied > 0, has_room, "several slices");
             assert_eq!(session.copied_bytes(), 0);
         }
+    }
+
+    /// The namespace of a long request is dropped in the middle, and there is no room for it any more.
+    #[test]
+    fn what_can_not_go_on_leaves_nothing_to_the_next_request() {
+        let mut limits = Limits::DEFAULT;
+        limits.namespaces_max = 2;
+        let engine = Engine::new(EngineConfig {
+            limits,
+            ..EngineConfig::default()
+        });
+        let (mut session, mut other) = (engine.session(), engine.session());
+        told(&engine, &mut other, "NS SET here", |_| {});
+        told(&engine, &mut session, "USE here", |_| {});
+        let (answer, slices) = told(
+            &engine,
+            &mut session,
+            &format!("MGET{}", keys(0)),
+            |slice| {
+                if slice == 1 {
+                    let (dropped, _) = told(&engine, &mut other, "NS DROP here", |_| {});
+                    assert_eq!(dropped, format!("{:?}", Reply::OK));
+                    told(&engine, &mut other, "NS SET another", |_| {});
+                }
+            },
+        );
+        assert!(slices == 2 && answer.contains("namespaces"), "{answer}");
+        assert_eq!(session.copied_bytes() + session.held_bytes(), 0);
+        told(&engine, &mut session, "USE another", |_| {});
+        let (answer, _) = told(&engine, &mut session, "EXISTS k00000 k00001", |_| {});
+        assert_eq!(answer, format!("{:?}", Reply::Number(0)));
+        let (answer, _) = told(&engine, &mut session, "MGET k00000", |_| {});
+        assert_eq!(answer, format!("{:?}", Reply::Array(vec![Reply::Nil])));
     }
 
     /// What an engine with the same keys answers at once.

@@ -481,7 +481,7 @@ impl Client {
             Command::Session(command) => {
                 let (reply, after) = self.on_connection(command, now);
                 let telling = (verb, self.dialect, &mut self.tally);
-                tell(&reply, telling, self.shared.engine.budget(), out);
+                tell(&reply, telling, (self.shared.engine.budget(), 0), out);
                 return if after == After::GoOn { done } else { after };
             }
             _ => {
@@ -498,11 +498,12 @@ impl Client {
                     self.dialect.encode(&Reply::Error(error), out);
                     return done;
                 }
+                let counted = self.session.copied_bytes();
                 match engine.execute_slice(&mut self.session, command, wait, now) {
                     Executed::Told(reply) => {
                         self.place = None;
                         let telling = (verb, self.dialect, &mut self.tally);
-                        tell(&reply, telling, engine.budget(), out);
+                        tell(&reply, telling, (engine.budget(), counted), out);
                         return done;
                     }
                     Executed::Held => return After::Hold,
@@ -514,7 +515,7 @@ impl Client {
             return After::Unfinished;
         };
         let telling = (verb, self.dialect, &mut self.tally);
-        tell(&reply, telling, self.shared.engine.budget(), out);
+        tell(&reply, telling, (self.shared.engine.budget(), 0), out);
         done
     }
 
@@ -665,16 +666,17 @@ impl Client {
 }
 
 /// Encodes a reply if there is memory for it; else, where nothing was changed, a refusal. What a change
-/// answers has its room from [before](reply_bytes_of), or is small.
+/// answers has its room from [before](reply_bytes_of), or is small; of what a slice before has copied, so many bytes are
+/// counted.
 fn tell(
     reply: &Reply<'_>,
     (verb, dialect, tally): (Verb, Dialect, &mut Tally),
-    budget: &Budget,
+    (budget, counted): (&Budget, usize),
     out: &mut Output,
 ) {
     let bytes = reply.bytes_max();
     if bytes > REPLY_BYTES_SMALL {
-        let together = bytes + out.copied_bytes();
+        let together = (bytes + out.copied_bytes()).saturating_sub(counted);
         if verb.spec().effect != Effect::Write && !budget.admits_reply(together as isize) {
             tally.count(verb, true);
             dialect.encode(&Reply::Error(Engine::no_room_for_reply()), out);

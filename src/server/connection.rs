@@ -95,15 +95,23 @@ enum Left {
     Requests,
     /// The turn was over within the first one; nothing else is executed before it is done.
     Unfinished,
-    /// More changes wait to be written than may.
-    Unwritten,
+    /// More changes wait to be written than may; within the first one, perhaps.
+    Unwritten { is_under_way: bool },
 }
 
 impl Left {
+    /// Whether nothing else is executed before the first one is done.
+    fn is_under_way(self) -> bool {
+        matches!(
+            self,
+            Self::Unfinished | Self::Unwritten { is_under_way: true }
+        )
+    }
+
     /// Why a request that was answered so is left; there is no reason if it is not.
-    fn of(after: After) -> Self {
+    fn of(after: After, is_under_way: bool) -> Self {
         match after {
-            After::Unwritten => Self::Unwritten,
+            After::Unwritten => Self::Unwritten { is_under_way },
             After::Unfinished => Self::Unfinished,
             After::EndWaiting => Self::Requests,
             _ => Self::Nothing,
@@ -130,6 +138,8 @@ struct Connection<S> {
     turn: Turn,
     /// Where it waits, if its turn was too short.
     place: Place,
+    /// Whether it was.
+    waits_for_turn: bool,
     phase: Phase,
     draining: bool,
     /// Wakes this connection.
@@ -157,30 +167,7 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let client = Client::new(Arc::clone(&shared), peer, shared.clock.read().now);
-    let mut connection = Connection {
-        stream,
-        shared,
-        worker,
-        client,
-        decoder: Decoder::default(),
-        input: Vec::new(),
-        output: Output::default(),
-        rest: Rest::default(),
-        held: Held::default(),
-        left: Left::Nothing,
-        phase: Phase::Open,
-        draining: false,
-        waker: Waker::noop().clone(),
-        turn: Turn::default(),
-        place: Place::default(),
-        progressed: false,
-        unfinished_since: None,
-        stalled_since: None,
-        timer: None,
-        counted_bytes: 0,
-        counted_replies: 0,
-    };
+    let mut connection = Connection::new(stream, peer, shared, worker);
     let end = tokio::select! {
         biased;
         end = poll_fn(|cx| connection.poll(cx)) => Some(end),
@@ -192,6 +179,36 @@ pub(super) async fn serve<S>(
     };
     if end == End::Finished && connection.phase == Phase::Closing {
         connection.linger().await;
+    }
+}
+
+impl<S> Connection<S> {
+    fn new(stream: S, peer: String, shared: Arc<Shared>, worker: usize) -> Self {
+        let client = Client::new(Arc::clone(&shared), peer, shared.clock.read().now);
+        Self {
+            stream,
+            shared,
+            worker,
+            client,
+            decoder: Decoder::default(),
+            input: Vec::new(),
+            output: Output::default(),
+            rest: Rest::default(),
+            held: Held::default(),
+            left: Left::Nothing,
+            phase: Phase::Open,
+            draining: false,
+            waker: Waker::noop().clone(),
+            turn: Turn::default(),
+            place: Place::default(),
+            waits_for_turn: false,
+            progressed: false,
+            unfinished_since: None,
+            stalled_since: None,
+            timer: None,
+            counted_bytes: 0,
+            counted_replies: 0,
+        }
     }
 }
 
@@ -213,8 +230,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Goes on later.
-    fn wait_for_turn<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
-        self.place.wait(cx);
+    fn wait_for_turn<T>(&mut self) -> Poll<T> {
+        self.waits_for_turn = true;
         Poll::Pending
     }
 
@@ -242,12 +259,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Some(turn) = self.place.turn(cx) else {
             return Poll::Pending;
         };
-        if std::mem::replace(&mut self.turn, turn).is_over() || has_waited {
+        let before = std::mem::replace(&mut self.turn, turn);
+        if before.is_over() || has_waited && !self.turn.is_short() {
             // The others have had theirs since, but the worker does not rest while one always goes on.
             acks::end_turn(&self.shared, self.worker);
         }
         let result = self.poll_turn(read, batch, cx);
-        self.place.took(&self.turn);
+        let is_done = !std::mem::take(&mut self.waits_for_turn);
+        self.place.took(&self.turn, is_done, cx);
         result
     }
 
@@ -257,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match self.poll_send(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
                 Poll::Ready(Ok(())) if !self.output.is_released_sent() => {
-                    return self.wait_for_turn(cx);
+                    return self.wait_for_turn();
                 }
                 Poll::Ready(Ok(())) if self.unread() > 0 => {
                     ready!(self.poll_released(cx));
@@ -268,10 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
-            if !self.held.is_empty()
-                && self.left != Left::Unfinished
-                && ready!(self.poll_settled(cx))
-            {
+            if !self.held.is_empty() && !self.left.is_under_way() && ready!(self.poll_settled(cx)) {
                 continue;
             }
             if self.phase == Phase::Closing || self.unread() > self.unread_max() {
@@ -279,7 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.stalled_since = None;
             if self.turn.is_over() {
-                return self.wait_for_turn(cx);
+                return self.wait_for_turn();
             }
             match self.left {
                 Left::Nothing => {}
@@ -287,7 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.take_in(&[], batch);
                     continue;
                 }
-                Left::Unwritten => {
+                Left::Unwritten { .. } => {
                     ready!(self.poll_log_room(cx));
                     self.take_in(&[], batch);
                     continue;
@@ -328,7 +344,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.write_soon();
         }
         if asked == Asked::Unfinished {
-            return self.wait_for_turn(cx);
+            return self.wait_for_turn();
         }
         let is_due = self.held.poll_due(began.now, cx).is_ready();
         Poll::Ready(has_settled || is_due)
@@ -442,7 +458,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.decoder.rest();
         self.input_changed();
-        if self.unread() > UNREAD_WHEN_SHORT {
+        if self.unread() > UNREAD_WHEN_SHORT || self.left.is_under_way() {
             // What others may take of the memory is less from here on.
             self.count_buffers();
         }
@@ -490,7 +506,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .log()
             .is_some_and(|log| log.behind().is_some());
         let mut at = 0;
-        let mut goes_on = self.left == Left::Unfinished;
+        let mut goes_on = self.left.is_under_way();
         self.left = Left::Nothing;
         self.progressed = false;
         // Only a connection that broke off in the middle leaves something behind.
@@ -519,7 +535,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let unread = out.unread();
                     // What came with the request is consumed with it.
                     let has_body = args.body().is_some();
-                    goes_on = false;
+                    let is_under_way = std::mem::take(&mut goes_on);
                     let mut exchange = Exchange {
                         input,
                         batch,
@@ -533,7 +549,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     if after == After::EndWaiting {
                         self.held.end();
                     }
-                    self.left = Left::of(after);
+                    self.left = Left::of(after, is_under_way);
                     if self.left != Left::Nothing {
                         break;
                     }
@@ -731,5 +747,104 @@ impl<S> Drop for Connection<S> {
         let budget = self.shared.engine.budget();
         budget.change(-(self.counted_bytes as isize));
         budget.change_replies(-(self.counted_replies as isize));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::super::acks::tests::worker;
+    use super::super::runtime_of;
+    use super::*;
+
+    /// A connection that is polled by hand, and its client's end.
+    struct Talk {
+        connection: Connection<DuplexStream>,
+        far: DuplexStream,
+    }
+
+    impl Talk {
+        fn begin(shared: &Arc<Shared>) -> Self {
+            let (far, near) = duplex(1 << 20);
+            let connection = Connection::new(near, String::new(), Arc::clone(shared), 0);
+            Self { connection, far }
+        }
+
+        async fn send(&mut self, request: &str) {
+            self.far.write_all(request.as_bytes()).await.unwrap();
+        }
+
+        /// One turn, whatever was waited for.
+        async fn turn(&mut self) {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(self.connection.poll(&mut cx).is_pending());
+            tokio::task::yield_now().await;
+        }
+
+        /// Turns until one leaves the connection so.
+        async fn turns_until(&mut self, left: Left) {
+            for _ in 0..1_000 {
+                if self.connection.left == left {
+                    return;
+                }
+                self.turn().await;
+            }
+            panic!("{:?}", self.connection.left);
+        }
+
+        /// Turns until so many lines have come, with all written to the log in between.
+        async fn lines(&mut self, lines: usize) -> Vec<String> {
+            let mut got = Vec::new();
+            for _ in 0..10_000 {
+                let shared = Arc::clone(&self.connection.shared);
+                shared.engine.log().unwrap().write(shared.clock.read().now);
+                self.turn().await;
+                let mut piece = [0; 4 << 10];
+                let mut buffer = ReadBuf::new(&mut piece);
+                let mut cx = Context::from_waker(Waker::noop());
+                while pin!(&mut self.far)
+                    .poll_read(&mut cx, &mut buffer)
+                    .is_ready()
+                {
+                    got.extend_from_slice(buffer.filled());
+                    buffer.clear();
+                }
+                if got.iter().filter(|byte| **byte == b'\n').count() >= lines {
+                    break;
+                }
+            }
+            let text = String::from_utf8(got).unwrap();
+            text.lines().map(str::to_owned).collect()
+        }
+    }
+
+    /// The requests whose replies are held were asked meanwhile, and went on with what the long one had begun.
+    #[test]
+    fn nothing_else_goes_on_with_a_long_request_while_the_log_is_behind() {
+        const KEYS: usize = 10_000;
+        let shared = Arc::new(worker("long").0);
+        let runtime = runtime_of(0, &shared).unwrap();
+        runtime.block_on(async {
+            let (mut talk, mut other) = (Talk::begin(&shared), Talk::begin(&shared));
+            other.send("BEGIN work LEASE 60s\n").await;
+            let run = other.lines(1).await;
+            let token = run[0].split(' ').nth(1).unwrap().to_owned();
+            talk.send("WAIT work TIMEOUT 60s\nMBEGIN 1h 1m a b c\nMSEEN 1h")
+                .await;
+            let keys = (0..KEYS).fold(String::new(), |keys, n| keys + &format!(" k{n:05}"));
+            talk.send(&keys).await;
+            talk.send("\n").await;
+            talk.turns_until(Left::Unfinished).await;
+            // As if the log had come to be behind.
+            talk.connection.left = Left::of(After::Unwritten, true);
+            other.send(&format!("COMPLETE work {token}\n")).await;
+            assert_eq!(other.lines(1).await, ["OK"]);
+            let told = talk.lines(4).await;
+            assert_eq!(told[..3], ["DONE 0 0", "", "N:2 N:3 N:4"]);
+            assert!(told[3..] == ["N".repeat(KEYS)], "not all are new");
+        });
     }
 }

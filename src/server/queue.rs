@@ -2,9 +2,9 @@
 //! the sockets.
 //!
 //! Who takes little has its turn at once whenever something comes, up to what all of these may take together; beyond
-//! that it waits for one turn of whoever takes much, and not for one of each: a thousand of those would be half a
-//! second. Time is what the clock says, and a worker may be interrupted by the system in any turn, so one long turn
-//! says little about a client, and several in a row do.
+//! that it waits in a line of its own for one turn of whoever takes much, and not for one of each: a thousand of those
+//! would be half a second. Time is what the clock says, and a worker may be interrupted by the system in any turn, so
+//! one long turn says little about a client that had many short ones.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,8 +18,8 @@ use crate::limits::TURN_US;
 
 /// What short turns may take before a whole one, so that those who take much get a fifth of the worker at least.
 const SHORT_TURNS_NS: u64 = 4 * TURN_US * 1_000;
-/// So many long turns in a row are a client's own.
-const LONG_TURNS: u8 = 4;
+/// How many short turns in a row are remembered: as many long ones are taken for the system's doing.
+const TRUST_MAX: u8 = 4;
 
 /// Who waits, in two lines.
 #[derive(Debug, Default)]
@@ -44,14 +44,20 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(super) struct Place {
     number: Option<u64>,
-    /// How many long turns it may have before it is one of those that take much, as it is in the beginning: of who
-    /// has just come nobody knows.
+    /// How many more of its turns were short than long, up to a bound. Where none were it is one of those that take
+    /// much: of who has just come nobody knows.
     trust: u8,
 }
 
 impl Queue {
-    fn may_go_before(&self) -> bool {
-        self.short_ns < SHORT_TURNS_NS
+    /// Whether those who take little go before those who take much.
+    fn is_littles_turn(&self) -> bool {
+        self.short_ns < SHORT_TURNS_NS || self.much.is_empty()
+    }
+
+    /// Whether who takes little need not wait, though somebody does.
+    fn goes_before(&self) -> bool {
+        self.much.is_empty() || self.little.is_empty() && self.is_littles_turn()
     }
 
     /// Who is to be woken, if that was not settled.
@@ -59,8 +65,7 @@ impl Queue {
         if self.next.is_some() {
             return None;
         }
-        let is_little = self.may_go_before() || self.much.is_empty();
-        let line = match is_little && !self.little.is_empty() {
+        let line = match self.is_littles_turn() && !self.little.is_empty() {
             true => &self.little,
             false => &self.much,
         };
@@ -120,7 +125,7 @@ impl Place {
         let (turn, next) = QUEUE.with_borrow_mut(|queue| match (queue.next, self.number) {
             (None, _) => (Some(queue.turn(false)), None),
             (Some(_), None) => {
-                let is_before = takes_little && queue.little.is_empty() && queue.may_go_before();
+                let is_before = takes_little && queue.goes_before();
                 (is_before.then(|| queue.turn(true)), None)
             }
             (next, Some(place)) if next == Some(place) => {
@@ -139,23 +144,25 @@ impl Place {
         turn
     }
 
-    /// What came of a turn.
-    pub(super) fn took(&mut self, turn: &Turn) {
+    /// What came of a turn; who is not done waits for another one.
+    pub(super) fn took(&mut self, turn: &Turn, is_done: bool, cx: &Context<'_>) {
         if turn.used_ns() > 0 {
-            let is_long = self.number.is_some() || !turn.was_short();
-            self.trust = match is_long {
-                true => self.trust.saturating_sub(1),
-                false => LONG_TURNS,
+            self.trust = match is_done && turn.was_short() {
+                true => (self.trust + 1).min(TRUST_MAX),
+                false => self.trust.saturating_sub(1),
             };
         }
         if turn.is_short() {
             QUEUE.with_borrow_mut(|queue| queue.short_ns += turn.used_ns());
         }
+        if !is_done {
+            self.wait(cx);
+        }
     }
 
-    /// Has this connection go on when those that wait have.
-    pub(super) fn wait(&mut self, cx: &Context<'_>) {
-        self.leave();
+    /// Has this connection go on behind those of its line.
+    fn wait(&mut self, cx: &Context<'_>) {
+        debug_assert!(self.number.is_none());
         let takes_little = self.takes_little();
         let place = QUEUE.with_borrow_mut(|queue| queue.push(takes_little, cx.waker().clone()));
         self.number = Some(place);
@@ -249,9 +256,11 @@ mod tests {
     /// One that is known to take little.
     fn little(cx: &Context<'_>) -> Place {
         let mut place = Place::default();
-        let mut turn = place.turn(cx).unwrap();
-        turn.executed(1);
-        place.took(&turn);
+        for _ in 0..TRUST_MAX {
+            let mut turn = place.turn(cx).unwrap();
+            turn.executed(1);
+            place.took(&turn, true, cx);
+        }
         place
     }
 
@@ -260,19 +269,32 @@ mod tests {
         let cx = Context::from_waker(Waker::noop());
         let (mut large, mut small) = (Place::default(), little(&cx));
         large.wait(&cx);
-        for _ in 0..LONG_TURNS {
+        // One long turn in four is the system's.
+        for round in 0..20 {
             let mut turn = small.turn(&cx).unwrap();
             assert_eq!(turn, Turn::short());
-            turn.executed(turn.left_ns());
-            small.took(&turn);
+            turn.executed(if round % 4 == 0 { turn.left_ns() } else { 1 });
+            small.took(&turn, true, &cx);
         }
+        // More of them are its own, whether it asks once in a while or goes on.
+        for is_done in [true, true, false] {
+            let mut turn = small.turn(&cx).unwrap();
+            turn.executed(turn.left_ns());
+            small.took(&turn, is_done, &cx);
+        }
+        assert_eq!(small.turn(&cx), None, "one whole turn comes first");
+        let turn = large.turn(&cx).unwrap();
+        large.took(&turn, false, &cx);
+        let mut turn = small.turn(&cx).unwrap();
+        assert_eq!(turn, Turn::short());
+        turn.executed(turn.left_ns());
+        small.took(&turn, false, &cx);
         assert_eq!(small.turn(&cx), None, "it took more, each time");
-        drop(large);
+        assert_eq!(large.turn(&cx), Some(Turn::default()));
         let mut turn = small.turn(&cx).unwrap();
         assert_eq!(turn, Turn::default());
         turn.executed(1);
-        small.took(&turn);
-        large = Place::default();
+        small.took(&turn, true, &cx);
         large.wait(&cx);
         assert_eq!(small.turn(&cx), Some(Turn::short()), "it took little again");
     }
@@ -282,7 +304,7 @@ mod tests {
         let cx = Context::from_waker(Waker::noop());
         let (mut large, mut new) = (Place::default(), Place::default());
         let turn = new.turn(&cx).unwrap();
-        new.took(&turn);
+        new.took(&turn, true, &cx);
         large.wait(&cx);
         assert_eq!(new.turn(&cx), None, "it queues");
         drop(large);
@@ -303,7 +325,7 @@ mod tests {
                 if let Some(mut turn) = small.turn(&cx) {
                     assert_eq!(turn, Turn::short());
                     turn.executed(SHORT_TURNS_NS / 100);
-                    small.took(&turn);
+                    small.took(&turn, true, &cx);
                     before += 1;
                 }
             }
@@ -311,8 +333,7 @@ mod tests {
             assert!((100..=101).contains(&before), "{before} in round {round}");
             let turn = large[round].turn(&cx).unwrap();
             assert_eq!(turn, Turn::default());
-            large[round].took(&turn);
-            large[round].wait(&cx);
+            large[round].took(&turn, false, &cx);
         }
     }
 
@@ -326,11 +347,10 @@ mod tests {
         let mut turn = slow.turn(&cx).unwrap();
         // One request, which took much.
         turn.executed(SHORT_TURNS_NS);
-        slow.took(&turn);
+        slow.took(&turn, true, &cx);
         assert_eq!(quick.turn(&cx), None, "those who wait are next");
         let turn = large.turn(&cx).unwrap();
-        large.took(&turn);
-        large.wait(&cx);
+        large.took(&turn, false, &cx);
         assert_eq!(other.turn(&cx), None, "one of them");
         assert_eq!(quick.turn(&cx), Some(Turn::short()));
         assert_eq!(other.turn(&cx), Some(Turn::default()));

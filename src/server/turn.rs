@@ -8,6 +8,8 @@ use crate::limits::{SHORT_TURN_US, TURN_US};
 
 /// Bytes that are moved in a nanosecond: to or from a socket of this machine, which is the fastest.
 const BYTES_PER_NS: u64 = 2;
+/// What a call to read or to send costs beside its bytes.
+const CALL_NS: u64 = 2_000;
 /// Bytes of requests and replies, and requests, between two looks at the clock.
 const BYTES_PER_LOOK: usize = 16 << 10;
 /// Requests that are executed between two looks at the clock.
@@ -75,7 +77,7 @@ impl Turn {
 
     /// Read or sent, which took at least so long.
     pub(super) fn moved(&mut self, bytes: usize, ns: u64) {
-        self.executed(ns.max(bytes as u64 / BYTES_PER_NS));
+        self.executed(ns.max(CALL_NS + bytes as u64 / BYTES_PER_NS));
     }
 }
 

@@ -438,7 +438,7 @@ mod tests {
                 }
                 let before = std::mem::replace(&mut copied, session.copied_bytes());
                 let slice = copied - before;
-                assert!(slice >= VALUE_BYTES * 100 && slice <= SLICE_UNITS * UNIT_BYTES + 5_000);
+                assert!((VALUE_BYTES * 100..=SLICE_UNITS * UNIT_BYTES + 5_000).contains(&slice));
             };
             assert_eq!(is_told, has_room);
             assert_eq!(copied > 0, has_room, "several slices");

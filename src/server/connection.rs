@@ -359,9 +359,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             // What it takes depends on how the client takes it.
             let began = (!is_small).then(|| self.shared.clock.read());
-            let bytes_max = match queue::others_wait() {
-                true => WRITE_BYTES_WHILE_OTHERS_WAIT,
-                false => WRITE_BYTES_MAX,
+            let bytes_max = if queue::others_wait() {
+                WRITE_BYTES_WHILE_OTHERS_WAIT
+            } else {
+                WRITE_BYTES_MAX
             };
             let n = ready!(self.output.poll_write(&mut self.stream, bytes_max, cx))?;
             self.turn
@@ -812,11 +813,12 @@ mod tests {
                     got.extend_from_slice(buffer.filled());
                     buffer.clear();
                 }
-                if got.iter().filter(|byte| **byte == b'\n').count() >= lines {
+                let text = str::from_utf8(&got).unwrap();
+                if text.lines().count() >= lines && text.ends_with('\n') {
                     break;
                 }
             }
-            let text = String::from_utf8(got).unwrap();
+            let text = str::from_utf8(&got).unwrap();
             text.lines().map(str::to_owned).collect()
         }
     }

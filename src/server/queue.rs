@@ -65,9 +65,10 @@ impl Queue {
         if self.next.is_some() {
             return None;
         }
-        let line = match self.is_littles_turn() && !self.little.is_empty() {
-            true => &self.little,
-            false => &self.much,
+        let line = if self.is_littles_turn() && !self.little.is_empty() {
+            &self.little
+        } else {
+            &self.much
         };
         let (next, waker) = line.front()?;
         self.next = Some(*next);
@@ -76,9 +77,10 @@ impl Queue {
 
     fn push(&mut self, takes_little: bool, waker: Waker) -> u64 {
         self.places += 1;
-        let line = match takes_little {
-            true => &mut self.little,
-            false => &mut self.much,
+        let line = if takes_little {
+            &mut self.little
+        } else {
+            &mut self.much
         };
         line.push_back((self.places, waker));
         self.places
@@ -147,9 +149,10 @@ impl Place {
     /// What came of a turn; who is not done waits for another one.
     pub(super) fn took(&mut self, turn: &Turn, is_done: bool, cx: &Context<'_>) {
         if turn.used_ns() > 0 {
-            self.trust = match is_done && turn.was_short() {
-                true => (self.trust + 1).min(TRUST_MAX),
-                false => self.trust.saturating_sub(1),
+            self.trust = if is_done && turn.was_short() {
+                (self.trust + 1).min(TRUST_MAX)
+            } else {
+                self.trust.saturating_sub(1)
             };
         }
         if turn.is_short() {
@@ -319,7 +322,7 @@ mod tests {
         for large in &mut large {
             large.wait(&cx);
         }
-        for round in 0..5 {
+        for (round, large) in large.iter_mut().enumerate().take(5) {
             let mut before = 0;
             for small in &mut small {
                 if let Some(mut turn) = small.turn(&cx) {
@@ -331,9 +334,9 @@ mod tests {
             }
             // And one that was woken already.
             assert!((100..=101).contains(&before), "{before} in round {round}");
-            let turn = large[round].turn(&cx).unwrap();
+            let turn = large.turn(&cx).unwrap();
             assert_eq!(turn, Turn::default());
-            large[round].took(&turn, false, &cx);
+            large.took(&turn, false, &cx);
         }
     }
 

@@ -3,8 +3,9 @@
 //! A folder goes when its owner does, after an error or a panic too. What an interrupted run has
 //! left behind, the next one removes: the name of a folder tells whose it is.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -25,7 +26,9 @@ impl Folder {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&path);
+        made.with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
 

@@ -760,6 +760,7 @@ mod tests {
     use super::super::acks::tests::worker;
     use super::super::runtime_of;
     use super::*;
+    use crate::wire::Sink;
 
     /// A connection that is polled by hand, and its client's end.
     struct Talk {
@@ -794,6 +795,20 @@ mod tests {
                 self.turn().await;
             }
             panic!("{:?}", self.connection.left);
+        }
+
+        /// What has come.
+        fn take(&mut self, got: &mut Vec<u8>) {
+            let mut piece = [0; 4 << 10];
+            let mut buffer = ReadBuf::new(&mut piece);
+            let mut cx = Context::from_waker(Waker::noop());
+            while pin!(&mut self.far)
+                .poll_read(&mut cx, &mut buffer)
+                .is_ready()
+            {
+                got.extend_from_slice(buffer.filled());
+                buffer.clear();
+            }
         }
 
         /// Turns until so many lines have come, with all written to the log in between.
@@ -848,5 +863,87 @@ mod tests {
             assert_eq!(told[..3], ["DONE 0 0", "", "N:2 N:3 N:4"]);
             assert!(told[3..] == ["N".repeat(KEYS)], "not all are new");
         });
+    }
+
+    /// It waited for another turn, behind all that take much.
+    #[test]
+    fn a_small_reply_is_sent_though_the_turn_is_over() {
+        let shared = Arc::new(worker("small").0);
+        let runtime = runtime_of(0, &shared).unwrap();
+        runtime.block_on(async {
+            let mut talk = Talk::begin(&shared);
+            let keys = (0..2_000).fold(String::new(), |keys, n| keys + &format!(" k{n:05}"));
+            // As if the request had taken long.
+            talk.connection.turn.executed(u64::MAX);
+            let input = format!("PEEK{keys}\n");
+            SCRATCH.with_borrow_mut(|scratch| {
+                talk.connection
+                    .take_in(input.as_bytes(), &mut scratch.batch);
+            });
+            talk.connection.output.release();
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(matches!(
+                talk.connection.poll_send(&mut cx),
+                Poll::Ready(Ok(()))
+            ));
+            let mut got = Vec::new();
+            talk.take(&mut got);
+            assert_eq!(got, [&vec![b'N'; 2_000][..], b"\n"].concat());
+        });
+    }
+
+    /// A client that takes a millisecond for whatever is sent, and sends nothing.
+    #[derive(Default)]
+    struct Slow {
+        writes: usize,
+    }
+
+    impl AsyncRead for Slow {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            std::thread::sleep(Duration::from_millis(1));
+            self.writes += 1;
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// It was reckoned by its bytes: a megabyte as half a millisecond.
+    #[test]
+    fn what_sending_takes_is_of_the_turn() {
+        let shared = Arc::new(worker("slow").0);
+        let mut slow = Connection::new(Slow::default(), String::new(), shared, 0);
+        slow.output.bytes().resize(1 << 20, b'x');
+        slow.output.release();
+        let mut cx = Context::from_waker(Waker::noop());
+        for turn in 1..=4 {
+            slow.turn = Turn::default();
+            assert!(slow.poll_send(&mut cx).is_ready());
+            assert_eq!(
+                slow.stream.writes, turn,
+                "one is all that a turn has time for"
+            );
+        }
+        assert!(slow.output.is_released_sent());
     }
 }

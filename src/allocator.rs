@@ -33,7 +33,7 @@ pub type Settings = &'static [u8; 21];
 
 /// What is settled before anything is allocated: blocks of 128 bytes to 4 KiB come in runs of 16 pages, and smaller
 /// ones by 512, where jemalloc would take one page for many sizes. It describes each run in 128 bytes, which it keeps
-/// for good: after 4 GiB were stored and deleted, 58 to 143 MiB stayed resident, and 33 to 53 do now
+/// for good: after 4 GiB were stored and deleted, 58 to 143 MiB stayed resident, and 27 to 53 do now
 /// (`ONCED_MEMORY=4096 cargo test --release --test held_memory`, 2026-11-30). Larger blocks are not moved together by
 /// the sweeper, and one that is left would hold more of them.
 pub const SETTINGS: Settings = b"slab_sizes:1-4096:16\0";

@@ -2,8 +2,8 @@
 //!
 //! Each case runs over a server in a process of its own, whose resident memory is watched all the time. It may
 //! be 1.15 times `--max-memory`, and [`BASE_BYTES`] and [`WORKER_BYTES`] a worker; ten seconds after everything
-//! was deleted, only the latter, and what the allocator keeps of where blocks were. In short with 64 MiB; with the sizes that `ONCED_MEMORY` names, and a seed of
-//! `ONCED_SEED`, as CONTRIBUTING.md has it.
+//! was deleted, only the latter, and what the allocator keeps of where blocks were. In short with 64 MiB; with the
+//! sizes that `ONCED_MEMORY` names, and a seed of `ONCED_SEED`, as CONTRIBUTING.md has it.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use common::process::{self, Dice, Process};
 use common::{Client, PATIENCE, eventually, resp_request, token};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 const MIB: usize = 1 << 20;
@@ -41,10 +40,9 @@ fn serve(memory: &str) -> Process {
 
 /// How many clients there are; `ONCED_STORM` says another number.
 fn clients(short: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.maximum;
-    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
-    std::env::var("ONCED_STORM").map_or(short, |clients| clients.parse().unwrap())
+    let clients = std::env::var("ONCED_STORM").map_or(short, |clients| clients.parse().unwrap());
+    process::allow_open_files(clients as u64 * 2 + 100);
+    clients
 }
 
 fn resident_bytes(server: &Process) -> usize {

@@ -363,7 +363,9 @@ impl Engine {
         command: &Command<'_>,
     ) -> Result<(), Error> {
         if session.namespace.is_dropped() && !names_its_namespace(command) {
-            let again = self.open(session.namespace.name())?;
+            let again = self.open(session.namespace.name());
+            // What was begun there cannot go on, and is not for the next command.
+            let again = again.inspect_err(|_| session.progress = Unfinished::default())?;
             session.namespace.choose(again);
         }
         Ok(())

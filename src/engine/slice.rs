@@ -167,7 +167,6 @@ impl Engine {
         now: Millis,
     ) -> Executed<'s> {
         if let Err(error) = self.find_its_namespace(session, command) {
-            session.progress = Progress::default();
             return Executed::Told(error.into());
         }
         let here = Here { engine: self, now };
@@ -191,7 +190,6 @@ impl Engine {
         now: Millis,
     ) -> Option<Reply<'s>> {
         if let Err(error) = self.find_its_namespace(session, command) {
-            session.progress = Progress::default();
             return Some(error.into());
         }
         let here = Here { engine: self, now };
@@ -326,12 +324,12 @@ mod tests {
 
     const KEYS: usize = Limits::DEFAULT.batch_keys_max;
 
-    /// What a request is told, and in how many slices; `between` is called after each but the last.
+    /// What a request is told, and in how many slices; `between` is called after each but the last, and sees the session.
     fn told(
         engine: &Engine,
         session: &mut Session,
         request: &str,
-        mut between: impl FnMut(usize),
+        mut between: impl FnMut(usize, &Session),
     ) -> (String, usize) {
         let line = format!("{request}\n");
         let mut decoder = Decoder::default();
@@ -343,7 +341,7 @@ mod tests {
         let mut slices = 1;
         loop {
             match engine.execute_slice(session, &command, None, Millis(slices as u64)) {
-                Executed::Unfinished => between(slices),
+                Executed::Unfinished => between(slices, session),
                 Executed::Told(reply) => return (format!("{reply:?}"), slices),
                 Executed::Held => panic!("nobody can wait here"),
             }
@@ -361,7 +359,12 @@ mod tests {
         let mut session = engine.session();
         // Some are there, and some will be.
         let before = keys(KEYS / 2);
-        told(&engine, &mut session, &format!("MSEEN 1h{before}"), |_| {});
+        told(
+            &engine,
+            &mut session,
+            &format!("MSEEN 1h{before}"),
+            |_, _| {},
+        );
         let all = keys(0);
         for (request, slices_min) in [
             (format!("PEEK{all}"), KEYS * READ_UNITS / SLICE_UNITS),
@@ -386,7 +389,7 @@ mod tests {
         ] {
             let verb = request.split(' ').next().unwrap();
             let (whole, twin) = twin_of(&engine, &request);
-            let (got, slices) = told(&engine, &mut session, &request, |_| {});
+            let (got, slices) = told(&engine, &mut session, &request, |_, _| {});
             assert!(
                 slices >= slices_min.max(2) && slices <= 2 * slices_min + 2,
                 "{verb}: {slices}, not {slices_min}"
@@ -419,28 +422,22 @@ mod tests {
                 ..EngineConfig::default()
             });
             let mut session = engine.session();
-            told(&engine, &mut session, &format!("SET k {value}"), |_| {});
+            told(&engine, &mut session, &format!("SET k {value}"), |_, _| {});
             engine.budget().change_replies(others);
-            let line = format!("MGET{keys}\n");
-            let mut decoder = Decoder::default();
-            let Decoded::Request { args, .. } = decoder.next(line.as_bytes(), engine.limits())
-            else {
-                panic!("no request");
-            };
-            let mget = lookup_resp(b"MGET").unwrap().spec();
-            let command = mget.parse(&args, engine.limits()).unwrap();
             let mut copied = 0;
-            let is_told = loop {
-                match engine.execute_slice(&mut session, &command, None, Millis(1)) {
-                    Executed::Unfinished => {}
-                    Executed::Told(reply) => break matches!(reply, Reply::Array(_)),
-                    Executed::Held => panic!("nobody can wait here"),
-                }
-                let before = std::mem::replace(&mut copied, session.copied_bytes());
-                let slice = copied - before;
-                assert!((VALUE_BYTES * 100..=SLICE_UNITS * UNIT_BYTES + 5_000).contains(&slice));
-            };
-            assert_eq!(is_told, has_room);
+            let (answer, _) = told(
+                &engine,
+                &mut session,
+                &format!("MGET{keys}"),
+                |_, session| {
+                    let before = std::mem::replace(&mut copied, session.copied_bytes());
+                    let slice = copied - before;
+                    assert!(
+                        (VALUE_BYTES * 100..=SLICE_UNITS * UNIT_BYTES + 5_000).contains(&slice)
+                    );
+                },
+            );
+            assert_eq!(answer.starts_with("Array("), has_room);
             assert_eq!(copied > 0, has_room, "several slices");
             assert_eq!(session.copied_bytes(), 0);
         }
@@ -456,26 +453,26 @@ mod tests {
             ..EngineConfig::default()
         });
         let (mut session, mut other) = (engine.session(), engine.session());
-        told(&engine, &mut other, "NS SET here", |_| {});
-        told(&engine, &mut session, "USE here", |_| {});
+        told(&engine, &mut other, "NS SET here", |_, _| {});
+        told(&engine, &mut session, "USE here", |_, _| {});
         let (answer, slices) = told(
             &engine,
             &mut session,
             &format!("MGET{}", keys(0)),
-            |slice| {
+            |slice, _| {
                 if slice == 1 {
-                    let (dropped, _) = told(&engine, &mut other, "NS DROP here", |_| {});
+                    let (dropped, _) = told(&engine, &mut other, "NS DROP here", |_, _| {});
                     assert_eq!(dropped, format!("{:?}", Reply::OK));
-                    told(&engine, &mut other, "NS SET another", |_| {});
+                    told(&engine, &mut other, "NS SET another", |_, _| {});
                 }
             },
         );
         assert!(slices == 2 && answer.contains("namespaces"), "{answer}");
         assert_eq!(session.copied_bytes() + session.held_bytes(), 0);
-        told(&engine, &mut session, "USE another", |_| {});
-        let (answer, _) = told(&engine, &mut session, "EXISTS k00000 k00001", |_| {});
+        told(&engine, &mut session, "USE another", |_, _| {});
+        let (answer, _) = told(&engine, &mut session, "EXISTS k00000 k00001", |_, _| {});
         assert_eq!(answer, format!("{:?}", Reply::Number(0)));
-        let (answer, _) = told(&engine, &mut session, "MGET k00000", |_| {});
+        let (answer, _) = told(&engine, &mut session, "MGET k00000", |_, _| {});
         assert_eq!(answer, format!("{:?}", Reply::Array(vec![Reply::Nil])));
     }
 
@@ -488,7 +485,7 @@ mod tests {
         let words: Vec<_> = all.split_whitespace().collect();
         for words in words.chunks(KEYS) {
             let words = words.join(" ");
-            let (there, _) = told(engine, &mut from, &format!("PEEK {words}"), |_| {});
+            let (there, _) = told(engine, &mut from, &format!("PEEK {words}"), |_, _| {});
             let letters = there.trim_start_matches("Letters([").trim_end_matches("])");
             let there = letters.split(", ").zip(words.split(' '));
             let there: Vec<_> = there
@@ -497,7 +494,7 @@ mod tests {
                 .collect();
             if !there.is_empty() {
                 let there = there.join(" ");
-                told(&twin, &mut session, &format!("MSEEN 1h {there}"), |_| {});
+                told(&twin, &mut session, &format!("MSEEN 1h {there}"), |_, _| {});
             }
         }
         let line = format!("{request}\n");
@@ -521,9 +518,9 @@ mod tests {
         // A repeat at the end of what the first slice met, one that another stores meanwhile, and the rest.
         let rest: Vec<_> = (0..half.1).map(|n| format!("b{n}")).collect();
         let all = format!("{} meanwhile a0 {}", words.join(" "), rest.join(" "));
-        let between = |slice| {
+        let between = |slice, _: &Session| {
             if slice == 1 {
-                told(&engine, &mut other, "SEEN meanwhile 1h", |_| {});
+                told(&engine, &mut other, "SEEN meanwhile 1h", |_, _| {});
                 // It does not concern a request that has begun.
                 let shorter = PolicyChange {
                     ttl_ms: Some(1_000),
@@ -545,7 +542,7 @@ mod tests {
         assert_eq!(letters.iter().filter(is_run).count(), KEYS - 2);
         assert_eq!(letters[half.0..half.0 + 2], ["68", "68"], "D for both");
         assert_eq!(
-            told(&engine, &mut session, "TTL b1", |_| {}).0.len(),
+            told(&engine, &mut session, "TTL b1", |_, _| {}).0.len(),
             "Number(3660000)".len()
         );
     }

@@ -359,7 +359,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             // What it takes depends on how the client takes it.
             let began = (!is_small).then(|| self.shared.clock.read());
-            let bytes_max = if queue::others_wait() {
+            let bytes_max = if !is_small && queue::others_wait() {
                 WRITE_BYTES_WHILE_OTHERS_WAIT
             } else {
                 WRITE_BYTES_MAX
@@ -818,16 +818,7 @@ mod tests {
                 let shared = Arc::clone(&self.connection.shared);
                 shared.engine.log().unwrap().write(shared.clock.read().now);
                 self.turn().await;
-                let mut piece = [0; 4 << 10];
-                let mut buffer = ReadBuf::new(&mut piece);
-                let mut cx = Context::from_waker(Waker::noop());
-                while pin!(&mut self.far)
-                    .poll_read(&mut cx, &mut buffer)
-                    .is_ready()
-                {
-                    got.extend_from_slice(buffer.filled());
-                    buffer.clear();
-                }
+                self.take(&mut got);
                 let text = str::from_utf8(&got).unwrap();
                 if text.lines().count() >= lines && text.ends_with('\n') {
                     break;

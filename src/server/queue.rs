@@ -91,15 +91,15 @@ impl Queue {
         if self.next == Some(place) {
             self.next = None;
         }
-        let mut remove = |line: fn(&mut Self) -> &mut Line| {
-            let line = line(self);
+        let take = |line: &mut Line| {
             let at = line.iter().position(|(at, _)| *at == place);
             at.is_some_and(|at| line.remove(at).is_some())
         };
-        remove(|queue| &mut queue.little) || {
-            remove(|queue| &mut queue.much);
-            false
+        let was_little = take(&mut self.little);
+        if !was_little {
+            take(&mut self.much);
         }
+        was_little
     }
 
     /// A whole turn, or a short one where somebody who takes much waits.

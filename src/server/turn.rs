@@ -2,7 +2,8 @@
 //!
 //! A client that sends as fast as it is answered always has something to read, to execute and to send,
 //! so each of the three is counted, whatever was read: the time that execution takes, and bytes moved
-//! either way at about what they cost, or at what it took where many were sent. Who is not done by then [queues](super::queue).
+//! either way at about what they cost, or at what it took where many were sent. Who is not done by then
+//! [queues](super::queue).
 
 use crate::limits::{SHORT_TURN_US, TURN_US};
 

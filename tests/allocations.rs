@@ -226,7 +226,7 @@ fn what_is_known_is_answered_without_allocating() {
         "the first request allocates, or nothing is counted"
     );
 
-    // Longer than a turn: a worker's first makes room for those that go on after the others.
+    // Longer than a turn: a worker's first makes room in the runtime for those that go on after the others.
     let keys = (0..10_000).map(uuid).collect::<Vec<_>>().join(" ");
     let mut each_worker = [server.connect(), server.connect()];
     for client in &mut each_worker {

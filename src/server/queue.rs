@@ -20,9 +20,12 @@ use crate::limits::TURN_US;
 const SHORT_TURNS_NS: u64 = 4 * TURN_US * 1_000;
 /// How many short turns in a row are remembered: as many long ones are taken for the system's doing.
 const TRUST_MAX: u8 = 4;
+/// How many may wait in a line before it grows. It has this room from the beginning: whoever the system interrupts
+/// waits for a turn, with whatever was asked, and a known key is answered without allocating.
+const LINE_ROOM: usize = 64;
 
 /// Who waits, in two lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     little: Line,
     much: Line,
@@ -38,6 +41,18 @@ type Line = VecDeque<(u64, Waker)>;
 
 thread_local! {
     static QUEUE: RefCell<Queue> = RefCell::default();
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            little: Line::with_capacity(LINE_ROOM),
+            much: Line::with_capacity(LINE_ROOM),
+            places: 0,
+            next: None,
+            short_ns: 0,
+        }
+    }
 }
 
 /// A connection's place in the queue of its worker, if it has one. It is given up with this.
@@ -300,6 +315,19 @@ mod tests {
         small.took(&turn, true, &cx);
         large.wait(&cx);
         assert_eq!(small.turn(&cx), Some(Turn::short()), "it took little again");
+    }
+
+    /// The test of allocations meets this only where its worker is interrupted.
+    #[test]
+    fn who_waits_first_in_either_line_allocates_nothing() {
+        let mut queue = Queue::default();
+        let rooms = |queue: &Queue| (queue.little.capacity(), queue.much.capacity());
+        let before = rooms(&queue);
+        for _ in 0..LINE_ROOM {
+            queue.push(true, Waker::noop().clone());
+            queue.push(false, Waker::noop().clone());
+        }
+        assert_eq!(rooms(&queue), before);
     }
 
     #[test]

@@ -23,6 +23,7 @@ const BESIDE_VALUE: usize = 128;
 const SPARE_BYTES: usize = 4 << 10;
 /// Pieces that one write takes at most.
 const SLICES_MAX: usize = 64;
+
 /// Replies that were encoded and not sent yet.
 #[derive(Debug, Default)]
 pub(super) struct Output {

@@ -43,6 +43,15 @@ thread_local! {
     static QUEUE: RefCell<Queue> = RefCell::default();
 }
 
+/// A connection's place in the queue of its worker, if it has one. It is given up with this.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    number: Option<u64>,
+    /// How many more of its turns were short than long, up to a bound. Where none were it is one of those that take
+    /// much: of who has just come nobody knows.
+    trust: u8,
+}
+
 impl Default for Queue {
     fn default() -> Self {
         Self {
@@ -53,15 +62,6 @@ impl Default for Queue {
             short_ns: 0,
         }
     }
-}
-
-/// A connection's place in the queue of its worker, if it has one. It is given up with this.
-#[derive(Debug, Default)]
-pub(super) struct Place {
-    number: Option<u64>,
-    /// How many more of its turns were short than long, up to a bound. Where none were it is one of those that take
-    /// much: of who has just come nobody knows.
-    trust: u8,
 }
 
 impl Queue {

@@ -355,14 +355,26 @@ fn two_processes_share_one_server() {
 }
 
 #[test]
-fn a_key_over_the_limit_is_named() {
+fn a_key_over_the_limit_costs_its_line_alone() {
     let (server, ns) = server();
-    let input = format!("a\n\nb\n{}\nc\n", "x".repeat(9_000));
-    let output = filter(&["--server", &server, "--ns", &ns], input.as_bytes());
-    assert_eq!(output.status.code(), Some(2));
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("ERR TOOBIG"), "{message}");
-    assert!(message.contains("that of line 4, 9000 bytes"), "{message}");
+    let args = ["--server", &server, "--ns", &ns, "--stats"];
+    let mut input = format!("a\n\nb\n{}\n", "x".repeat(9_000));
+    for number in 0..2_000 {
+        writeln!(input, "L{number}").unwrap();
+    }
+    let output = filter(&args, input.as_bytes());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_same(&output.stdout, input.as_bytes());
+    let told = String::from_utf8(output.stderr).unwrap();
+    let (line, summary) = told.split_once('\n').unwrap();
+    assert_eq!(
+        line,
+        "onced: line 4 of standard input: its key of 9000 bytes is over the server's limit; the line passes"
+    );
+    assert!(summary.contains("kept 2004, dropped 0, keyless 0, key too long 1, "));
+    // All others are remembered; this one cannot be.
+    let again = filter(&args, input.as_bytes()).stdout;
+    assert_same(&again, format!("{}\n", "x".repeat(9_000)).as_bytes());
 }
 
 #[test]
@@ -371,12 +383,11 @@ fn a_key_that_could_not_be_stored_ends_it() {
         return; // A real server is not full at will.
     }
     let (server, ns) = server();
-    let output = filter(
-        &["--server", &server, "--ns", &ns],
-        b"a\nb\nunstorable\nc\n",
-    );
+    let args = ["--server", &server, "--ns", &ns];
+    let output = filter(&args, b"a\nb\nunstorable\nc\n");
     assert_eq!(output.status.code(), Some(2));
-    assert_same(&output.stdout, b"a\nb\n");
+    // The line behind it is marked as seen, so it is written.
+    assert_same(&output.stdout, b"a\nb\nc\n");
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("line 3 of standard input"), "{message}");
 }

@@ -15,6 +15,7 @@ mod remote;
 mod repl;
 mod seen;
 mod serve;
+mod signals;
 mod startup;
 mod stats;
 

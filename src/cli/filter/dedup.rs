@@ -1,49 +1,55 @@
-//! Who is asked whether a key was seen: a store in this process, or a server.
+//! Who is asked whether a key was seen: a store in this process, or a [server](super::server).
 //!
 //! Batches are submitted and their verdicts collected in the same order; up to
-//! [`Dedup::in_flight_max`] may lie between the two, which hides a server's round trip.
+//! [`Dedup::in_flight_max`] may lie between the two, which hides a server's round trip. Then it
+//! is told which lines were written, and which will never be.
 //! Nothing here knows about lines, nor decides what happens to one.
 
-use std::time::Duration;
-
-use anyhow::{Context, anyhow, bail};
-use thiserror::Error;
+use anyhow::Context;
 
 use super::batch::Spans;
-use crate::address::Address;
-use crate::cli::remote::Remote;
 use crate::server::clock::Clock;
 use crate::store::key::SECRET_BYTES;
 use crate::store::{self, Ask, Secret, Shard, Unbounded};
-use crate::time::{DurationWord, Millis};
-use crate::wire::line::push_word;
-
-/// Batches sent to a server before the oldest one's reply is read. Their replies, a byte per
-/// key, fit any socket buffer, so neither side can wait for the other to read.
-const SERVER_IN_FLIGHT_MAX: usize = 8;
+use crate::time::Millis;
 
 /// What is known about one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nobody asked before.
+    /// Nobody asked before; now it is marked as seen.
     New,
-    /// Somebody did.
+    /// Nobody did the work before; now it is ours, under this token.
+    Claimed(u64),
+    /// Somebody asked before, or did the work.
     Seen,
     /// The server remembers no earlier asker, but not the whole window either.
     Unsure,
-    /// The server could not store the key.
+    /// The same of a claim.
+    ClaimedUnsure(u64),
+    /// Another has claimed it, and may succeed or fail.
+    Busy,
+    /// The server could not store the key, and has not.
     NotStored,
+    /// The key is over a limit of the server, which cannot judge it.
+    TooLong,
+    /// Nobody knows: the answer never came, and the key may be stored.
+    Unanswered,
 }
 
-/// Why a batch has no verdicts.
-#[derive(Debug, Error)]
-pub(super) enum DedupError {
-    /// A key or the batch is over a limit of the server; nothing of the batch was stored.
-    #[error("{0}")]
-    TooBig(String),
-    /// Anything else.
-    #[error("{0:#}")]
-    Other(#[from] anyhow::Error),
+impl Verdict {
+    /// The token of a claim.
+    pub(super) fn token(self) -> Option<u64> {
+        match self {
+            Self::Claimed(token) | Self::ClaimedUnsure(token) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// Whether the question may have stored the key, so that it is to be given back if its line
+    /// is not written.
+    pub(super) fn may_be_stored(self) -> bool {
+        matches!(self, Self::New | Self::Unsure | Self::Unanswered) || self.token().is_some()
+    }
 }
 
 /// Judges batches of keys, in order.
@@ -51,11 +57,23 @@ pub(super) trait Dedup {
     /// How many batches may be submitted but not collected.
     fn in_flight_max(&self) -> usize;
 
-    /// Hands over a batch.
-    fn submit(&mut self, keys: &Spans) -> Result<(), DedupError>;
+    /// Hands over a batch; false if none should follow, which [`Dedup::collect`] explains.
+    fn submit(&mut self, keys: &Spans) -> bool;
 
-    /// Appends the verdicts of the oldest batch in flight, which is `keys`, one per key.
-    fn collect(&mut self, keys: &Spans, verdicts: &mut Vec<Verdict>) -> Result<(), DedupError>;
+    /// Appends the verdicts of the oldest batch in flight, which is `keys`: one per key, also
+    /// where an error says why some of them are [`Verdict::NotStored`] or [`Verdict::Unanswered`].
+    fn collect(&mut self, keys: &Spans, verdicts: &mut Vec<Verdict>) -> anyhow::Result<()>;
+
+    /// The lines of these keys are written.
+    fn acknowledge<'k>(&mut self, written: impl Iterator<Item = (&'k [u8], Verdict)>);
+
+    /// Waits until all acknowledgements have arrived, with nothing in flight; tells how many came
+    /// too late: another may have written those lines too.
+    fn finish(&mut self) -> anyhow::Result<u64>;
+
+    /// The lines of these keys, which were stored by us, are not written and will not be.
+    /// Comes last.
+    fn give_back(&mut self, keys: &Spans, verdicts: &[Verdict]) -> anyhow::Result<()>;
 }
 
 /// A store in this process, gone with it.
@@ -111,112 +129,33 @@ impl Dedup for Embedded {
         1
     }
 
-    fn submit(&mut self, _: &Spans) -> Result<(), DedupError> {
-        Ok(())
+    fn submit(&mut self, _: &Spans) -> bool {
+        true
     }
 
-    fn collect(&mut self, keys: &Spans, verdicts: &mut Vec<Verdict>) -> Result<(), DedupError> {
+    fn collect(&mut self, keys: &Spans, verdicts: &mut Vec<Verdict>) -> anyhow::Result<()> {
         // Without an expiry no time ever passes, so none need be read.
         let now = self.ttl_ms.map_or(Millis(0), |_| self.clock.read().now);
         self.judge(keys, now, verdicts);
         Ok(())
     }
-}
 
-/// A server, asked with one `MSEEN` per batch.
-#[derive(Debug)]
-pub(super) struct Server {
-    remote: Remote,
-    /// The start of every request: the verb and the TTL.
-    prefix: Vec<u8>,
-    request: Vec<u8>,
-}
+    // Nobody else will ask this store, so nothing has to be told to it.
 
-impl Server {
-    /// Connects, and enters the namespace if one is named.
-    pub(super) fn connect(
-        address: &Address,
-        timeout: Duration,
-        namespace: Option<&str>,
-        ttl_ms: Option<u64>,
-    ) -> anyhow::Result<Self> {
-        let mut remote = Remote::connect_to(address, timeout)?;
-        if let Some(namespace) = namespace {
-            let mut request = b"USE ".to_vec();
-            push_word(namespace.as_bytes(), &mut request);
-            let reply = remote.request(&request)?.head;
-            if reply != b"OK" {
-                bail!("no namespace '{namespace}': {}", answered(&reply));
-            }
-        }
-        let ttl = ttl_ms.map_or("-".to_owned(), |ms| DurationWord(ms).to_string());
-        Ok(Self {
-            remote,
-            prefix: format!("MSEEN {ttl}").into_bytes(),
-            request: Vec::new(),
-        })
-    }
-}
+    fn acknowledge<'k>(&mut self, _: impl Iterator<Item = (&'k [u8], Verdict)>) {}
 
-impl Dedup for Server {
-    fn in_flight_max(&self) -> usize {
-        SERVER_IN_FLIGHT_MAX
+    fn finish(&mut self) -> anyhow::Result<u64> {
+        Ok(0)
     }
 
-    fn submit(&mut self, keys: &Spans) -> Result<(), DedupError> {
-        if keys.is_empty() {
-            return Ok(());
-        }
-        self.request.clear();
-        self.request.extend_from_slice(&self.prefix);
-        for key in keys.iter() {
-            self.request.push(b' ');
-            push_word(key, &mut self.request);
-        }
-        self.remote.send(&self.request)?;
-        Ok(self.remote.flush()?)
-    }
-
-    fn collect(&mut self, keys: &Spans, verdicts: &mut Vec<Verdict>) -> Result<(), DedupError> {
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let reply = self.remote.recv()?.head;
-        if reply.starts_with(b"ERR TOOBIG") {
-            return Err(DedupError::TooBig(answered(&reply)));
-        }
-        if reply.len() != keys.len() || reply.starts_with(b"ERR ") {
-            return Err(anyhow!(answered(&reply)).into());
-        }
-        for letter in &reply {
-            verdicts.push(match letter {
-                b'N' => Verdict::New,
-                // A mismatch is a key that was seen with a fingerprint; none is sent here.
-                b'D' | b'M' => Verdict::Seen,
-                b'U' => Verdict::Unsure,
-                b'E' => Verdict::NotStored,
-                _ => return Err(anyhow!(answered(&reply)).into()),
-            });
-        }
+    fn give_back(&mut self, _: &Spans, _: &[Verdict]) -> anyhow::Result<()> {
         Ok(())
     }
 }
 
-fn answered(reply: &[u8]) -> String {
-    const SHOWN_BYTES_MAX: usize = 200;
-    let shown = &reply[..reply.len().min(SHOWN_BYTES_MAX)];
-    format!("the server answered '{}'", String::from_utf8_lossy(shown))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Write};
-    use std::net::TcpListener;
-    use std::thread::{self, JoinHandle};
-
     use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(10);
 
     fn spans(keys: &[&[u8]]) -> Spans {
         let mut spans = Spans::default();
@@ -226,11 +165,11 @@ mod tests {
         spans
     }
 
-    fn verdicts(dedup: &mut impl Dedup, keys: &[&[u8]]) -> Result<Vec<Verdict>, DedupError> {
+    fn verdicts(dedup: &mut impl Dedup, keys: &[&[u8]]) -> Vec<Verdict> {
         let (keys, mut verdicts) = (spans(keys), Vec::new());
-        dedup.submit(&keys)?;
-        dedup.collect(&keys, &mut verdicts)?;
-        Ok(verdicts)
+        assert!(dedup.submit(&keys));
+        dedup.collect(&keys, &mut verdicts).unwrap();
+        verdicts
     }
 
     #[test]
@@ -238,10 +177,10 @@ mod tests {
         use Verdict::{New, Seen};
         let mut store = Embedded::new(None).unwrap();
         assert_eq!(
-            verdicts(&mut store, &[b"a", b"b", b"a", b"\n"]).unwrap(),
+            verdicts(&mut store, &[b"a", b"b", b"a", b"\n"]),
             [New, New, Seen, New]
         );
-        assert_eq!(verdicts(&mut store, &[b"b"]).unwrap(), [Seen]);
+        assert_eq!(verdicts(&mut store, &[b"b"]), [Seen]);
     }
 
     #[test]
@@ -254,66 +193,5 @@ mod tests {
             store.judge(&keys, Millis(now), &mut verdicts);
         }
         assert_eq!(verdicts, [New, Seen, Seen, Seen, New, Seen]);
-    }
-
-    /// A server that answers each line with the next reply; it returns the lines.
-    fn scripted(replies: &'static [&str]) -> (Address, JoinHandle<Vec<String>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap().to_string());
-        let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            replies
-                .iter()
-                .zip(lines)
-                .map(|(reply, line)| {
-                    writeln!(stream, "{reply}").unwrap();
-                    line.unwrap()
-                })
-                .collect()
-        });
-        (address, server)
-    }
-
-    #[test]
-    fn a_server_is_asked_batch_by_batch() {
-        use Verdict::{New, NotStored, Seen, Unsure};
-        let (address, server) = scripted(&["OK", "NDMUE", "N"]);
-        let mut store = Server::connect(&address, PATIENCE, Some("jobs"), Some(90_000)).unwrap();
-        assert_eq!(
-            verdicts(&mut store, &[b"a", b"a b", b"\n", b"\"", b"-"]).unwrap(),
-            [New, Seen, Seen, Unsure, NotStored]
-        );
-        assert_eq!(verdicts(&mut store, &[]).unwrap(), []);
-        assert_eq!(verdicts(&mut store, &[b"z"]).unwrap(), [New]);
-        assert_eq!(
-            server.join().unwrap(),
-            [
-                "USE jobs",
-                r#"MSEEN 90s a "a b" "\n" "\"" -"#,
-                "MSEEN 90s z"
-            ]
-        );
-    }
-
-    #[test]
-    fn other_answers_are_errors() {
-        let (address, _server) = scripted(&["ERR TOOBIG key", "ERR FULL", "NN", "X"]);
-        let mut store = Server::connect(&address, PATIENCE, None, None).unwrap();
-        let too_big = verdicts(&mut store, &[b"a"]).unwrap_err();
-        assert!(matches!(too_big, DedupError::TooBig(_)), "{too_big:?}");
-        for want in ["ERR FULL", "NN", "X"] {
-            let other = verdicts(&mut store, &[b"a"]).unwrap_err();
-            assert_eq!(other.to_string(), format!("the server answered '{want}'"));
-        }
-        let closed = verdicts(&mut store, &[b"a"]).unwrap_err();
-        assert!(matches!(closed, DedupError::Other(_)), "{closed:?}");
-
-        let (address, _server) = scripted(&["ERR NONS none such"]);
-        let unknown = Server::connect(&address, PATIENCE, Some("x"), None).unwrap_err();
-        assert_eq!(
-            unknown.to_string(),
-            "no namespace 'x': the server answered 'ERR NONS none such'"
-        );
     }
 }

@@ -1,46 +1,70 @@
 //! `onced filter`: copies lines, dropping those whose key was already seen.
 //!
 //! A line's way: `source` reads and cuts it and finds its key (`key`), on a thread of its
-//! own; a `batch` carries it here; `dedup` says whether the key is new; it is written or
-//! dropped. Kept lines keep their order and their bytes. The one byte ever added is the line
-//! end that an input lacked when another line follows it, from the next file. What was decided
-//! is on standard output before the filter waits for input, and before it ends with an error.
+//! own; a `batch` carries it here; `dedup`, or a `server`, says whether the key is new; `copy`
+//! writes it to the `output` or drops it. Kept lines keep their order and their bytes. The one
+//! byte ever added is the line end that an input lacked when another line follows it, from the
+//! next file. What was decided is on standard output before the filter waits for input, and
+//! before it ends, however that comes.
 
 mod batch;
+mod copy;
 mod dedup;
 mod key;
+mod output;
 mod progress;
+mod server;
 mod source;
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, bail};
 
-use self::batch::Batch;
-use self::dedup::{Dedup, DedupError, Embedded, Server, Verdict};
+use self::copy::{Copy, Ended};
+use self::dedup::{Dedup, Embedded};
 use self::key::{KeyRule, Pattern, Pointer, parse_delimiter};
-use self::progress::{Progress, Tally};
-use self::source::{Batches, Inputs};
+use self::output::Output;
+use self::progress::Progress;
+use self::server::{Asking, Server};
+use self::source::Inputs;
+use super::signals::{self, EndRequest};
 use super::{SERVER_TIMEOUT, parse_timeout};
 use crate::address::Address;
 use crate::time::parse_duration_ms;
 
-/// Output bytes gathered into one write.
-const WRITE_BYTES: usize = 256 << 10;
+/// What ends a line.
+const LINE_END: u8 = b'\n';
+/// Exit status when the output did not take all lines; 2 is for all else.
+const OUTPUT_FAILED: u8 = 1;
+
+/// How it ends, for `--help`.
+const ENDS: &str = "\
+With --server, no line is lost however the filter ends: by SIGTERM, SIGINT or SIGHUP, with a full
+disk, with a reader that goes away, with a server that is gone. The answers under way are
+collected, new lines are written, keys whose lines the output does not take are forgotten again,
+and lines whose answer never came are written. A line whose key is over the server's limit
+passes. Only a filter that is killed (SIGKILL) can lose lines: those that it has asked about and
+not written, 8000 at most.
+
+Where several filters share a server, another one may have dropped the line of a key that is
+forgotten again. For them, and against kills, there is --ack: a key counts as seen once its line
+is written, and until then others hold their line back, for the lease at most. A killed filter
+then writes at most 8000 lines twice, the second time when it is run again. Lines that were held
+back come out later than those behind them.
+
+Exit status: 0 also when the reader of the output goes away; 1 if the output could not take all
+lines; 2 for all other errors; killed by the signal that ended it.";
 
 /// Copies lines to standard output, dropping those whose key was already seen.
 ///
 /// The key is the whole line unless one of --key-regex, --json or --field names a part of it.
 /// Lines keep their order and their bytes; lines without a key pass through.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = ENDS)]
 pub(crate) struct FilterArgs {
     /// Files to read, in order; '-' is standard input, read also when no file is given
     #[arg(value_name = "FILE")]
@@ -87,6 +111,16 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "D", value_parser = parse_ttl)]
     ttl: Option<u64>,
 
+    /// Claim keys and acknowledge them once their lines are written, so that not even a kill loses
+    /// a line: for several filters that share a server
+    #[arg(long, requires = "server")]
+    ack: bool,
+
+    /// How long a claim holds that is not acknowledged; a line that waits longer for the output
+    /// may be written twice
+    #[arg(long, value_name = "D", requires = "ack", default_value = "30s", value_parser = parse_lease)]
+    lease: u64,
+
     /// Drop lines without a key
     #[arg(long)]
     drop_keyless: bool,
@@ -102,7 +136,12 @@ pub(crate) fn run(args: &FilterArgs) -> anyhow::Result<ExitCode> {
     let inputs = Inputs::find(&args.files)?;
     match &args.server {
         Some(address) => {
-            let server = Server::connect(address, args.timeout, args.ns.as_deref(), args.ttl)?;
+            let asking = Asking {
+                namespace: args.ns.clone(),
+                ttl_ms: args.ttl,
+                lease_ms: args.ack.then_some(args.lease),
+            };
+            let server = Server::connect(address, args.timeout, asking)?;
             args.filter(inputs, rule, server)
         }
         None => args.filter(inputs, rule, Embedded::new(args.ttl)?),
@@ -127,34 +166,65 @@ impl FilterArgs {
     }
 
     fn filter(&self, inputs: Inputs, rule: KeyRule, dedup: impl Dedup) -> anyhow::Result<ExitCode> {
-        // Past the standard library's own buffer, which would write line by line.
-        let output = io::stdout().as_fd().try_clone_to_owned();
-        let output = File::from(output.context("cannot write to standard output")?);
+        let end = EndRequest::watch().context("cannot wait for signals")?;
+        let output = Output::stdout(end.clone()).context("cannot write to standard output")?;
         let progress = Progress::start(inputs.bytes_total);
-        let mut copy = Copy {
-            dedup,
-            output: BufWriter::with_capacity(WRITE_BYTES, output),
-            drop_keyless: self.drop_keyless,
-            in_flight: VecDeque::new(),
-            verdicts: Vec::new(),
-            owes_line_end: false,
-            tally: Tally::start(),
-            progress,
-        };
-        let outcome = copy.run(&inputs.read(rule));
-        copy.progress.end();
-        let Copy { dedup, tally, .. } = copy;
-        // The process ends with the run; taking millions of keys apart first would only take a second.
-        std::mem::forget(dedup);
-        match outcome {
-            Ok(()) | Err(Stop::OutputClosed) => {}
-            Err(Stop::Failed(err)) => return Err(err),
+        let copy = Copy::new(dedup, output, end, self.drop_keyless, LINE_END, progress);
+        let ended = copy.run(&inputs.read(rule));
+        self.finish(ended)
+    }
+
+    /// Says how it ended, and ends so.
+    fn finish(&self, ended: Ended) -> anyhow::Result<ExitCode> {
+        let Ended {
+            tally,
+            failure,
+            output_failure,
+            signal,
+        } = ended;
+        // A reader that went away is no failure: it has what it wanted.
+        let output_failure = output_failure.filter(|err| err.kind() != io::ErrorKind::BrokenPipe);
+        let mut told = Vec::new();
+        told.extend(failure.as_ref().map(|err| format!("{err:#}")));
+        told.extend(
+            output_failure
+                .as_ref()
+                .map(|err| format!("cannot write the output: {err}")),
+        );
+        if tally.given_back > 0 && !told.is_empty() {
+            let count = tally.given_back;
+            told.push(format!(
+                "{count} lines not written are as if never asked about"
+            ));
         }
-        if self.stats {
-            // Standard error may be closed too; the lines are out, which is what counts.
+        if tally.unanswered > 0 {
+            let count = tally.unanswered;
+            told.push(format!(
+                "{count} lines, whose answer never came, are written and may be repeats"
+            ));
+        }
+        if tally.held > 0 {
+            let count = tally.held;
+            told.push(format!(
+                "{count} lines are not written: others have claimed their keys"
+            ));
+        }
+        let told = told.join("; ");
+        if failure.is_some() && signal.is_none() {
+            bail!(told);
+        }
+        // Standard error may be closed too; the lines are out, which is what counts.
+        if !told.is_empty() {
+            let _ = writeln!(io::stderr(), "onced: {told}");
+        }
+        if self.stats && failure.is_none() {
             let _ = writeln!(io::stderr(), "{tally}");
         }
-        Ok(ExitCode::SUCCESS)
+        match (signal, output_failure) {
+            (Some(signal), _) => signals::end_by(signal),
+            (None, Some(_)) => Ok(ExitCode::from(OUTPUT_FAILED)),
+            (None, None) => Ok(ExitCode::SUCCESS),
+        }
     }
 }
 
@@ -166,164 +236,10 @@ fn parse_ttl(word: &str) -> Result<u64, String> {
     }
 }
 
-/// Why the copying ended early.
-#[derive(Debug)]
-enum Stop {
-    /// Nobody reads the output any more.
-    OutputClosed,
-    Failed(anyhow::Error),
-}
-
-impl Stop {
-    fn output(err: &io::Error) -> Self {
-        match err.kind() {
-            io::ErrorKind::BrokenPipe => Self::OutputClosed,
-            _ => Self::Failed(anyhow!("cannot write the output: {err}")),
-        }
+fn parse_lease(word: &str) -> Result<u64, String> {
+    match parse_duration_ms(word.as_bytes()) {
+        Ok(0) => Err("a lease lasts longer than that".to_owned()),
+        Ok(ms) => Ok(ms),
+        Err(err) => Err(err.to_string()),
     }
-}
-
-/// Lines on their way from batches to the output.
-struct Copy<D, W: Write> {
-    dedup: D,
-    output: BufWriter<W>,
-    drop_keyless: bool,
-    /// Submitted to the dedup but not collected, oldest first.
-    in_flight: VecDeque<Batch>,
-    /// The verdicts of the batch being settled.
-    verdicts: Vec<Verdict>,
-    /// The last line written had no line end.
-    owes_line_end: bool,
-    tally: Tally,
-    progress: Progress,
-}
-
-impl<D: Dedup, W: Write> Copy<D, W> {
-    /// Copies all batches; on an error too, what was decided before it has been written.
-    fn run(&mut self, batches: &Batches) -> Result<(), Stop> {
-        let copied = self.copy(batches);
-        let flushed = self.output.flush().map_err(|err| Stop::output(&err));
-        copied.and(flushed)
-    }
-
-    fn copy(&mut self, batches: &Batches) -> Result<(), Stop> {
-        while let Some(received) = self.next(batches)? {
-            let batch = match received {
-                Ok(batch) => batch,
-                Err(err) => {
-                    self.settle_all(batches)?;
-                    return Err(Stop::Failed(err));
-                }
-            };
-            let submitted = self.dedup.submit(&batch.keys);
-            if let Err(err) = submitted {
-                // Replies to earlier batches may have come before the connection broke.
-                self.settle_all(batches)?;
-                return Err(refused(&batch, &err));
-            }
-            self.in_flight.push_back(batch);
-            if self.in_flight.len() >= self.dedup.in_flight_max() {
-                self.settle_oldest(batches)?;
-            }
-        }
-        self.settle_all(batches)
-    }
-
-    /// The next batch. When none is ready, everything in flight is settled and written first.
-    fn next(&mut self, batches: &Batches) -> Result<Option<anyhow::Result<Batch>>, Stop> {
-        match batches.full.try_recv() {
-            Ok(received) => return Ok(Some(received)),
-            Err(TryRecvError::Disconnected) => return Ok(None),
-            Err(TryRecvError::Empty) => {}
-        }
-        self.settle_all(batches)?;
-        self.output.flush().map_err(|err| Stop::output(&err))?;
-        Ok(batches.full.recv().ok())
-    }
-
-    fn settle_all(&mut self, batches: &Batches) -> Result<(), Stop> {
-        while !self.in_flight.is_empty() {
-            self.settle_oldest(batches)?;
-        }
-        Ok(())
-    }
-
-    /// Collects the verdicts of the oldest batch in flight and writes the lines that stay.
-    fn settle_oldest(&mut self, batches: &Batches) -> Result<(), Stop> {
-        let Some(batch) = self.in_flight.pop_front() else {
-            return Ok(());
-        };
-        self.verdicts.clear();
-        let collected = self.dedup.collect(&batch.keys, &mut self.verdicts);
-        if let Err(err) = collected {
-            return Err(refused(&batch, &err));
-        }
-        self.write(&batch)?;
-        self.progress
-            .advance(batch.lines.len(), batch.lines.bytes_len());
-        // The reader has ended when it takes no batches back.
-        let _ = batches.spent.send(batch);
-        Ok(())
-    }
-
-    fn write(&mut self, batch: &Batch) -> Result<(), Stop> {
-        let mut verdicts = self.verdicts.iter();
-        let mut keys_before = 0;
-        for (line, keyed) in batch.lines.iter().zip(&batch.keyed) {
-            let verdict = if *keyed { verdicts.next() } else { None };
-            let keeps = match verdict {
-                Some(Verdict::NotStored) => return Err(not_stored(batch, keys_before)),
-                Some(verdict) => *verdict != Verdict::Seen,
-                None => !self.drop_keyless,
-            };
-            keys_before += usize::from(*keyed);
-            self.tally.lines += 1;
-            self.tally.keyless += u64::from(!keyed);
-            self.tally.unsure += u64::from(verdict == Some(&Verdict::Unsure));
-            if !keeps {
-                continue;
-            }
-            self.tally.kept += 1;
-            if self.owes_line_end {
-                self.output
-                    .write_all(b"\n")
-                    .map_err(|err| Stop::output(&err))?;
-            }
-            self.output
-                .write_all(line)
-                .map_err(|err| Stop::output(&err))?;
-            self.owes_line_end = !line.ends_with(b"\n");
-        }
-        Ok(())
-    }
-}
-
-fn refused(batch: &Batch, err: &DedupError) -> Stop {
-    let place = batch.place();
-    Stop::Failed(match err {
-        // Which key it was is not said; if it was one, it was the longest.
-        DedupError::TooBig(answer) => {
-            let longest = batch
-                .keys
-                .iter()
-                .enumerate()
-                .max_by_key(|(_, key)| key.len());
-            let (position, key) = longest.unwrap_or_default();
-            anyhow!(
-                "{place}: {answer}; the longest key there is that of line {}, {} bytes",
-                batch.line_of_key(position),
-                key.len()
-            )
-        }
-        DedupError::Other(err) => anyhow!("{place}: {err:#}"),
-    })
-}
-
-fn not_stored(batch: &Batch, position: usize) -> Stop {
-    Stop::Failed(anyhow!(
-        "line {} of {}: the server could not store the key (is it full, or read-only?); \
-         keys of later lines may be stored although those lines were not written",
-        batch.line_of_key(position),
-        batch.input
-    ))
 }

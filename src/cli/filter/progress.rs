@@ -4,11 +4,12 @@
 //! standard error a terminal and standard output not.
 
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 use indicatif::ProgressBar;
 
+use super::dedup::Verdict;
 use crate::cli::progress::draw;
 
 /// What happened to the lines so far.
@@ -22,6 +23,16 @@ pub(super) struct Tally {
     pub(super) keyless: u64,
     /// Kept lines whose key the server was not sure about.
     pub(super) unsure: u64,
+    /// Kept lines whose key is over the server's limit.
+    pub(super) too_long: u64,
+    /// Kept lines of which the server's answer never came.
+    pub(super) unanswered: u64,
+    /// Lines at the end that wait for another who has claimed their key.
+    pub(super) held: u64,
+    /// Lines that were acknowledged when their claim had ended: another may have them too.
+    pub(super) overtaken: u64,
+    /// Lines that were not written, and whose keys were given back.
+    pub(super) given_back: u64,
     start: Instant,
 }
 
@@ -32,7 +43,25 @@ impl Tally {
             kept: 0,
             keyless: 0,
             unsure: 0,
+            too_long: 0,
+            unanswered: 0,
+            held: 0,
+            overtaken: 0,
+            given_back: 0,
             start: Instant::now(),
+        }
+    }
+
+    /// Counts a line; it has no verdict if it has no key.
+    pub(super) fn count(&mut self, verdict: Option<Verdict>, is_kept: bool) {
+        self.lines += 1;
+        self.kept += u64::from(is_kept);
+        match verdict {
+            None => self.keyless += 1,
+            Some(Verdict::Unsure | Verdict::ClaimedUnsure(_)) => self.unsure += 1,
+            Some(Verdict::TooLong) => self.too_long += 1,
+            Some(Verdict::Unanswered) => self.unanswered += 1,
+            Some(_) => {}
         }
     }
 }
@@ -47,8 +76,17 @@ impl fmt::Display for Tally {
             "read {}, kept {}, dropped {dropped}, keyless {}, ",
             self.lines, self.kept, self.keyless
         )?;
-        if self.unsure > 0 {
-            write!(f, "unsure {}, ", self.unsure)?;
+        for (name, count) in [
+            ("unsure", self.unsure),
+            ("key too long", self.too_long),
+            ("unanswered", self.unanswered),
+            ("held by others", self.held),
+            ("acknowledged late", self.overtaken),
+            ("given back", self.given_back),
+        ] {
+            if count > 0 {
+                write!(f, "{name} {count}, ")?;
+            }
         }
         write!(f, "{seconds:.3} s, {rate:.0} lines/s")
     }
@@ -78,6 +116,16 @@ impl Progress {
         }
     }
 
+    /// Says something on standard error, above the bar.
+    pub(super) fn say(&self, text: &str) {
+        // Standard error may be closed; that ends nothing.
+        let say = || drop(writeln!(io::stderr(), "onced: {text}"));
+        match &self.bar {
+            Some(bar) => bar.suspend(say),
+            None => say(),
+        }
+    }
+
     /// Removes the bar.
     pub(super) fn end(&self) {
         if let Some(bar) = &self.bar {
@@ -99,7 +147,12 @@ mod tests {
             text.starts_with("read 10, kept 7, dropped 3, keyless 2, "),
             "{text}"
         );
-        tally.unsure = 1;
-        assert!(tally.to_string().contains(", unsure 1, "));
+        tally.count(Some(Verdict::Unsure), true);
+        tally.count(Some(Verdict::TooLong), true);
+        let text = tally.to_string();
+        assert!(
+            text.starts_with("read 12, kept 9, dropped 3, keyless 2, unsure 1, key too long 1, "),
+            "{text}"
+        );
     }
 }

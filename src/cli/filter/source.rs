@@ -10,10 +10,10 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use anyhow::{Context, anyhow, bail};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use memchr::memchr_iter;
 
 use super::batch::Batch;
@@ -63,8 +63,8 @@ impl Inputs {
     /// Starts reading. An error is the last thing received; the thread ends when its receiver
     /// is dropped, at the latest with the process if it is blocked in a read.
     pub(super) fn read(self, rule: KeyRule) -> Batches {
-        let (full, full_receiver) = sync_channel(BATCHES_AHEAD);
-        let (spent_sender, spent) = channel();
+        let (full, full_receiver) = bounded(BATCHES_AHEAD);
+        let (spent_sender, spent) = unbounded();
         thread::spawn(move || {
             let mut cutter = Cutter::new(rule, full, spent);
             for input in &self.inputs {
@@ -159,12 +159,12 @@ enum Flow {
 struct Cutter {
     rule: KeyRule,
     batch: Batch,
-    full: SyncSender<anyhow::Result<Batch>>,
+    full: Sender<anyhow::Result<Batch>>,
     spent: Receiver<Batch>,
 }
 
 impl Cutter {
-    fn new(rule: KeyRule, full: SyncSender<anyhow::Result<Batch>>, spent: Receiver<Batch>) -> Self {
+    fn new(rule: KeyRule, full: Sender<anyhow::Result<Batch>>, spent: Receiver<Batch>) -> Self {
         Self {
             rule,
             batch: Batch::new("".into(), 1),
@@ -278,8 +278,8 @@ mod tests {
 
     /// Each batch as (first line, lines, keys), by whole lines.
     fn cut(bytes: impl Read) -> Vec<(u64, Strings, Strings)> {
-        let (full, batches) = sync_channel(1_000);
-        let mut cutter = Cutter::new(KeyRule::WholeLine, full, channel().1);
+        let (full, batches) = bounded(1_000);
+        let mut cutter = Cutter::new(KeyRule::WholeLine, full, unbounded().1);
         assert_eq!(cutter.cut(&Input::Stdin, bytes).unwrap(), Flow::GoOn);
         drop(cutter);
         batches

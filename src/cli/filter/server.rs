@@ -1,0 +1,675 @@
+//! A server as the judge: one request per batch, several of them on their way.
+//!
+//! Without acknowledgements a batch is an `MSEEN`, and a line that the output refuses is given
+//! back by `FORGET`. With them it is an `MBEGIN`, whose claims are completed by `MCOMPLETE` once
+//! their lines are out, or given up by `MFAIL`. Nothing here decides what becomes of a line.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+
+use super::batch::Spans;
+use super::dedup::{Dedup, Verdict};
+use crate::address::Address;
+use crate::cli::remote::Remote;
+use crate::time::{DurationWord, parse_u64};
+use crate::wire::line::push_word;
+
+/// Batches sent to a server before the oldest one's reply is read. Their replies fit any socket
+/// buffer, so neither side can wait for the other to read.
+const IN_FLIGHT_MAX: usize = 8;
+
+/// The longest question: half of what a server takes unless it is set otherwise. A longer line
+/// than a server takes closes the connection. A batch is below it; a key that stands alone may not be.
+const REQUEST_BYTES_MAX: usize = 512 << 10;
+
+/// Keys, and their bytes, of one request that gives back.
+const GIVEN_BACK_KEYS_MAX: usize = 1_000;
+const GIVEN_BACK_BYTES_MAX: usize = 64 << 10;
+
+/// How the server is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Asking {
+    pub(super) namespace: Option<String>,
+    /// How long a key is remembered; `None` is the namespace's default.
+    pub(super) ttl_ms: Option<u64>,
+    /// How long a claim holds without an acknowledgement; `None` is to mark keys as seen at once.
+    pub(super) lease_ms: Option<u64>,
+}
+
+/// A server that judges.
+#[derive(Debug)]
+pub(super) struct Server {
+    address: Address,
+    timeout: Duration,
+    asking: Asking,
+    remote: Remote,
+    /// Why nothing more can be asked on this connection. What was asked before may be answered.
+    failure: Option<String>,
+    /// What is still to be told, oldest first.
+    expected: VecDeque<Expected>,
+    /// Replies that were read ahead of their turn, oldest first.
+    read_ahead: VecDeque<Vec<u8>>,
+    /// The start of every question: the verb, the TTL and, for claims, the lease.
+    prefix: Vec<u8>,
+    request: Vec<u8>,
+    /// Claims that had been taken over, or were gone, when they were acknowledged.
+    overtaken: u64,
+    /// An acknowledgement that the server refused.
+    unacknowledged: Option<String>,
+}
+
+/// What is still to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// A reply with verdicts.
+    Verdicts,
+    /// A reply to an acknowledgement of so many keys.
+    Acknowledged(usize),
+    /// That the question was too long to be asked.
+    TooLong,
+}
+
+/// Why keys have no verdicts.
+enum Failure {
+    /// A key or the batch is over a limit; nothing of it was stored.
+    TooBig,
+    /// Nothing of it was stored.
+    Refused(anyhow::Error),
+    /// It may have been stored.
+    Unknown(anyhow::Error),
+}
+
+impl Server {
+    /// Connects, and enters the namespace if one is named.
+    pub(super) fn connect(
+        address: &Address,
+        timeout: Duration,
+        asking: Asking,
+    ) -> anyhow::Result<Self> {
+        let ttl = asking
+            .ttl_ms
+            .map_or("-".to_owned(), |ms| DurationWord(ms).to_string());
+        let prefix = match asking.lease_ms {
+            None => format!("MSEEN {ttl}"),
+            Some(ms) => format!("MBEGIN {ttl} {}", DurationWord(ms)),
+        };
+        Ok(Self {
+            remote: enter(address, timeout, asking.namespace.as_deref())?,
+            address: address.clone(),
+            timeout,
+            asking,
+            failure: None,
+            expected: VecDeque::new(),
+            read_ahead: VecDeque::new(),
+            prefix: prefix.into_bytes(),
+            request: Vec::new(),
+            overtaken: 0,
+            unacknowledged: None,
+        })
+    }
+
+    fn question<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.request.clone_from(&self.prefix);
+        for key in keys {
+            self.request.push(b' ');
+            push_word(key, &mut self.request);
+        }
+    }
+
+    /// Sends the request that was put together.
+    fn send(&mut self) -> Result<(), Failure> {
+        if let Some(failure) = &self.failure {
+            return Err(Failure::Refused(anyhow!(failure.clone())));
+        }
+        let sent = self
+            .remote
+            .send(&self.request)
+            .and_then(|()| self.remote.flush());
+        sent.map_err(|err| self.fail(&err))
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>, Failure> {
+        if let Some(reply) = self.read_ahead.pop_front() {
+            return Ok(reply);
+        }
+        self.receive_next()
+    }
+
+    fn receive_next(&mut self) -> Result<Vec<u8>, Failure> {
+        let received = self.remote.recv();
+        received
+            .map(|reply| reply.head)
+            .map_err(|err| self.fail(&err))
+    }
+
+    /// What was on its way may have been executed or not.
+    fn fail(&mut self, err: &anyhow::Error) -> Failure {
+        let failure = self.failure.get_or_insert_with(|| format!("{err:#}"));
+        Failure::Unknown(anyhow!(failure.clone()))
+    }
+
+    /// The reply to the oldest question; those to acknowledgements before it are read on the way.
+    fn next_verdicts(&mut self) -> Result<Vec<u8>, Failure> {
+        loop {
+            match self.expected.pop_front() {
+                Some(Expected::Acknowledged(count)) => self.read_acknowledged(count)?,
+                Some(Expected::Verdicts) => return self.receive(),
+                Some(Expected::TooLong) => return Err(Failure::TooBig),
+                None => {
+                    // It could not be sent.
+                    let failure = self.failure.clone().unwrap_or_default();
+                    return Err(Failure::Unknown(anyhow!(failure)));
+                }
+            }
+        }
+    }
+
+    fn read_acknowledged(&mut self, count: usize) -> Result<(), Failure> {
+        let reply = self.receive()?;
+        if reply.len() == count && reply.iter().all(|letter| b"OSG".contains(letter)) {
+            let overtaken = reply.iter().filter(|letter| **letter != b'O').count();
+            self.overtaken += overtaken as u64;
+        } else {
+            self.unacknowledged.get_or_insert(answered(&reply));
+        }
+        Ok(())
+    }
+
+    /// Appends what a reply says about these keys, one verdict for each, also on an error.
+    fn judge(
+        &mut self,
+        keys: &[&[u8]],
+        reply: Result<Vec<u8>, Failure>,
+        verdicts: &mut Vec<Verdict>,
+    ) -> anyhow::Result<()> {
+        let end = verdicts.len() + keys.len();
+        let read = reply.and_then(|reply| self.read(&reply, keys.len(), verdicts));
+        match read {
+            Ok(()) => Ok(()),
+            Err(Failure::TooBig) if keys.len() == 1 => {
+                verdicts.push(Verdict::TooLong);
+                Ok(())
+            }
+            Err(Failure::TooBig) => {
+                // Some key is too long, or there are too many: the halves are asked about, and
+                // theirs. Batches behind this one were asked before; where they have a key of
+                // it, it is their line that is kept.
+                self.read_what_is_expected();
+                let (first, second) = keys.split_at(keys.len() / 2);
+                let reply = self.ask(first);
+                let first_judged = self.judge(first, reply, verdicts);
+                let reply = self.ask(second);
+                let second_judged = self.judge(second, reply, verdicts);
+                first_judged.and(second_judged)
+            }
+            Err(Failure::Refused(err)) => {
+                verdicts.resize(end, Verdict::NotStored);
+                Err(err)
+            }
+            Err(Failure::Unknown(err)) => {
+                verdicts.resize(end, Verdict::Unanswered);
+                Err(err)
+            }
+        }
+    }
+
+    /// Asks about these keys at once; no other reply may be on its way.
+    fn ask(&mut self, keys: &[&[u8]]) -> Result<Vec<u8>, Failure> {
+        self.question(keys.iter().copied());
+        self.send()?;
+        self.receive_next()
+    }
+
+    fn read_what_is_expected(&mut self) {
+        let replies = self
+            .expected
+            .iter()
+            .filter(|expected| **expected != Expected::TooLong);
+        for _ in self.read_ahead.len()..replies.count() {
+            match self.receive_next() {
+                Ok(reply) => self.read_ahead.push_back(reply),
+                // Whoever waits for that reply is told.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Appends what a reply says about so many keys, or nothing if it says something else.
+    fn read(&self, reply: &[u8], count: usize, verdicts: &mut Vec<Verdict>) -> Result<(), Failure> {
+        if let Some(error) = reply.strip_prefix(b"ERR ") {
+            let answered = anyhow!(answered(reply));
+            return Err(match error.split(|&byte| byte == b' ').next() {
+                Some(b"TOOBIG") => Failure::TooBig,
+                // What these refuse may have been done before.
+                Some(b"READONLY" | b"INTERNAL") => Failure::Unknown(answered),
+                _ => Failure::Refused(answered),
+            });
+        }
+        let before = verdicts.len();
+        let complete = match self.asking.lease_ms {
+            None => append(reply.iter().copied().map(mark), verdicts),
+            Some(_) => append(reply.split(|&byte| byte == b' ').map(claim), verdicts),
+        };
+        if !complete || verdicts.len() - before != count {
+            verdicts.truncate(before);
+            return Err(Failure::Unknown(anyhow!(answered(reply))));
+        }
+        Ok(())
+    }
+
+    /// Sends the request that was put together, on a new connection if this one has failed: what
+    /// was stored outlives it.
+    fn ask_to_give_back(&mut self) -> anyhow::Result<()> {
+        if self.failure.is_some() {
+            let namespace = self.asking.namespace.as_deref();
+            self.remote = enter(&self.address, self.timeout, namespace)?;
+            self.failure = None;
+        }
+        let reply = self.remote.request(&self.request)?.head;
+        if reply.starts_with(b"ERR ") {
+            bail!(answered(&reply));
+        }
+        Ok(())
+    }
+}
+
+/// Appends verdicts up to the first that is none; false if there is one.
+fn append(read: impl Iterator<Item = Option<Verdict>>, verdicts: &mut Vec<Verdict>) -> bool {
+    let mut complete = true;
+    verdicts.extend(read.map_while(|verdict| {
+        complete = verdict.is_some();
+        verdict
+    }));
+    complete
+}
+
+/// A letter of a reply to `MSEEN`.
+fn mark(letter: u8) -> Option<Verdict> {
+    Some(match letter {
+        b'N' => Verdict::New,
+        // A mismatch is a key that was seen with a fingerprint; none is sent here.
+        b'D' | b'M' => Verdict::Seen,
+        b'U' => Verdict::Unsure,
+        b'E' => Verdict::NotStored,
+        _ => return None,
+    })
+}
+
+/// An item of a reply to `MBEGIN`.
+fn claim(item: &[u8]) -> Option<Verdict> {
+    Some(match item {
+        b"B" => Verdict::Busy,
+        // Marked, completed, or failed for good.
+        b"D" | b"C" | b"F" => Verdict::Seen,
+        b"E" => Verdict::NotStored,
+        _ => match item.split_at_checked(2)? {
+            (b"N:", token) => Verdict::Claimed(parse_u64(token)?),
+            (b"U:", token) => Verdict::ClaimedUnsure(parse_u64(token)?),
+            _ => return None,
+        },
+    })
+}
+
+impl Dedup for Server {
+    fn in_flight_max(&self) -> usize {
+        IN_FLIGHT_MAX
+    }
+
+    fn submit(&mut self, keys: &Spans) -> bool {
+        if keys.is_empty() {
+            return true;
+        }
+        self.question(keys.iter());
+        if self.request.len() > REQUEST_BYTES_MAX {
+            self.expected.push_back(Expected::TooLong);
+            return true;
+        }
+        // What becomes of a question that cannot be sent is told when it is collected.
+        let sent = self.send().is_ok();
+        if sent {
+            self.expected.push_back(Expected::Verdicts);
+        }
+        sent
+    }
+
+    fn collect(&mut self, keys: &Spans, verdicts: &mut Vec<Verdict>) -> anyhow::Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let reply = self.next_verdicts();
+        let keys: Vec<_> = keys.iter().collect();
+        self.judge(&keys, reply, verdicts)
+    }
+
+    fn acknowledge<'k>(&mut self, written: impl Iterator<Item = (&'k [u8], Verdict)>) {
+        self.request.clear();
+        self.request.extend_from_slice(b"MCOMPLETE");
+        let mut count = 0;
+        for (key, verdict) in written {
+            if let Some(token) = verdict.token() {
+                self.request.push(b' ');
+                push_word(key, &mut self.request);
+                self.request
+                    .extend_from_slice(format!(" {token}").as_bytes());
+                count += 1;
+            }
+        }
+        if count == 0 {
+            return;
+        }
+        if self.send().is_ok() {
+            self.expected.push_back(Expected::Acknowledged(count));
+        } else {
+            let failure = self.failure.clone().unwrap_or_default();
+            self.unacknowledged.get_or_insert(failure);
+        }
+    }
+
+    fn finish(&mut self) -> anyhow::Result<u64> {
+        while let Some(expected) = self.expected.pop_front() {
+            if let Expected::Acknowledged(count) = expected
+                && self.read_acknowledged(count).is_err()
+            {
+                let failure = self.failure.clone().unwrap_or_default();
+                self.unacknowledged.get_or_insert(failure);
+                self.expected.clear();
+            }
+        }
+        match &self.unacknowledged {
+            None => Ok(self.overtaken),
+            Some(why) => bail!(
+                "lines that were written could not all be acknowledged, and will be written again: {why}"
+            ),
+        }
+    }
+
+    fn give_back(&mut self, keys: &Spans, verdicts: &[Verdict]) -> anyhow::Result<()> {
+        let mut keys = keys.iter().zip(verdicts).peekable();
+        while keys.peek().is_some() {
+            let claims = self.asking.lease_ms.is_some();
+            self.request.clear();
+            self.request
+                .extend_from_slice(if claims { b"MFAIL" } else { b"FORGET" });
+            let (mut count, mut bytes) = (0, 0);
+            while count < GIVEN_BACK_KEYS_MAX
+                && let Some((key, verdict)) =
+                    keys.next_if(|(key, _)| count == 0 || bytes + key.len() <= GIVEN_BACK_BYTES_MAX)
+            {
+                // A claim whose token never came ends with its lease.
+                if claims && verdict.token().is_none() {
+                    continue;
+                }
+                self.request.push(b' ');
+                push_word(key, &mut self.request);
+                if let Some(token) = verdict.token() {
+                    self.request
+                        .extend_from_slice(format!(" {token}").as_bytes());
+                }
+                (count, bytes) = (count + 1, bytes + key.len());
+            }
+            if count > 0 {
+                self.ask_to_give_back()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn enter(address: &Address, timeout: Duration, namespace: Option<&str>) -> anyhow::Result<Remote> {
+    let mut remote = Remote::connect_to(address, timeout)?;
+    if let Some(namespace) = namespace {
+        let mut request = b"USE ".to_vec();
+        push_word(namespace.as_bytes(), &mut request);
+        let reply = remote.request(&request)?.head;
+        if reply != b"OK" {
+            bail!("no namespace '{namespace}': {}", answered(&reply));
+        }
+    }
+    Ok(remote)
+}
+
+fn answered(reply: &[u8]) -> String {
+    const SHOWN_BYTES_MAX: usize = 200;
+    let shown = &reply[..reply.len().min(SHOWN_BYTES_MAX)];
+    format!("the server answered '{}'", String::from_utf8_lossy(shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::thread::{self, JoinHandle};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    const MARKS: Asking = Asking {
+        namespace: None,
+        ttl_ms: None,
+        lease_ms: None,
+    };
+    const CLAIMS: Asking = Asking {
+        namespace: None,
+        ttl_ms: Some(60_000),
+        lease_ms: Some(5_000),
+    };
+
+    fn spans(keys: &[&[u8]]) -> Spans {
+        let mut spans = Spans::default();
+        for key in keys {
+            spans.push(key);
+        }
+        spans
+    }
+
+    /// The verdicts on one batch, and the error with them.
+    fn verdicts(server: &mut Server, keys: &[&[u8]]) -> (Vec<Verdict>, Option<String>) {
+        let (keys, mut verdicts) = (spans(keys), Vec::new());
+        server.submit(&keys);
+        let collected = server.collect(&keys, &mut verdicts);
+        (verdicts, collected.err().map(|err| err.to_string()))
+    }
+
+    /// A server that answers each line with the next reply; it returns the lines.
+    fn scripted(replies: &'static [&str]) -> (Address, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            replies
+                .iter()
+                .zip(lines)
+                .map(|(reply, line)| {
+                    writeln!(stream, "{reply}").unwrap();
+                    line.unwrap()
+                })
+                .collect()
+        });
+        (address, server)
+    }
+
+    fn connect(address: &Address, asking: Asking) -> Server {
+        Server::connect(address, PATIENCE, asking).unwrap()
+    }
+
+    #[test]
+    fn a_server_is_asked_batch_by_batch() {
+        use Verdict::{New, NotStored, Seen, Unsure};
+        let (address, lines) = scripted(&["OK", "NDMUE", "N", "OK 2"]);
+        let asking = Asking {
+            namespace: Some("jobs".to_owned()),
+            ttl_ms: Some(90_000),
+            lease_ms: None,
+        };
+        let mut server = connect(&address, asking);
+        assert_eq!(
+            verdicts(&mut server, &[b"a", b"a b", b"\n", b"\"", b"-"]),
+            (vec![New, Seen, Seen, Unsure, NotStored], None)
+        );
+        assert_eq!(verdicts(&mut server, &[]), (vec![], None));
+        assert_eq!(verdicts(&mut server, &[b"z"]), (vec![New], None));
+        server
+            .give_back(&spans(&[b"a", b"\""]), &[New, Unsure])
+            .unwrap();
+        assert_eq!(
+            lines.join().unwrap(),
+            [
+                "USE jobs",
+                r#"MSEEN 90s a "a b" "\n" "\"" -"#,
+                "MSEEN 90s z",
+                r#"FORGET a "\"""#
+            ]
+        );
+    }
+
+    #[test]
+    fn a_claim_is_acknowledged_or_given_up() {
+        use Verdict::{Busy, Claimed, ClaimedUnsure, NotStored, Seen};
+        let (address, lines) = scripted(&["N:7 B C D F U:8 E N:9", "OS", "C", "O"]);
+        let mut server = connect(&address, CLAIMS);
+        let keys: [&[u8]; 8] = [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"];
+        let (judged, err) = verdicts(&mut server, &keys);
+        let want = [
+            Claimed(7),
+            Busy,
+            Seen,
+            Seen,
+            Seen,
+            ClaimedUnsure(8),
+            NotStored,
+            Claimed(9),
+        ];
+        assert_eq!((&judged[..], err), (&want[..], None));
+        server.acknowledge(keys[..7].iter().copied().zip(judged.iter().copied()));
+        assert_eq!(verdicts(&mut server, &[b"b"]), (vec![Seen], None));
+        assert_eq!(server.finish().unwrap(), 1, "one was stale");
+        server.give_back(&spans(&[b"h"]), &[Claimed(9)]).unwrap();
+        assert_eq!(
+            lines.join().unwrap(),
+            [
+                "MBEGIN 1m 5s a b c d e f g h",
+                "MCOMPLETE a 7 f 8",
+                "MBEGIN 1m 5s b",
+                "MFAIL h 9"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_over_the_limit_is_found_among_those_around_it() {
+        use Verdict::{New, Seen, TooLong};
+        let (address, lines) = scripted(&[
+            "ERR TOOBIG a key",
+            "D", // to the batch behind, which was sent before
+            "ND",
+            "ERR TOOBIG a key",
+            "ERR TOOBIG a key",
+            "N",
+        ]);
+        let mut server = connect(&address, MARKS);
+        let (first, second) = (spans(&[b"a", b"b", b"long", b"d"]), spans(&[b"e"]));
+        server.submit(&first);
+        server.submit(&second);
+        let mut judged = Vec::new();
+        server.collect(&first, &mut judged).unwrap();
+        server.collect(&second, &mut judged).unwrap();
+        assert_eq!(judged, [New, Seen, TooLong, New, Seen]);
+        assert_eq!(
+            lines.join().unwrap(),
+            [
+                "MSEEN - a b long d",
+                "MSEEN - e",
+                "MSEEN - a b",
+                "MSEEN - long d",
+                "MSEEN - long",
+                "MSEEN - d"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_question_longer_than_a_server_takes_is_not_sent() {
+        let (address, lines) = scripted(&["N"]);
+        let mut server = connect(&address, MARKS);
+        let long = vec![b'x'; REQUEST_BYTES_MAX];
+        assert_eq!(
+            verdicts(&mut server, &[&long]),
+            (vec![Verdict::TooLong], None)
+        );
+        assert_eq!(verdicts(&mut server, &[b"a"]), (vec![Verdict::New], None));
+        assert_eq!(lines.join().unwrap(), ["MSEEN - a"]);
+    }
+
+    #[test]
+    fn an_error_says_whether_the_keys_may_be_stored() {
+        let (address, _lines) = scripted(&[
+            "ERR LOADING later",
+            "ERR FULL memory",
+            "ERR READONLY the log failed",
+            "ERR INTERNAL 17",
+            "NN",
+            "X",
+        ]);
+        let mut server = connect(&address, MARKS);
+        for (reply, verdict) in [
+            ("ERR LOADING later", Verdict::NotStored),
+            ("ERR FULL memory", Verdict::NotStored),
+            ("ERR READONLY the log failed", Verdict::Unanswered),
+            ("ERR INTERNAL 17", Verdict::Unanswered),
+            ("NN", Verdict::Unanswered),
+            ("X", Verdict::Unanswered),
+        ] {
+            let told = format!("the server answered '{reply}'");
+            assert_eq!(
+                verdicts(&mut server, &[b"a"]),
+                (vec![verdict], Some(told)),
+                "{reply}"
+            );
+        }
+    }
+
+    #[test]
+    fn replies_that_came_before_the_connection_broke_count() {
+        let (address, lines) = scripted(&["N"]);
+        let mut server = connect(&address, MARKS);
+        let (first, second) = (spans(&[b"a"]), spans(&[b"b"]));
+        assert!(server.submit(&first) && server.submit(&second));
+        lines.join().unwrap();
+        let mut judged = Vec::new();
+        server.collect(&first, &mut judged).unwrap();
+        server.collect(&second, &mut judged).unwrap_err();
+        assert_eq!(judged, [Verdict::New, Verdict::Unanswered]);
+        // What is known not to have been sent is not stored.
+        assert!(!server.submit(&first));
+    }
+
+    #[test]
+    fn what_cannot_be_given_back_is_an_error() {
+        let (address, lines) = scripted(&["N", "ERR FULL 0 of 1 keys"]);
+        let mut server = connect(&address, MARKS);
+        verdicts(&mut server, &[b"a"]);
+        let err = server
+            .give_back(&spans(&[b"a"]), &[Verdict::New])
+            .unwrap_err();
+        assert!(err.to_string().contains("ERR FULL"), "{err}");
+        lines.join().unwrap();
+    }
+
+    #[test]
+    fn an_unknown_namespace_is_told_at_the_start() {
+        let (address, _lines) = scripted(&["ERR NONS none such"]);
+        let asking = Asking {
+            namespace: Some("x".to_owned()),
+            ..MARKS
+        };
+        let unknown = Server::connect(&address, PATIENCE, asking).unwrap_err();
+        assert_eq!(
+            unknown.to_string(),
+            "no namespace 'x': the server answered 'ERR NONS none such'"
+        );
+    }
+}

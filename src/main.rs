@@ -1,6 +1,7 @@
 //! The `onced` binary: arguments in, exit status out, and the allocator.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use onced::cli::{Cli, run};
@@ -15,10 +16,23 @@ static ALLOCATOR: onced::allocator::Jemalloc = onced::allocator::JEMALLOC;
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static SETTINGS: onced::allocator::Settings = onced::allocator::SETTINGS;
 
+/// Whether the process was started with its standard output closed (`>&-`). Before `main` the
+/// standard library opens /dev/null in its place, and what is written then is lost without an error.
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+ctor::declarative::ctor! {
+    #[ctor(unsafe)]
+    fn look_for_stdout() {
+        let closed = rustix::io::fcntl_getfd(rustix::stdio::stdout()).is_err();
+        STDOUT_WAS_CLOSED.store(closed, Ordering::Relaxed);
+    }
+}
+
 fn main() -> ExitCode {
     #[cfg(feature = "jemalloc")]
     onced::allocator::settle();
-    run(Cli::parse())
+    let has_stdout = !STDOUT_WAS_CLOSED.load(Ordering::Relaxed);
+    run(Cli::parse(), has_stdout)
 }
 
 #[cfg(all(test, feature = "jemalloc"))]

@@ -4,11 +4,15 @@
 
 mod common;
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::TestServer;
+use common::process::Scratch;
 
 fn onced(arguments: &[&str]) -> Output {
     let child = Command::new(env!("CARGO_BIN_EXE_onced"))
@@ -154,7 +158,7 @@ fn ping_stats_and_repl_talk_to_a_server() {
 fn what_config_shows_is_what_config_checks() {
     let shown = onced(&["config", "show", "--workers", "3"]);
     let file = std::env::temp_dir().join(format!("onced-config-{}.toml", std::process::id()));
-    std::fs::write(&file, &shown.stdout).unwrap();
+    fs::write(&file, &shown.stdout).unwrap();
     let path = file.to_str().unwrap();
     let checked = onced(&["config", "check", path]);
     assert_eq!(text(&checked.stdout), format!("{path}: ok\n"));
@@ -164,7 +168,7 @@ fn what_config_shows_is_what_config_checks() {
     );
     assert!(text(&shown.stdout).contains("workers = 3\n"));
 
-    std::fs::write(&file, "workers = \"many\"\n").unwrap();
+    fs::write(&file, "workers = \"many\"\n").unwrap();
     let wrong = onced(&["config", "check", path]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(
@@ -172,7 +176,7 @@ fn what_config_shows_is_what_config_checks() {
         "{}",
         text(&wrong.stderr)
     );
-    std::fs::remove_file(&file).unwrap();
+    fs::remove_file(&file).unwrap();
 }
 
 #[test]
@@ -288,7 +292,7 @@ fn a_server_that_never_answers_is_given_up() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let tcp = silent.local_addr().unwrap().to_string();
     let path = std::env::temp_dir().join(format!("onced-silent-{}", std::process::id()));
-    let _there_may_be_none = std::fs::remove_file(&path);
+    let _there_may_be_none = fs::remove_file(&path);
     let _silent_too = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let unix = format!("unix:{}", path.display());
     for server in [&tcp, &unix] {
@@ -332,7 +336,7 @@ fn a_server_that_never_answers_is_given_up() {
             assert!(error.contains("answer"), "{arguments:?}: {error}");
         }
     }
-    std::fs::remove_file(&path).unwrap();
+    fs::remove_file(&path).unwrap();
 }
 
 /// What a person asked to be waited for is waited for, however short the time is for all else.
@@ -356,4 +360,38 @@ fn a_reply_that_is_held_is_waited_for() {
     assert_eq!((lines[0], lines[2]), ("TIMEOUT", "PONG"), "{said}");
     assert!(lines[1].starts_with("BUSY "), "{said}");
     assert_eq!(outcome.status.code(), Some(0));
+}
+
+/// A file that an editor of another system wrote once had other keys in `import` than in `filter`.
+#[test]
+fn a_file_has_the_same_keys_in_every_tool() {
+    let server = TestServer::start();
+    let scratch = Scratch::new("line-ends");
+    let text: &[u8] = b"\xef\xbb\xbfid-1\r\nid-2\nid-3\r\n\xff\xfe";
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(text).unwrap();
+    let packed = packed.finish().unwrap();
+    for (name, bytes) in [("plain", text), ("packed", &packed)] {
+        let path = scratch.join(name);
+        fs::write(&path, bytes).unwrap();
+        let path = path.to_str().unwrap();
+        let at = ["--server", &server.address];
+        let mut client = server.connect();
+        assert_eq!(client.ask(&format!("USE {name}")), "OK");
+        let imported = onced(&[&["import", path, "--namespace", name], &at[..]].concat());
+        assert!(imported.status.success(), "{imported:?}");
+        let letters = client.ask(r#"PEEK id-1 id-2 id-3 "\xff\xfe""#);
+        assert_eq!(letters, "DDDD");
+        let filtered = onced(&[&["filter", path, "--ns", name], &at[..]].concat());
+        assert_eq!(filtered.stdout, b"");
+        // Keys on the command line are bytes as well.
+        let key = OsStr::from_bytes(b"\xff\xfe");
+        let seen = Command::new(env!("CARGO_BIN_EXE_onced"))
+            .args(["seen", "--ns", name])
+            .args(at)
+            .arg(key)
+            .output()
+            .unwrap();
+        assert_eq!(seen.stdout, b"DUP\n", "{seen:?}");
+    }
 }

@@ -221,7 +221,13 @@ fn json_values_are_keys() {
 #[test]
 fn bytes_are_kept() {
     for (input, want) in [
-        (&b"a\r\na\na\r\n"[..], &b"a\r\na\n"[..]),
+        // A line end is no part of the key, whichever it is; a mark before the first line neither.
+        (&b"a\r\na\na\r\n"[..], &b"a\r\n"[..]),
+        (b"a\r\r\na\r\n", b"a\r\r\na\r\n"),
+        (
+            b"\xef\xbb\xbfa\na\n\xef\xbb\xbfa\n",
+            b"\xef\xbb\xbfa\n\xef\xbb\xbfa\n",
+        ),
         (b"\0\n\0\n\0\0\n", b"\0\n\0\0\n"),
         (b"\xff\xfe\n\xff\n\xff\xfe\n", b"\xff\xfe\n\xff\n"),
         (b"a\n\n\nb\n\n", b"a\n\nb\n"),
@@ -233,6 +239,172 @@ fn bytes_are_kept() {
         let output = filter(&[], input);
         assert_same(&output.stdout, want);
         assert!(output.status.success() && output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn lines_may_end_with_nul() {
+    for (input, want) in [
+        (&b"a\0b\na\0a\0b\na"[..], &b"a\0b\na\0"[..]),
+        (b"a\r\0a\0", b"a\r\0a\0"),
+        (b"\n\0\0\0\n\0", b"\n\0\0"),
+        (b"a", b"a"),
+    ] {
+        assert_same(&filter(&["-z"], input).stdout, want);
+        assert_same(&filter(&["--null"], input).stdout, want);
+    }
+    let scratch = Scratch::new("nul-files");
+    let (first, second) = (scratch.file("1", "a"), scratch.file("2", "b"));
+    assert_same(&stdout(&mut onced(&["-z", &first, &second])), b"a\0b");
+    let fields = filter(&["-z", "--field", "2"], b"x 1\ny\0z 1\ny\0z 2\0");
+    assert_same(&fields.stdout, b"x 1\ny\0z 2\0");
+}
+
+#[test]
+fn csv_fields_may_have_quotes_delimiters_and_line_ends() {
+    let header = "name,id\r\n";
+    let (john, jane) = ("\"Smith, John\",1\r\n", "\"Smith, Jane\",2\r\n");
+    let (long, quoted) = ("\"two\nlines\",3\n", "\"3\",\"1\"\n");
+    let input = [header, john, jane, long, quoted, john, long].concat();
+    let by_name = filter(&["--csv", "--field", "name"], input.as_bytes());
+    assert_same(
+        &by_name.stdout,
+        [header, john, jane, long, quoted].concat().as_bytes(),
+    );
+    let by_id = filter(&["--csv", "--field", "2", "--stats"], input.as_bytes());
+    assert_same(
+        &by_id.stdout,
+        [header, john, jane, long].concat().as_bytes(),
+    );
+    let told = String::from_utf8(by_id.stderr).unwrap();
+    assert!(
+        told.starts_with("read 7, kept 4, dropped 3, keyless 0, "),
+        "{told}"
+    );
+    let all = filter(&["--csv", "--no-header", "--field", "1"], input.as_bytes());
+    assert_same(
+        &all.stdout,
+        [header, john, jane, long, quoted].concat().as_bytes(),
+    );
+
+    // The header comes once, whatever its place in the other file and whether lines have keys.
+    let scratch = Scratch::new("csv-files");
+    let first = scratch.file("1", format!("\u{feff}{header}{john}"));
+    let second = scratch.file("2", [header, jane, john].concat());
+    let third = scratch.file("3", "id;name\n1;x\n");
+    let args = ["--csv", "--field", "name", "--drop-keyless"];
+    let kept = stdout(onced(&args).args([&first, &second]));
+    assert_same(&kept, format!("\u{feff}{header}{john}{jane}").as_bytes());
+    let kept = stdout(onced(&args).args(["-d", ";", &third]));
+    assert_same(&kept, b"id;name\n1;x\n");
+
+    let missing = filter(&["--csv", "--field", "user"], input.as_bytes());
+    assert_eq!(missing.status.code(), Some(2));
+    let told = String::from_utf8(missing.stderr).unwrap();
+    assert_eq!(
+        told,
+        "onced: standard input: no column is called 'user'; there are: name, id\n"
+    );
+    let open = filter(&["--csv", "--field", "1"], b"a,b\n1,2\n\"3,4\n5,6\n");
+    assert_eq!(open.status.code(), Some(2));
+    assert_same(&open.stdout, b"a,b\n1,2\n");
+    let told = String::from_utf8(open.stderr).unwrap();
+    assert_eq!(
+        told,
+        "onced: line 3 of standard input: its quote is never closed\n"
+    );
+}
+
+#[test]
+fn bytes_that_are_no_utf8_are_no_end_of_a_match() {
+    let input = b"u=J\xf6rg\nu=J\xfcrg\nu=J\xf6rg x\n";
+    let output = filter(&["--key-regex", r"u=(\S+)"], input);
+    assert_same(&output.stdout, b"u=J\xf6rg\nu=J\xfcrg\n");
+}
+
+/// Compresses by the tool of that name, which is there wherever this is tested.
+fn packed(tool: &str, input: &[u8]) -> Vec<u8> {
+    use flate2::write::GzEncoder;
+    match tool {
+        "gzip" => {
+            let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(input).unwrap();
+            encoder.finish().unwrap()
+        }
+        "bzip2" => {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+            encoder.write_all(input).unwrap();
+            encoder.finish().unwrap()
+        }
+        _ => zstd::encode_all(input, 3).unwrap(),
+    }
+}
+
+#[test]
+fn compressed_inputs_are_read_decompressed() {
+    let scratch = Scratch::new("packed");
+    let log = log();
+    let want = awk(UNIQUE_LINES, &scratch.file("log", &log));
+    let half = log.len() / 2;
+    for tool in ["gzip", "bzip2", "zstd"] {
+        // Two pieces that were compressed apart and put together, as log rotation does.
+        let mut bytes = packed(tool, &log.as_bytes()[..half]);
+        bytes.extend(packed(tool, &log.as_bytes()[half..]));
+        let path = scratch.file(tool, &bytes);
+        assert_same(&stdout(&mut onced(&[&path])), &want);
+        assert_same(&filter(&[], &bytes).stdout, &want);
+
+        let cut = filter(&[], &bytes[..bytes.len() - 100]);
+        assert_eq!(cut.status.code(), Some(2), "{tool}");
+        let told = String::from_utf8(cut.stderr).unwrap();
+        assert!(
+            told.starts_with("onced: cannot read standard input: "),
+            "{told}"
+        );
+    }
+    let refused = filter(&[], b"\xfd7zXZ\0\0\x04");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(refused.stdout.is_empty());
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("compressed with xz"), "{told}");
+}
+
+#[test]
+fn a_closed_or_full_standard_output_is_told() {
+    for (redirection, why) in [
+        (">&-", "cannot write to standard output: it is closed"),
+        (
+            ">/dev/full",
+            "cannot write the output: No space left on device",
+        ),
+    ] {
+        let script = format!("printf 'a\\nb\\n' | \"$0\" filter {redirection}");
+        let output = Command::new("bash")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_onced")])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.starts_with(&format!("onced: {why}")), "{told}");
+    }
+    // What was not asked is not lost; what writes nothing has no use for an output.
+    for (command, status) in [
+        ("seen k --server 127.0.0.1:1", 2),
+        ("completions bash", 2),
+        ("man", 2),
+        ("config show", 2),
+    ] {
+        let output = Command::new("bash")
+            .args([
+                "-c",
+                &format!("\"$0\" {command} >&-"),
+                env!("CARGO_BIN_EXE_onced"),
+            ])
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{command}: {told}");
+        assert!(told.contains("it is closed"), "{command}: {told}");
     }
 }
 
@@ -276,6 +448,16 @@ fn bad_arguments_and_files_end_with_status_2() {
         &["--field", "1", "--json", "/id"],
         &["--delimiter", ","],
         &["--field", "1", "--delimiter", "ab"],
+        &["--field", "name"],
+        &["--csv"],
+        &["--csv", "--field", "0"],
+        &["--csv", "--no-header", "--field", "name"],
+        &["--csv", "--field", "1", "-d", "\""],
+        &["--no-header", "--field", "1"],
+        &["--csv", "--field", "1", "-z"],
+        &["--ack"],
+        &["--lease", "1s"],
+        &["--server", "127.0.0.1:1", "--ack", "--lease", "0s"],
         &["--ttl", "60"],
         &["--ttl", "0s"],
         &["--ns", "jobs"],

@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod filter;
 mod import;
+mod input;
 mod log;
 mod ping;
 mod progress;
@@ -90,8 +91,30 @@ fn default_address() -> Address {
     Address::Tcp(format!("127.0.0.1:{PORT}"))
 }
 
-/// Does what the arguments say; tells the exit status.
-pub fn run(cli: Cli) -> ExitCode {
+/// Exit status of an error.
+const FAILED: u8 = 2;
+
+impl Action {
+    /// The exit status where there is no standard output, for what is of no use without.
+    fn status_without_stdout(&self) -> Option<u8> {
+        match self {
+            Self::Serve(_) => None,
+            Self::Seen(args) if args.is_quiet() => None,
+            Self::Filter(_) => Some(filter::OUTPUT_FAILED),
+            _ => Some(FAILED),
+        }
+    }
+}
+
+/// Does what the arguments say, where the process was started with a standard output or without;
+/// tells the exit status.
+pub fn run(cli: Cli, has_stdout: bool) -> ExitCode {
+    if let Some(status) = cli.action.status_without_stdout()
+        && !has_stdout
+    {
+        eprintln!("onced: cannot write to standard output: it is closed");
+        return ExitCode::from(status);
+    }
     let outcome = match cli.action {
         Action::Serve(args) => serve::run(*args),
         Action::Seen(args) => seen::run(&args),
@@ -115,7 +138,7 @@ pub fn run(cli: Cli) -> ExitCode {
         // Errors of other crates may have several lines; ours are one.
         let text = format!("{error:#}").replace('\n', " ");
         eprintln!("onced: {text}");
-        ExitCode::from(2)
+        ExitCode::from(FAILED)
     })
 }
 

@@ -1,6 +1,8 @@
 //! `onced seen`: one question from a shell script.
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -12,9 +14,9 @@ use crate::wire::line::push_word;
 /// Ask whether keys are seen for the first time: exit status 0 if all are, or that is unsure, 1 if not
 #[derive(Debug, clap::Args)]
 pub(crate) struct SeenArgs {
-    /// The keys
+    /// The keys, of any bytes
     #[arg(value_name = "KEY", required = true)]
-    keys: Vec<String>,
+    keys: Vec<OsString>,
 
     /// How long to remember a new key, such as 10s, 5m or 24h; without it, the namespace's default
     #[arg(long, value_name = "D")]
@@ -30,6 +32,13 @@ pub(crate) struct SeenArgs {
 
     #[command(flatten)]
     at: ServerArgs,
+}
+
+impl SeenArgs {
+    /// Whether nothing is to be written.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
 }
 
 pub(crate) fn run(args: &SeenArgs) -> anyhow::Result<ExitCode> {

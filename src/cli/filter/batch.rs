@@ -24,8 +24,18 @@ pub(super) struct Batch {
     pub(super) lines: Spans,
     /// The keys of those lines that have one.
     pub(super) keys: Spans,
-    /// For each line, whether a key of `keys` belongs to it.
-    pub(super) keyed: Vec<bool>,
+    /// For each line, whether a key of `keys` belongs to it, and what if none does.
+    pub(super) kinds: Vec<Key<()>>,
+}
+
+/// A line's key, or why it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key<K> {
+    Is(K),
+    /// None was found.
+    None,
+    /// It is not asked for one: the line passes.
+    NotAsked,
 }
 
 impl Batch {
@@ -36,7 +46,7 @@ impl Batch {
             first_line,
             lines: Spans::default(),
             keys: Spans::default(),
-            keyed: Vec::new(),
+            kinds: Vec::new(),
         }
     }
 
@@ -46,7 +56,7 @@ impl Batch {
         self.first_line = first_line;
         self.lines.clear();
         self.keys.clear();
-        self.keyed.clear();
+        self.kinds.clear();
     }
 
     /// Whether a line with a key of so many bytes stays within the bounds.
@@ -57,12 +67,16 @@ impl Batch {
     }
 
     /// Appends a line.
-    pub(super) fn push(&mut self, line: &[u8], key: Option<&[u8]>) {
+    pub(super) fn push(&mut self, line: &[u8], key: Key<&[u8]>) {
         self.lines.push(line);
-        self.keyed.push(key.is_some());
-        if let Some(key) = key {
-            self.keys.push(key);
-        }
+        self.kinds.push(match key {
+            Key::Is(key) => {
+                self.keys.push(key);
+                Key::Is(())
+            }
+            Key::None => Key::None,
+            Key::NotAsked => Key::NotAsked,
+        });
     }
 
     /// The line that starts the batch and the one that ends it, for messages.
@@ -123,9 +137,9 @@ mod tests {
     #[test]
     fn a_batch_says_where_it_comes_from() {
         let mut batch = Batch::new("log".into(), 10);
-        batch.push(b"a\n", Some(b"a"));
-        batch.push(b"\n", None);
-        batch.push(b"b\n", Some(b"b"));
+        batch.push(b"a\n", Key::Is(b"a"));
+        batch.push(b"\n", Key::None);
+        batch.push(b"b\n", Key::Is(b"b"));
         assert_eq!(batch.keys.iter().collect::<Vec<_>>(), [b"a", b"b"]);
         assert_eq!(batch.lines.iter().nth(1), Some(&b"\n"[..]));
         assert_eq!(batch.place(), "lines 10 to 12 of log");
@@ -135,12 +149,12 @@ mod tests {
     fn a_batch_is_bounded_but_takes_one_line_of_any_size() {
         let mut batch = Batch::new("log".into(), 1);
         assert!(batch.has_room(KEY_BYTES_MAX + 1));
-        batch.push(b"\n", None);
+        batch.push(b"\n", Key::None);
         assert!(batch.has_room(KEY_BYTES_MAX));
         assert!(!batch.has_room(KEY_BYTES_MAX + 1));
         for _ in 1..LINES_MAX {
             assert!(batch.has_room(0));
-            batch.push(b"\n", None);
+            batch.push(b"\n", Key::None);
         }
         assert!(!batch.has_room(0));
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use crossbeam::channel::{Select, TryRecvError};
 
-use super::batch::{Batch, Spans};
+use super::batch::{Batch, Key, Spans};
 use super::dedup::{Dedup, Verdict};
 use super::output::{Output, Refused};
 use super::progress::{Progress, Tally};
@@ -244,10 +244,10 @@ impl<D: Dedup> Copy<D> {
         let mut verdicts = self.verdicts.iter().copied();
         let mut keys = batch.keys.iter();
         let numbered = batch.lines.iter().zip(batch.first_line..);
-        for ((line, number), keyed) in numbered.zip(&batch.keyed) {
-            let (verdict, key) = match keyed {
-                true => (verdicts.next(), keys.next()),
-                false => (None, None),
+        for ((line, number), kind) in numbered.zip(&batch.kinds) {
+            let (verdict, key) = match kind {
+                Key::Is(()) => (verdicts.next(), keys.next()),
+                Key::None | Key::NotAsked => (None, None),
             };
             if let (Some(Verdict::Busy), Some(key)) = (verdict, key) {
                 self.held.hold(&batch.input, number, line, key);
@@ -258,7 +258,7 @@ impl<D: Dedup> Copy<D> {
                 self.held.pause = PAUSE_MIN;
             }
             let stays = match verdict {
-                None => !self.drop_keyless,
+                None => !self.drop_keyless || *kind == Key::NotAsked,
                 Some(Verdict::Seen) => false,
                 Some(Verdict::NotStored) => {
                     self.failure
@@ -276,7 +276,7 @@ impl<D: Dedup> Copy<D> {
                 }
                 Some(_) => true,
             };
-            self.tally.count(verdict, stays);
+            self.tally.count(*kind, verdict, stays);
             if stays {
                 if self.owes_line_end {
                     self.text.push(self.line_end);
@@ -284,7 +284,7 @@ impl<D: Dedup> Copy<D> {
                 self.text.extend_from_slice(line);
                 self.owes_line_end = line.last() != Some(&self.line_end);
             }
-            if *keyed {
+            if *kind == Key::Is(()) {
                 self.ends.push(if stays { self.text.len() } else { 0 });
             }
         }
@@ -383,11 +383,11 @@ impl Held {
         let is_last_of_round = self.round_left == self.batches.len();
         match self.batches.back_mut() {
             Some(last) if !is_last_of_round && last.has_room(key.len()) => {
-                last.push(line, Some(key));
+                last.push(line, Key::Is(key));
             }
             _ => {
                 let mut batch = Batch::new(Arc::clone(input), number);
-                batch.push(line, Some(key));
+                batch.push(line, Key::Is(key));
                 self.batches.push_back(batch);
             }
         }

@@ -1,29 +1,30 @@
 //! Where in a line its key is.
 //!
 //! A rule finds a key of at least one byte or none; a line that does not fit the rule (not
-//! JSON, too few fields) has none, it is never an error. Nothing here knows about line ends:
-//! a line comes without its `\n`, and a `\r` is a byte like any other.
+//! JSON, too few fields) has none, it is never an error. Nothing here knows about line ends: a
+//! line comes without them.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-use anyhow::anyhow;
-use regex::bytes::{CaptureLocations, Regex};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The key of an empty line under [`KeyRule::WholeLine`]. Keys have at least one byte; a line
-/// holds no line end, so this one cannot be another line's key, and processes that share a
-/// server agree on empty lines too.
-const EMPTY_LINE_KEY: &[u8] = b"\n";
+use super::csv::Csv;
+use super::pattern::Pattern;
 
 /// How to find a line's key.
 #[derive(Debug)]
 pub(super) enum KeyRule {
     /// The line itself.
-    WholeLine,
+    WholeLine {
+        /// The key of an empty line. Keys have at least one byte; what ends a line is not in it,
+        /// so that this cannot be another line's key, and processes that share a server agree on
+        /// empty lines too.
+        if_empty: &'static [u8],
+    },
     /// The first match of a pattern, or its group 1.
     Pattern(Pattern),
     /// The value at a place in a JSON text.
@@ -34,52 +35,37 @@ pub(super) enum KeyRule {
         number: NonZeroUsize,
         delimiter: Option<u8>,
     },
+    /// A field of a CSV record.
+    Csv(Box<Csv>),
 }
 
 impl KeyRule {
     /// The key of `line`, which comes without its line end.
     pub(super) fn key<'a>(&mut self, line: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let key = match self {
-            Self::WholeLine if line.is_empty() => Some(Cow::Borrowed(EMPTY_LINE_KEY)),
-            Self::WholeLine => Some(Cow::Borrowed(line)),
-            Self::Pattern(pattern) => pattern.key(line).map(Cow::Borrowed),
+            Self::WholeLine { if_empty } if line.is_empty() => Some(Cow::Borrowed(*if_empty)),
+            Self::WholeLine { .. } => Some(Cow::Borrowed(line)),
+            Self::Pattern(pattern) => pattern.find(line).map(|found| Cow::Borrowed(&line[found])),
             Self::Json(pointer) => pointer.key(line),
             Self::Field { number, delimiter } => {
                 field(line, *number, *delimiter).map(Cow::Borrowed)
             }
+            Self::Csv(csv) => csv.key(line).map(Cow::Owned),
         };
         key.filter(|key| !key.is_empty())
     }
-}
 
-/// A regular expression, with room for its groups when it has one to ask for.
-#[derive(Debug)]
-pub(super) struct Pattern {
-    regex: Regex,
-    groups: Option<CaptureLocations>,
-}
-
-impl Pattern {
-    /// Compiles `text`; the error is one line.
-    pub(super) fn new(text: &str) -> anyhow::Result<Self> {
-        let regex = Regex::new(text).map_err(|err| {
-            // The crate draws the pattern with a caret below it; the last line says what is wrong.
-            let drawing = err.to_string();
-            let reason = drawing.lines().next_back().unwrap_or_default();
-            let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-            anyhow!("--key-regex '{}': {reason}", text.escape_debug())
-        })?;
-        let groups = (regex.captures_len() > 1).then(|| regex.capture_locations());
-        Ok(Self { regex, groups })
+    /// Whether the first line of each input says where keys are, and has none itself.
+    pub(super) fn has_header(&self) -> bool {
+        matches!(self, Self::Csv(csv) if csv.has_header())
     }
 
-    fn key<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
-        let Some(groups) = &mut self.groups else {
-            return self.regex.find(line).map(|found| found.as_bytes());
-        };
-        self.regex.captures_read(groups, line)?;
-        let (start, end) = groups.get(1)?;
-        Some(&line[start..end])
+    /// Reads such a line.
+    pub(super) fn read_header(&mut self, header: &[u8]) -> Result<(), String> {
+        match self {
+            Self::Csv(csv) => csv.read_header(header),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -309,7 +295,7 @@ mod tests {
     #[test]
     fn the_whole_line_is_a_key_even_when_empty() {
         check(
-            &mut KeyRule::WholeLine,
+            &mut KeyRule::WholeLine { if_empty: b"\n" },
             &[
                 (b"a b", Some("a b")),
                 (b"a\r", Some("a\\r")),
@@ -317,44 +303,6 @@ mod tests {
                 (b"", Some("\\n")),
             ],
         );
-    }
-
-    #[test]
-    fn a_pattern_is_its_match_or_its_first_group() {
-        check(
-            &mut KeyRule::Pattern(Pattern::new("req-[0-9]+").unwrap()),
-            &[
-                (b"x req-12 req-13", Some("req-12")),
-                (b"\xff\0req-1\xfe", Some("req-1")),
-                (b"none", None),
-                (b"", None),
-            ],
-        );
-        check(
-            &mut KeyRule::Pattern(Pattern::new("id=([0-9]*)(;?)").unwrap()),
-            &[(b"id=7;", Some("7")), (b"id=;", None), (b"x", None)],
-        );
-        // The group took no part in the match, or the match is empty: no key.
-        check(
-            &mut KeyRule::Pattern(Pattern::new("a|b(c)").unwrap()),
-            &[(b"a", None), (b"bc", Some("c"))],
-        );
-        check(
-            &mut KeyRule::Pattern(Pattern::new("x*").unwrap()),
-            &[(b"abc", None), (b"xx", Some("xx"))],
-        );
-    }
-
-    #[test]
-    fn a_bad_pattern_is_told_in_one_line() {
-        for (text, want) in [
-            ("(a", "--key-regex '(a': unclosed group"),
-            ("a\n[", "--key-regex 'a\\n[': unclosed character class"),
-        ] {
-            assert_eq!(Pattern::new(text).unwrap_err().to_string(), want);
-        }
-        let too_big = Pattern::new(r"\w{10000}").unwrap_err().to_string();
-        assert!(!too_big.contains('\n'), "{too_big}");
     }
 
     fn by_field(number: usize, delimiter: Option<u8>) -> KeyRule {

@@ -9,15 +9,16 @@
 
 mod batch;
 mod copy;
+mod csv;
 mod dedup;
 mod key;
 mod output;
+mod pattern;
 mod progress;
 mod server;
 mod source;
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,21 +26,21 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use self::copy::{Copy, Ended};
+use self::csv::{Column, Csv};
 use self::dedup::{Dedup, Embedded};
-use self::key::{KeyRule, Pattern, Pointer, parse_delimiter};
+use self::key::{KeyRule, Pointer, parse_delimiter};
 use self::output::Output;
+use self::pattern::Pattern;
 use self::progress::Progress;
 use self::server::{Asking, Server};
-use self::source::Inputs;
+use self::source::{Framing, Inputs};
 use super::signals::{self, EndRequest};
 use super::{SERVER_TIMEOUT, parse_timeout};
 use crate::address::Address;
 use crate::time::parse_duration_ms;
 
-/// What ends a line.
-const LINE_END: u8 = b'\n';
 /// Exit status when the output did not take all lines; 2 is for all else.
-const OUTPUT_FAILED: u8 = 1;
+pub(super) const OUTPUT_FAILED: u8 = 1;
 
 /// How it ends, for `--help`.
 const ENDS: &str = "\
@@ -65,12 +66,17 @@ lines; 2 for all other errors; killed by the signal that ended it.";
 /// Lines keep their order and their bytes; lines without a key pass through.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = ENDS)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct FilterArgs {
     /// Files to read, in order; '-' is standard input, read also when no file is given
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// The key is the first match of this regular expression, or its group 1 if it has one
+    /// The key is the first match of this regular expression, or its group 1 if it has one; a
+    /// byte that is no UTF-8 counts as a character that is no letter, digit or space
     #[arg(long, value_name = "RE", group = "key", allow_hyphen_values = true)]
     key_regex: Option<String>,
 
@@ -78,11 +84,13 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "POINTER", group = "key")]
     json: Option<Pointer>,
 
-    /// The key is the Nth field, counted from 1, between runs of blanks
-    #[arg(long, value_name = "N", group = "key")]
-    field: Option<NonZeroUsize>,
+    /// The key is the Nth field, counted from 1, between runs of blanks; with --csv also a
+    /// column's name. For fields in quotes there is --csv
+    #[arg(long, value_name = "N|NAME", group = "key")]
+    field: Option<String>,
 
-    /// Fields stand between single bytes C instead ('\t' is a tab); quotes mean nothing
+    /// Fields stand between single bytes C instead ('\t' is a tab); without --csv, quotes mean
+    /// nothing
     #[arg(
         short,
         long,
@@ -92,6 +100,19 @@ pub(crate) struct FilterArgs {
     )]
     #[arg(value_parser = parse_delimiter)]
     delimiter: Option<u8>,
+
+    /// Lines are CSV records, with fields in quotes and line ends in them. The first record of
+    /// each file is its header: it passes, but not again where files have the same one
+    #[arg(long, requires = "field")]
+    csv: bool,
+
+    /// CSV has no header: the first record is like all others
+    #[arg(long, requires = "csv")]
+    no_header: bool,
+
+    /// Lines end with a NUL byte, as 'find -print0' writes them
+    #[arg(short = 'z', long, conflicts_with = "csv")]
+    null: bool,
 
     /// Ask this server, HOST:PORT or unix:PATH, to share memory between processes; without it
     /// the keys of this run are held in this process
@@ -132,7 +153,7 @@ pub(crate) struct FilterArgs {
 
 /// Runs the subcommand: exit status 0 also when the reader of the output went away.
 pub(crate) fn run(args: &FilterArgs) -> anyhow::Result<ExitCode> {
-    let rule = args.key_rule()?;
+    let rules = args.rules()?;
     let inputs = Inputs::find(&args.files)?;
     match &args.server {
         Some(address) => {
@@ -142,35 +163,78 @@ pub(crate) fn run(args: &FilterArgs) -> anyhow::Result<ExitCode> {
                 lease_ms: args.ack.then_some(args.lease),
             };
             let server = Server::connect(address, args.timeout, asking)?;
-            args.filter(inputs, rule, server)
+            args.filter(inputs, rules, server)
         }
-        None => args.filter(inputs, rule, Embedded::new(args.ttl)?),
+        None => args.filter(inputs, rules, Embedded::new(args.ttl)?),
     }
 }
 
 impl FilterArgs {
-    fn key_rule(&self) -> anyhow::Result<KeyRule> {
-        if let Some(text) = &self.key_regex {
-            return Ok(KeyRule::Pattern(Pattern::new(text)?));
+    /// How lines are cut, and where their keys are.
+    fn rules(&self) -> anyhow::Result<(Framing, KeyRule)> {
+        if self.csv {
+            let csv = self.csv_rule()?;
+            let delimiter = csv.delimiter();
+            return Ok((Framing::Csv { delimiter }, KeyRule::Csv(Box::new(csv))));
         }
-        if let Some(pointer) = &self.json {
-            return Ok(KeyRule::Json(pointer.clone()));
-        }
-        let delimiter = self.delimiter;
-        Ok(self
-            .field
-            .map_or(KeyRule::WholeLine, |number| KeyRule::Field {
+        let (framing, if_empty): (_, &[u8]) = if self.null {
+            (Framing::Nul, b"\0")
+        } else {
+            (Framing::Lines, b"\n")
+        };
+        let rule = if let Some(text) = &self.key_regex {
+            KeyRule::Pattern(Pattern::new(text)?)
+        } else if let Some(pointer) = &self.json {
+            KeyRule::Json(pointer.clone())
+        } else if let Some(field) = &self.field {
+            let Ok(number) = field.parse() else {
+                bail!("--field '{field}' is no number from 1; columns have names with --csv");
+            };
+            KeyRule::Field {
                 number,
-                delimiter,
-            }))
+                delimiter: self.delimiter,
+            }
+        } else {
+            KeyRule::WholeLine { if_empty }
+        };
+        Ok((framing, rule))
     }
 
-    fn filter(&self, inputs: Inputs, rule: KeyRule, dedup: impl Dedup) -> anyhow::Result<ExitCode> {
+    fn csv_rule(&self) -> anyhow::Result<Csv> {
+        let field = self.field.as_deref().unwrap_or_default();
+        let column = match field.parse::<usize>() {
+            Ok(0) => bail!("--field counts from 1"),
+            Ok(number) => Column::Number(number),
+            Err(_) if self.no_header => {
+                bail!("--field '{field}' is no number, and with --no-header columns have no names")
+            }
+            Err(_) => Column::Name(field.to_owned()),
+        };
+        let delimiter = self.delimiter.unwrap_or(b',');
+        if matches!(delimiter, b'"' | b'\n' | b'\r') {
+            bail!("with --csv a delimiter is neither a quote nor a line end");
+        }
+        Ok(Csv::new(delimiter, column, !self.no_header))
+    }
+
+    fn filter(
+        &self,
+        inputs: Inputs,
+        (framing, rule): (Framing, KeyRule),
+        dedup: impl Dedup,
+    ) -> anyhow::Result<ExitCode> {
         let end = EndRequest::watch().context("cannot wait for signals")?;
         let output = Output::stdout(end.clone()).context("cannot write to standard output")?;
         let progress = Progress::start(inputs.bytes_total);
-        let copy = Copy::new(dedup, output, end, self.drop_keyless, LINE_END, progress);
-        let ended = copy.run(&inputs.read(rule));
+        let copy = Copy::new(
+            dedup,
+            output,
+            end,
+            self.drop_keyless,
+            framing.line_end(),
+            progress,
+        );
+        let ended = copy.run(&inputs.read(framing, rule));
         self.finish(ended)
     }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use indicatif::ProgressBar;
 
+use super::batch::Key;
 use super::dedup::Verdict;
 use crate::cli::progress::draw;
 
@@ -52,16 +53,16 @@ impl Tally {
         }
     }
 
-    /// Counts a line; it has no verdict if it has no key.
-    pub(super) fn count(&mut self, verdict: Option<Verdict>, is_kept: bool) {
+    /// Counts a line; it has a verdict if it has a key.
+    pub(super) fn count(&mut self, key: Key<()>, verdict: Option<Verdict>, is_kept: bool) {
         self.lines += 1;
         self.kept += u64::from(is_kept);
+        self.keyless += u64::from(key == Key::None);
         match verdict {
-            None => self.keyless += 1,
             Some(Verdict::Unsure | Verdict::ClaimedUnsure(_)) => self.unsure += 1,
             Some(Verdict::TooLong) => self.too_long += 1,
             Some(Verdict::Unanswered) => self.unanswered += 1,
-            Some(_) => {}
+            _ => {}
         }
     }
 }
@@ -147,8 +148,8 @@ mod tests {
             text.starts_with("read 10, kept 7, dropped 3, keyless 2, "),
             "{text}"
         );
-        tally.count(Some(Verdict::Unsure), true);
-        tally.count(Some(Verdict::TooLong), true);
+        tally.count(Key::Is(()), Some(Verdict::Unsure), true);
+        tally.count(Key::Is(()), Some(Verdict::TooLong), true);
         let text = tally.to_string();
         assert!(
             text.starts_with("read 12, kept 9, dropped 3, keyless 2, unsure 1, key too long 1, "),

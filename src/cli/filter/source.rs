@@ -1,23 +1,23 @@
 //! Reading: a thread that cuts the inputs into batches of lines with their keys.
 //!
-//! Bytes pass through as they are. A line ends behind its `\n`; what follows the last `\n` of
-//! an input is a line too. Whatever a read returned is handed over before the next read, which
+//! Bytes pass through as they are. A line ends behind its `\n`, or where its [`Framing`] says;
+//! what follows the last end of an input is a line too. The header of CSV passes once. Whatever a read returned is handed over before the next read, which
 //! may block: a batch never waits for input, so `tail -f` is answered at once. Nothing here
 //! knows what was seen before.
 
-use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use memchr::memchr_iter;
 
-use super::batch::Batch;
+use super::batch::{Batch, Key};
+use super::csv::Ends;
 use super::key::KeyRule;
+use crate::cli::input::{Input, text, without_mark};
 
 /// How much is asked for in one read; the buffer grows only for a longer line.
 const READ_BYTES: usize = 256 << 10;
@@ -34,12 +34,6 @@ pub(super) struct Inputs {
     inputs: Vec<Input>,
     /// The bytes of all inputs together, if all are regular files.
     pub(super) bytes_total: Option<u64>,
-}
-
-#[derive(Debug)]
-enum Input {
-    Stdin,
-    File(PathBuf),
 }
 
 impl Inputs {
@@ -62,11 +56,11 @@ impl Inputs {
 
     /// Starts reading. An error is the last thing received; the thread ends when its receiver
     /// is dropped, at the latest with the process if it is blocked in a read.
-    pub(super) fn read(self, rule: KeyRule) -> Batches {
+    pub(super) fn read(self, framing: Framing, rule: KeyRule) -> Batches {
         let (full, full_receiver) = bounded(BATCHES_AHEAD);
         let (spent_sender, spent) = unbounded();
         thread::spawn(move || {
-            let mut cutter = Cutter::new(rule, full, spent);
+            let mut cutter = Cutter::new(framing, rule, full, spent);
             for input in &self.inputs {
                 match input.open().and_then(|file| cutter.cut(input, file)) {
                     Ok(Flow::GoOn) => {}
@@ -95,59 +89,6 @@ pub(super) struct Batches {
     pub(super) spent: Sender<Batch>,
 }
 
-impl Input {
-    fn named(path: &Path) -> Self {
-        if path.as_os_str() == "-" {
-            Self::Stdin
-        } else {
-            Self::File(path.to_owned())
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Stdin => "standard input".to_owned(),
-            Self::File(path) => path.display().to_string(),
-        }
-    }
-
-    /// The size of a regular file, `None` for a pipe and the like.
-    fn size(&self) -> anyhow::Result<Option<u64>> {
-        let path = match self {
-            Self::Stdin => {
-                let metadata = self.open()?.metadata().ok();
-                return Ok(metadata
-                    .filter(fs::Metadata::is_file)
-                    .map(|file| file.len()));
-            }
-            Self::File(path) => path,
-        };
-        let metadata = fs::metadata(path).with_context(|| self.cannot_read())?;
-        if metadata.is_dir() {
-            bail!("{}: it is a directory", self.cannot_read());
-        }
-        if !metadata.is_file() {
-            // Opening a named pipe would wait for its writer.
-            return Ok(None);
-        }
-        self.open()?;
-        Ok(Some(metadata.len()))
-    }
-
-    /// Standard input too is read as a plain file, past the buffer of [`io::Stdin`].
-    fn open(&self) -> anyhow::Result<File> {
-        match self {
-            Self::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
-            Self::File(path) => File::open(path),
-        }
-        .with_context(|| self.cannot_read())
-    }
-
-    fn cannot_read(&self) -> String {
-        format!("cannot read {}", self.name())
-    }
-}
-
 /// Whether anyone still wants batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
@@ -155,18 +96,61 @@ enum Flow {
     Stop,
 }
 
+/// What makes bytes into lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// A line end, `\n` or `\r\n`.
+    Lines,
+    /// A NUL byte; all others are of the line.
+    Nul,
+    /// A line end outside of quotes.
+    Csv { delimiter: u8 },
+}
+
+impl Framing {
+    /// The byte behind each line.
+    pub(super) fn line_end(self) -> u8 {
+        match self {
+            Self::Nul => 0,
+            Self::Lines | Self::Csv { .. } => b'\n',
+        }
+    }
+
+    /// What of a line is read for its key.
+    fn text(self, line: &[u8], is_first: bool) -> &[u8] {
+        match self {
+            Self::Nul => line.strip_suffix(b"\0").unwrap_or(line),
+            Self::Lines | Self::Csv { .. } if is_first => without_mark(text(line)),
+            Self::Lines | Self::Csv { .. } => text(line),
+        }
+    }
+}
+
 /// Cuts bytes into lines and lines into batches.
 struct Cutter {
+    framing: Framing,
     rule: KeyRule,
+    /// The first header, which passes; those of later inputs that equal it do not.
+    header: Option<Vec<u8>>,
+    /// The next line is the first of its input.
+    is_first: bool,
     batch: Batch,
     full: Sender<anyhow::Result<Batch>>,
     spent: Receiver<Batch>,
 }
 
 impl Cutter {
-    fn new(rule: KeyRule, full: Sender<anyhow::Result<Batch>>, spent: Receiver<Batch>) -> Self {
+    fn new(
+        framing: Framing,
+        rule: KeyRule,
+        full: Sender<anyhow::Result<Batch>>,
+        spent: Receiver<Batch>,
+    ) -> Self {
         Self {
+            framing,
             rule,
+            header: None,
+            is_first: true,
             batch: Batch::new("".into(), 1),
             full,
             spent,
@@ -176,9 +160,15 @@ impl Cutter {
     /// Reads one input to its end.
     fn cut(&mut self, input: &Input, mut bytes: impl Read) -> anyhow::Result<Flow> {
         self.batch.restart(&input.name().into(), 1);
+        self.is_first = true;
+        let mut csv = match self.framing {
+            Framing::Csv { delimiter } => Some(Ends::new(delimiter)),
+            Framing::Lines | Framing::Nul => None,
+        };
         // `buffer[..filled]` is the start of one line: no line end is in it.
         let mut buffer = vec![0; READ_BYTES];
         let mut filled = 0;
+        let mut ends = Vec::new();
         loop {
             if filled == buffer.len() {
                 self.grow(&mut buffer)?;
@@ -189,10 +179,18 @@ impl Cutter {
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
                 Err(err) => return Err(anyhow!("{}: {err}", input.cannot_read())),
             };
+            let read = &buffer[filled..filled + count];
+            ends.clear();
+            match &mut csv {
+                Some(csv) => csv.find(read, &mut ends),
+                None => ends.extend(
+                    memchr_iter(self.framing.line_end(), read).map(|position| position + 1),
+                ),
+            }
             let mut start = 0;
-            for end in memchr_iter(b'\n', &buffer[filled..filled + count]) {
-                let end = filled + end + 1;
-                if self.push(&buffer[start..end]) == Flow::Stop {
+            for &end in &ends {
+                let end = filled + end;
+                if self.push(&buffer[start..end])? == Flow::Stop {
                     return Ok(Flow::Stop);
                 }
                 start = end;
@@ -204,21 +202,46 @@ impl Cutter {
                 return Ok(Flow::Stop);
             }
         }
-        if filled > 0 && self.push(&buffer[..filled]) == Flow::Stop {
+        let rest = &buffer[..filled];
+        if csv.is_some() && rest.contains(&b'\n') {
+            let (line, name) = (self.batch.first_line, &self.batch.input);
+            bail!("line {line} of {name}: its quote is never closed");
+        }
+        if !rest.is_empty() && self.push(rest)? == Flow::Stop {
             return Ok(Flow::Stop);
         }
         Ok(self.hand_over())
     }
 
     /// Appends a line, with its line end if it has one.
-    fn push(&mut self, line: &[u8]) -> Flow {
-        let key = self.rule.key(line.strip_suffix(b"\n").unwrap_or(line));
+    fn push(&mut self, line: &[u8]) -> anyhow::Result<Flow> {
+        let is_first = std::mem::take(&mut self.is_first);
+        let text = self.framing.text(line, is_first);
+        if is_first && self.rule.has_header() {
+            return self.push_header(line, text.to_vec());
+        }
+        let key = self.rule.key(text);
         let key_bytes = key.as_ref().map_or(0, |key| key.len());
         if !self.batch.has_room(key_bytes) && self.hand_over() == Flow::Stop {
-            return Flow::Stop;
+            return Ok(Flow::Stop);
         }
-        self.batch.push(line, key.as_deref());
-        Flow::GoOn
+        self.batch
+            .push(line, key.as_deref().map_or(Key::None, Key::Is));
+        Ok(Flow::GoOn)
+    }
+
+    /// Appends a header, unless there was one like it.
+    fn push_header(&mut self, line: &[u8], text: Vec<u8>) -> anyhow::Result<Flow> {
+        if let Err(problem) = self.rule.read_header(&text) {
+            bail!("{}: {problem}", self.batch.input);
+        }
+        if self.header.as_ref() == Some(&text) {
+            self.batch.first_line += 1;
+        } else {
+            self.batch.push(line, Key::NotAsked);
+            self.header.get_or_insert(text);
+        }
+        Ok(Flow::GoOn)
     }
 
     /// Sends the batch, if there is anything in it, and starts the next one behind it.
@@ -279,7 +302,8 @@ mod tests {
     /// Each batch as (first line, lines, keys), by whole lines.
     fn cut(bytes: impl Read) -> Vec<(u64, Strings, Strings)> {
         let (full, batches) = bounded(1_000);
-        let mut cutter = Cutter::new(KeyRule::WholeLine, full, unbounded().1);
+        let rule = KeyRule::WholeLine { if_empty: b"\n" };
+        let mut cutter = Cutter::new(Framing::Lines, rule, full, unbounded().1);
         assert_eq!(cutter.cut(&Input::Stdin, bytes).unwrap(), Flow::GoOn);
         drop(cutter);
         batches
@@ -302,7 +326,7 @@ mod tests {
                 (
                     1,
                     vec![b"a\r\n".to_vec(), b"\n".to_vec(), b"\0\xff\n".to_vec()],
-                    vec![b"a\r".to_vec(), b"\n".to_vec(), b"\0\xff".to_vec()],
+                    vec![b"a".to_vec(), b"\n".to_vec(), b"\0\xff".to_vec()],
                 ),
                 (4, vec![b"last".to_vec()], vec![b"last".to_vec()]),
             ]
@@ -338,13 +362,5 @@ mod tests {
             .collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines.concat(), text);
-    }
-
-    #[test]
-    fn missing_files_and_directories_are_named() {
-        let missing = Inputs::find(&["no/such/file".into()]).unwrap_err();
-        assert!(format!("{missing:#}").starts_with("cannot read no/such/file: "));
-        let directory = Inputs::find(&[".".into()]).unwrap_err();
-        assert_eq!(directory.to_string(), "cannot read .: it is a directory");
     }
 }

@@ -75,12 +75,6 @@ pub(super) enum Problem {
     Refused(String),
 }
 
-/// A line without `\n` or `\r\n` at its end.
-pub(super) fn without_end(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
-}
-
 /// How lines are to be read, going by the first one that is not empty.
 pub(super) fn guess(line: &[u8]) -> Format {
     type Fields = serde_json::Map<String, serde_json::Value>;
@@ -278,8 +272,6 @@ mod tests {
             assert_eq!(read.key, key);
             assert_eq!(read.deadline, deadline.map(Millis));
         }
-        assert_eq!(without_end(b"a\r\n"), b"a");
-        assert_eq!(without_end(b"a"), b"a");
     }
 
     #[test]

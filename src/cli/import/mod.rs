@@ -7,7 +7,6 @@
 mod lines;
 mod load;
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,11 +18,14 @@ use indicatif::ProgressBar;
 use self::lines::{Line, Problem};
 use self::load::Loader;
 use super::ServerArgs;
+use super::input::{Input, text, without_mark};
 use super::progress::draw;
 use crate::time::parse_duration_ms;
 
 /// The longest line: a value of the largest body, each byte of it escaped, and then some.
 const LINE_BYTES_MAX: u64 = 64 << 20;
+/// How much is read at once.
+const READ_BYTES: usize = 256 << 10;
 /// Refused lines that are told one by one.
 const REFUSALS_SHOWN: u64 = 10;
 
@@ -33,7 +35,9 @@ const LINES: &str = r#"One key a line, or a key, a tab and the moment its window
   order-17
   order-18<TAB>1767225600000
 
-A number that looks like seconds or microseconds is refused. Keys are any bytes; those with tabs
+A line ends with \n or \r\n, which are no part of a key, and neither is a byte-order mark in front
+of the first one. What is compressed with gzip, zstd or bzip2 is read decompressed. A number that
+looks like seconds or microseconds is refused. Keys are any bytes; those with tabs
 or line ends in them are written as JSON lines, as 'onced log dump --help' describes them, of
 which "key" or "key_hex" is enough:
 
@@ -117,13 +121,15 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
 
 /// Loads all lines, and tells what became of them.
 pub(crate) fn load(source: &Source<'_>) -> anyhow::Result<ExitCode> {
-    let (name, mut input, bytes_total) = open(source.file)?;
+    let from = source.file.map_or(Input::Stdin, Input::named);
+    let (name, bytes_total) = (from.name(), from.size()?);
+    let mut input = BufReader::with_capacity(READ_BYTES, from.open()?);
     let bar = io::stderr().is_terminal().then(|| draw(bytes_total));
     let mut tally = Tally::new(bar.clone());
     let mut loader = Loader::connect(source.server, source.namespace, source.ttl_ms)?;
     let mut format = source.format;
     let mut line = Vec::new();
-    while read_line(&mut *input, &mut line).with_context(|| format!("cannot read {name}"))? {
+    while read_line(&mut input, &mut line).with_context(|| format!("cannot read {name}"))? {
         tally.lines += 1;
         if let Some(bar) = &bar {
             bar.inc(bytes_total.map_or(1, |_| line.len() as u64));
@@ -135,7 +141,10 @@ pub(crate) fn load(source: &Source<'_>) -> anyhow::Result<ExitCode> {
                 LINE_BYTES_MAX >> 20
             );
         }
-        let text = lines::without_end(&line);
+        let text = match tally.lines {
+            1 => without_mark(text(&line)),
+            _ => text(&line),
+        };
         if text.is_empty() {
             tally.lines_empty += 1;
             continue;
@@ -155,30 +164,8 @@ pub(crate) fn load(source: &Source<'_>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(tally.refused > 0)))
 }
 
-type Input = Box<dyn BufRead>;
-
-/// The name, the bytes, and how many of them there are, if that can be known.
-fn open(file: Option<&Path>) -> anyhow::Result<(String, Input, Option<u64>)> {
-    let Some(path) = file.filter(|path| path.as_os_str() != "-") else {
-        let input = Box::new(BufReader::new(io::stdin()));
-        return Ok(("standard input".to_owned(), input, None));
-    };
-    let name = path.display().to_string();
-    let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
-    let (file, metadata) = opened.with_context(|| format!("cannot read {name}"))?;
-    if metadata.is_dir() {
-        bail!("cannot read {name}: it is a directory");
-    }
-    let bytes = metadata.is_file().then_some(metadata.len());
-    Ok((
-        name,
-        Box::new(BufReader::with_capacity(1 << 18, file)),
-        bytes,
-    ))
-}
-
 /// Reads the next line, its end included; false if there is none.
-fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     Ok(input.take(LINE_BYTES_MAX).read_until(b'\n', line)? > 0)
 }

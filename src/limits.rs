@@ -52,6 +52,9 @@ pub const REPLY_BYTES_SMALL: usize = 4 << 10;
 pub const TURN_US: u64 = 500;
 /// The same while others of its worker wait for another one.
 pub const SHORT_TURN_US: u64 = 100;
+/// How long a connection may have its worker's room for a long request, while memory is short and others wait
+/// for it, in milliseconds.
+pub const INTAKE_MS: u64 = 2_000;
 /// How long the commands of one `EXEC` may take together, in milliseconds.
 pub const EXEC_MS_MAX: u64 = 1_000;
 /// How long a draining server waits for its connections, in milliseconds.

@@ -695,9 +695,13 @@ fn unfinished_requests_share_the_memory() {
     for client in &mut clients {
         client.send(format!("SEEN {}", "k".repeat(100 * KIB)));
     }
-    eventually("some are closed", || other.gauge("connections") < 30);
-    let memory = other.gauge("memory_bytes");
-    assert!(memory <= 2 * MIB as u64, "{memory} bytes");
+    // Who has the room for a long request and does not finish it makes way for those who wait.
+    let mut most = 0;
+    eventually("some are closed", || {
+        most = most.max(other.gauge("memory_bytes"));
+        other.gauge("connections") < 38
+    });
+    assert!(most <= 2 * MIB as u64, "{most} bytes");
     assert_eq!(other.ask("PING"), "PONG");
     drop(clients);
     eventually("the memory is back", || {

@@ -186,6 +186,10 @@ fn the_table_of_constants_is_the_constants() {
             "changes that wait for the log",
             limits::LOG_PENDING_BYTES_MAX as u64,
         ),
+        (
+            "a connection has the room for a long request, while memory is short and others wait",
+            limits::INTAKE_MS,
+        ),
     ];
     let wanted: Vec<_> = constants
         .iter()

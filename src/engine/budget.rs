@@ -10,10 +10,12 @@ use crate::store::Ledger;
 const RESERVE_PERCENT: isize = 5;
 
 /// What replies may take where keys have taken all there is, in percent of the bound; at least
-/// [`REPLIES_BYTES_MIN`]. A full server that evicts goes on answering.
+/// [`SHARE_BYTES_MIN`]. A full server that evicts goes on answering.
 const REPLIES_PERCENT: isize = 6;
-/// The same in bytes, where the bound is small.
-const REPLIES_BYTES_MIN: isize = 1 << 20;
+/// The same for commands that are queued for `EXEC`.
+const QUEUED_PERCENT: isize = 2;
+/// Either in bytes, where the bound is small.
+const SHARE_BYTES_MIN: isize = 1 << 20;
 
 /// Bytes in use against their bound; one for a whole server.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct Budget {
     used: CachePadded<AtomicIsize>,
     /// Those of them that replies take which were not sent yet.
     replies: CachePadded<AtomicIsize>,
+    /// Those of them that commands take which wait for `EXEC`.
+    queued: AtomicIsize,
     max: isize,
     overhead: AtomicIsize,
 }
@@ -31,6 +35,7 @@ impl Budget {
         Self {
             used: CachePadded::new(AtomicIsize::new(0)),
             replies: CachePadded::new(AtomicIsize::new(0)),
+            queued: AtomicIsize::new(0),
             max: isize::try_from(bytes_max).unwrap_or(isize::MAX),
             overhead: AtomicIsize::new(0),
         }
@@ -84,14 +89,33 @@ impl Budget {
 
     /// Whether replies may take so many more bytes: of what is left, or else of what is theirs.
     pub fn admits_reply(&self, bytes: isize) -> bool {
-        let theirs = (self.max / 100 * REPLIES_PERCENT).max(REPLIES_BYTES_MIN);
-        self.admits(bytes) || self.replies.load(Ordering::Relaxed).saturating_add(bytes) <= theirs
+        self.admits(bytes) || self.admits_of_share(&self.replies, REPLIES_PERCENT, bytes)
+    }
+
+    /// The same for commands that are queued for `EXEC`.
+    pub fn admits_queued(&self, bytes: isize) -> bool {
+        self.admits(bytes) || self.admits_of_share(&self.queued, QUEUED_PERCENT, bytes)
+    }
+
+    /// Whether there is so much left of a share of the bound that keys cannot take.
+    fn admits_of_share(&self, taken: &AtomicIsize, percent: isize, bytes: isize) -> bool {
+        let share = (self.max / 100 * percent).max(SHARE_BYTES_MIN);
+        taken.load(Ordering::Relaxed).saturating_add(bytes) <= share
     }
 
     /// Counts bytes of replies that came into use, or went out of it.
     pub fn change_replies(&self, bytes: isize) {
+        self.change_share(&self.replies, bytes);
+    }
+
+    /// The same of queued commands.
+    pub fn change_queued(&self, bytes: isize) {
+        self.change_share(&self.queued, bytes);
+    }
+
+    fn change_share(&self, taken: &AtomicIsize, bytes: isize) {
         if bytes != 0 {
-            self.replies.fetch_add(bytes, Ordering::Relaxed);
+            taken.fetch_add(bytes, Ordering::Relaxed);
             self.change(bytes);
         }
     }
@@ -131,6 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn queued_commands_have_a_share_of_their_own() {
+        let budget = Budget::new(100 << 20);
+        budget.change(100 << 20);
+        budget.change_replies(50 << 20);
+        assert!(budget.admits_queued(2 << 20) && !budget.admits_queued((2 << 20) + 1));
+        budget.change_queued(2 << 20);
+        assert!(!budget.admits_queued(1));
+        budget.change_queued(-(2 << 20));
+        assert_eq!(budget.used(), 150 << 20);
+    }
+
+    #[test]
     fn replies_have_a_share_that_keys_cannot_take() {
         const MAX: isize = 100 << 20;
         const THEIRS: isize = MAX / 100 * REPLIES_PERCENT;
@@ -145,6 +181,6 @@ mod tests {
         budget.change_replies(-THEIRS);
         budget.change(-MAX);
         assert_eq!(budget.used(), 0);
-        assert!(Budget::new(1).admits_reply(REPLIES_BYTES_MIN));
+        assert!(Budget::new(1).admits_reply(SHARE_BYTES_MIN));
     }
 }

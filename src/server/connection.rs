@@ -27,6 +27,7 @@ use super::batch::Batch;
 use super::client::{After, Client, Exchange};
 use super::clock::Reading;
 use super::held::{Asked, Held};
+use super::intake::{Found, Intake};
 use super::longest;
 use super::output::Output;
 use super::queue::{self, Place};
@@ -151,10 +152,13 @@ struct Connection<S> {
     /// Since when the client has left too many replies unread.
     stalled_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// What lets it read on while memory is short.
+    intake: Intake,
     /// Bytes of buffers that are counted in the budget.
     counted_bytes: usize,
-    /// The same of replies.
+    /// The same of replies, and of queued commands.
     counted_replies: usize,
+    counted_queued: usize,
 }
 
 /// Converses with a client until either side ends it.
@@ -206,8 +210,10 @@ impl<S> Connection<S> {
             unfinished_since: None,
             stalled_since: None,
             timer: None,
+            intake: Intake::default(),
             counted_bytes: 0,
             counted_replies: 0,
+            counted_queued: 0,
         }
     }
 }
@@ -313,7 +319,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.finish_input();
                 continue;
             }
-            match self.poll_read(read, cx) {
+            let bytes_max = ready!(self.poll_intake(cx));
+            if self.phase != Phase::Open {
+                continue;
+            }
+            match self.poll_read(&mut read[..bytes_max], cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
                 Poll::Ready(Ok(0)) => self.phase = Phase::HalfClosed,
                 Poll::Ready(Ok(n)) => {
@@ -452,6 +462,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.input.extend_from_slice(&received[consumed..]);
         } else {
             let mut input = std::mem::take(&mut self.input);
+            self.make_room(&mut input, received.len());
             input.extend_from_slice(received);
             let consumed = self.execute(&input, batch);
             input.drain(..consumed);
@@ -459,26 +470,68 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.decoder.rest();
         self.input_changed();
+        if self.input.len() <= UNFINISHED_WHEN_SHORT {
+            self.intake.give_up();
+        }
         if self.unread() > UNREAD_WHEN_SHORT || self.left.is_under_way() {
             // What others may take of the memory is less from here on.
             self.count_buffers();
         }
-        let is_unfinished = self.left == Left::Nothing && self.input.len() > UNFINISHED_WHEN_SHORT;
-        if is_unfinished && !self.has_memory_for_more() {
-            self.close_with(Error::new(
-                Code::Full,
-                "no memory for more of this request; closing",
-            ));
+    }
+
+    /// Makes room as a buffer that grows does, but none that a request cannot come to need.
+    fn make_room(&self, input: &mut Vec<u8>, more: usize) {
+        let needed = input.len() + more;
+        if needed > input.capacity() {
+            let max = self.shared.engine.limits().request_bytes_max + READ_BYTES;
+            let room = needed.max((2 * input.capacity()).min(max));
+            input.reserve_exact(room - input.len());
         }
     }
 
-    /// Whether more may come of the request that `input` begins with. What ends work that was begun may
-    /// take of what is kept back for that.
-    fn has_memory_for_more(&self) -> bool {
+    /// How many bytes may be read. While there is no memory for more of an unfinished request that is waited for,
+    /// but not for ever.
+    fn poll_intake(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         let budget = self.shared.engine.budget();
-        let more = READ_BYTES as isize;
-        budget.admits(more)
-            || budget.admits_of_reserve(more) && ends_work(self.decoder.verb_of(&self.input))
+        let unfinished = self.input.len();
+        let all = READ_BYTES as isize;
+        if budget.admits(all) {
+            self.intake.give_up();
+            return Poll::Ready(READ_BYTES);
+        }
+        if let Some(less) = (UNFINISHED_WHEN_SHORT + 1).checked_sub(unfinished)
+            && less > 0
+        {
+            self.intake.give_up();
+            return Poll::Ready(less);
+        }
+        // What ends work that was begun may take of what is kept back for that.
+        if budget.admits_of_reserve(all) && ends_work(self.decoder.verb_of(&self.input)) {
+            self.intake.give_up();
+            return Poll::Ready(READ_BYTES);
+        }
+        let found = self.intake.ask(cx, Instant::now());
+        if found == Found::Room {
+            return Poll::Ready(READ_BYTES);
+        }
+        if let Found::Taken(ask_again) = found {
+            if self.draining {
+                self.finish_input();
+                return Poll::Ready(0);
+            }
+            let timeout = Duration::from_millis(self.shared.engine.limits().request_timeout_ms);
+            let since = *self.unfinished_since.get_or_insert_with(Instant::now);
+            ready!(self.poll_timer(ask_again.min(since + timeout), cx));
+            if since + timeout > Instant::now() {
+                return self.poll_intake(cx);
+            }
+        }
+        self.intake.give_up();
+        self.close_with(Error::new(
+            Code::Full,
+            "no memory for more of this request; closing",
+        ));
+        Poll::Ready(0)
     }
 
     fn input_changed(&mut self) {
@@ -669,6 +722,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Waits for the client to take replies, but not for ever. Nothing is read meanwhile, so an
     /// unfinished request cannot be finished and is not waited for.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.intake.give_up();
         let since = *self.stalled_since.get_or_insert_with(Instant::now);
         let timeout_ms = self.shared.engine.limits().unread_timeout_ms;
         ready!(self.poll_timeout(since, timeout_ms, cx));
@@ -726,10 +780,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Keeps the budget's count of this connection's buffers.
     fn count_buffers(&mut self) {
-        let bytes = self.input.capacity()
-            + self.held.held_bytes()
-            + self.client.queued_bytes()
-            + self.decoder.held_bytes();
+        let bytes = self.input.capacity() + self.held.held_bytes() + self.decoder.held_bytes();
         let budget = self.shared.engine.budget();
         if bytes != self.counted_bytes {
             budget.change(bytes as isize - self.counted_bytes as isize);
@@ -740,6 +791,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             budget.change_replies(replies as isize - self.counted_replies as isize);
             self.counted_replies = replies;
         }
+        let queued = self.client.queued_bytes();
+        if queued != self.counted_queued {
+            budget.change_queued(queued as isize - self.counted_queued as isize);
+            self.counted_queued = queued;
+        }
     }
 }
 
@@ -748,6 +804,7 @@ impl<S> Drop for Connection<S> {
         let budget = self.shared.engine.budget();
         budget.change(-(self.counted_bytes as isize));
         budget.change_replies(-(self.counted_replies as isize));
+        budget.change_queued(-(self.counted_queued as isize));
     }
 }
 

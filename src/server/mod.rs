@@ -23,6 +23,7 @@ mod connection;
 pub mod descriptors;
 mod held;
 mod info;
+mod intake;
 pub mod keeper;
 mod listen;
 #[doc(hidden)]

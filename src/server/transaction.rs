@@ -183,7 +183,7 @@ impl Transaction {
         } else {
             0
         };
-        if !budget.admits(growth as isize) {
+        if !budget.admits_queued(growth as isize) {
             self.give_up();
             return Error::new(Code::Full, "no memory for more of this transaction").into();
         }

@@ -21,6 +21,12 @@ impl Millis {
         Self(self.0.saturating_add(ms))
     }
 
+    /// The moment `ms` milliseconds later, or earlier where that is negative.
+    #[must_use]
+    pub const fn shifted(self, ms: i64) -> Self {
+        Self(self.0.saturating_add_signed(ms))
+    }
+
     /// How many milliseconds this moment lies after `earlier`; 0 if it does not.
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -4,10 +4,11 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::process::Scratch;
+use common::process::{Scratch, segments};
 use common::{TestServer, eventually};
 use onced::server::clock::Clock;
 
@@ -73,4 +74,105 @@ fn what_a_run_stored_whose_clock_was_behind_is_doubted_by_the_next() {
     let (_server, mut client) = start(0);
     client.ask("USE reports");
     assert_eq!(client.ask("SEEN other 30m"), "NEW");
+}
+
+/// How far the wall clock of the tests below is from the system's.
+static SHIFT_MS: AtomicI64 = AtomicI64::new(0);
+/// They share it.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn shifted_wall() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let ms = now.as_millis() as u64;
+    Duration::from_millis(ms.saturating_add_signed(SHIFT_MS.load(Ordering::Relaxed)))
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_millis() as u64
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// Such a server took `EXAT` of the present for long past, so that every asker was the first, or `AT` for too far
+/// ahead, until it was started again.
+#[test]
+fn moments_are_those_of_the_present_wall_clock_whatever_it_said_at_the_start() {
+    let _guard = ONE_AT_A_TIME.lock();
+    for wrong_ms in [HOUR_MS, -HOUR_MS] {
+        SHIFT_MS.store(wrong_ms, Ordering::Relaxed);
+        let server = TestServer::by(Clock::start_from(shifted_wall), |_| {});
+        let mut client = server.connect();
+        assert_eq!(client.ask("SEEN before 1h"), "NEW");
+        SHIFT_MS.store(0, Ordering::Relaxed);
+        let mut redis = server.connect();
+        let at_s = (unix_ms() / 1_000 + 60).to_string();
+        let set = ["SET", "k", "1", "NX", "EXAT", &at_s];
+        assert_eq!(redis.call(&set), "+OK", "{wrong_ms}");
+        assert_eq!(redis.call(&set), "nil", "{wrong_ms}");
+        // As it was named, and as long as it lasts.
+        assert_eq!(redis.call(&["EXPIRETIME", "k"]), format!(":{at_s}"));
+        let later = unix_ms() + 50_000;
+        let pxat = later.to_string();
+        assert_eq!(redis.call(&["PEXPIREAT", "k", &pxat]), ":1");
+        assert_eq!(redis.call(&["PEXPIRETIME", "k"]), format!(":{pxat}"));
+        let left = redis.call(&["PTTL", "k"]);
+        let left: u64 = left[1..].parse().unwrap();
+        assert!((10_000..=50_000).contains(&left), "{left}");
+        assert_eq!(redis.call(&["GETEX", "k", "PXAT", "1"]), "$1");
+        assert_eq!(redis.call(&["EXISTS", "k"]), ":0", "that was long ago");
+
+        let event = client.ask(&format!("SEEN event 1h AT {}", unix_ms()));
+        assert_eq!(event, "NEW", "{wrong_ms}");
+        let left: u64 = client.ask("TTL event").parse().unwrap();
+        assert!(left > 3_590_000 && left <= 3_600_020, "{left}");
+        let far = client.ask(&format!("SEEN far 1h AT {}", unix_ms() + 400_000));
+        assert!(far.starts_with("ERR RANGE"), "{far}");
+
+        // What counts from now is not touched, and what is told is of the wall clock.
+        assert_eq!(client.ask("SEEN before 1h"), "DUP");
+        let time: u64 = client.ask("TIME").parse().unwrap();
+        assert!(time.abs_diff(unix_ms()) < 10_000, "{time}");
+        let stats = client.ask_all("STATS");
+        let ahead = stats
+            .iter()
+            .find_map(|row| row.strip_prefix("clock_ahead_ms "))
+            .unwrap();
+        let ahead: i64 = ahead.parse().unwrap();
+        assert!(ahead.abs_diff(wrong_ms) < 10_000, "{ahead}");
+    }
+}
+
+/// It said that a segment is missing, and ended: the last run, whose clock was ahead, had deleted it.
+#[test]
+fn a_start_whose_clock_is_behind_goes_on_from_where_the_last_run_was() {
+    let _guard = ONE_AT_A_TIME.lock();
+    SHIFT_MS.store(0, Ordering::Relaxed);
+    let scratch = Scratch::new("deleted");
+    let data = scratch.join("data");
+    let start = || {
+        let server = TestServer::by(Clock::start_from(shifted_wall), |raw| {
+            raw.data_dir = Some(data.clone());
+            raw.log_segment = Some("64KiB".to_owned());
+        });
+        let mut client = server.connect();
+        eventually("the log is read", || client.ask("PING") == "PONG");
+        (server, client)
+    };
+    let (server, mut client) = start();
+    assert_eq!(client.ask("SEEN stays 1h"), "NEW");
+    let padding = "p".repeat(500);
+    for batch in 0..10 {
+        let keys = (0..100).map(|key| format!(" {padding}/{batch}/{key}"));
+        let keys: String = keys.collect();
+        assert_eq!(client.ask(&format!("MSEEN 300ms{keys}")), "N".repeat(100));
+    }
+    eventually("segments are deleted", || segments(&data).len() <= 3);
+    drop((server, client));
+    SHIFT_MS.store(-5_000, Ordering::Relaxed);
+    let (server, mut client) = start();
+    assert_eq!(client.ask("SEEN stays 1h"), "DUP");
+    assert_eq!(client.ask(&format!("SEEN {padding}/0/0 1h")), "NEW");
+    drop((server, client));
+    SHIFT_MS.store(0, Ordering::Relaxed);
 }

@@ -23,7 +23,7 @@ use onced::log::mend::{end_in_order, leave_losses_out};
 use onced::log::reader::{Findings, LogError, Present, Reader};
 use onced::log::record::{self, Content};
 use onced::log::segment::HEADER_BYTES;
-use onced::log::storage::{File, Storage};
+use onced::log::storage::{File, Note, Storage};
 use onced::log::writer::{Emptied, Fsync, Log, LogConfig, Start};
 use onced::store::{Fingerprint, Secret};
 use onced::time::Millis;
@@ -1017,11 +1017,11 @@ impl Storage for Failing {
     fn sync_names(&self) -> io::Result<()> {
         self.disk.sync_names()
     }
-    fn begun(&self) -> io::Result<Option<u64>> {
-        self.disk.begun()
+    fn noted(&self, note: Note) -> io::Result<Option<u64>> {
+        self.disk.noted(note)
     }
-    fn note_begun(&self, number: u64) -> io::Result<()> {
-        Self::change(&self.left, || self.disk.note_begun(number))
+    fn note(&self, note: Note, number: u64) -> io::Result<()> {
+        Self::change(&self.left, || self.disk.note(note, number))
     }
 }
 
@@ -1076,10 +1076,10 @@ impl Storage for Counting {
     fn sync_names(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
-    fn begun(&self) -> io::Result<Option<u64>> {
-        self.disk.begun()
+    fn noted(&self, note: Note) -> io::Result<Option<u64>> {
+        self.disk.noted(note)
     }
-    fn note_begun(&self, _: u64) -> io::Result<()> {
+    fn note(&self, _: Note, _: u64) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -401,6 +401,22 @@ pub enum Command<'a> {
     Session(SessionCommand<'a>),
 }
 
+impl Command<'_> {
+    /// Whether it names a moment, or asks for one.
+    pub fn has_moment(&self) -> bool {
+        match self {
+            Self::Seen(seen) => seen.event_at.is_some(),
+            Self::Set(set) => matches!(set.expiry, Expiry::At(_)),
+            Self::GetEx { expiry, .. } | Self::Expire { expiry, .. } => {
+                matches!(expiry, Expiry::At(_))
+            }
+            Self::TtlOf { form, .. } => matches!(form, TtlForm::AtSeconds | TtlForm::AtMillis),
+            Self::NsInfo { .. } | Self::Stats { .. } | Self::UnixMs | Self::Time => true,
+            _ => false,
+        }
+    }
+}
+
 /// What a client asks of its connection or of the server around the store.
 #[derive(Clone, Copy, Debug)]
 #[allow(

@@ -16,10 +16,8 @@ impl Here<'_> {
     pub(super) fn seen<'s>(&self, here: &Namespace, seen: &Seen<'_>) -> Answer<'s> {
         self.within(here, seen.namespace, |namespace| {
             let policy = namespace.policy();
-            if seen
-                .event_at
-                .is_some_and(|at| at.since(self.now) > AT_AHEAD_MAX_MS)
-            {
+            let event_at = seen.event_at.map(|at| self.engine.by_server_clock(at));
+            if event_at.is_some_and(|at| at.since(self.now) > AT_AHEAD_MAX_MS) {
                 let max = DurationWord(AT_AHEAD_MAX_MS);
                 return Err(Error::range(format!(
                     "AT lies more than {max} ahead of the server's clock"
@@ -29,7 +27,7 @@ impl Here<'_> {
                 ttl_ms: policy.ttl_ms(seen.ttl)?,
                 mode: seen.mode.unwrap_or(policy.mode),
                 fingerprint: seen.fingerprint,
-                event_at: seen.event_at,
+                event_at,
                 value: None,
             };
             match self.engine.seen(namespace, seen.key, &ask, self.now) {

@@ -50,7 +50,7 @@ pub mod waiters;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -143,6 +143,8 @@ pub struct Engine {
     create_namespaces: bool,
     /// What a namespace that is made has as its own: it may have been there before the start, or
     /// have been dropped since. Changed by who holds `making`.
+    /// How far the wall clock is ahead.
+    wall_ahead_ms: AtomicI64,
     covered_since: AtomicU64,
     budget: Arc<Budget>,
     metrics: Metrics,
@@ -187,6 +189,7 @@ impl Engine {
             secret: config.secret,
             shards,
             create_namespaces: config.create_namespaces,
+            wall_ahead_ms: AtomicI64::new(0),
             covered_since: AtomicU64::new(config.covered_since.0),
             budget,
             metrics: Metrics::new(config.workers),
@@ -216,6 +219,30 @@ impl Engine {
     /// The bounds.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Says how far the wall clock, by which clients name moments and are told them, is ahead of the clock that
+    /// tells the engine the present, in milliseconds; behind where that is negative.
+    pub fn set_wall_ahead(&self, ms: i64) {
+        self.wall_ahead_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// What was said so.
+    fn wall_ahead_ms(&self) -> i64 {
+        self.wall_ahead_ms.load(Ordering::Relaxed)
+    }
+
+    /// A moment that a client named.
+    fn by_server_clock(&self, moment: Millis) -> Millis {
+        moment.shifted(self.wall_ahead_ms().saturating_neg())
+    }
+
+    /// A moment as a client is told it; 0 is no moment.
+    fn by_wall_clock(&self, moment: Millis) -> Millis {
+        match moment {
+            Millis(0) => moment,
+            _ => moment.shifted(self.wall_ahead_ms()),
+        }
     }
 
     /// The memory that keys and buffers share.

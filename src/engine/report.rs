@@ -12,7 +12,7 @@ use crate::time::{DurationWord, Millis};
 type Rows = Vec<(Cow<'static, str>, String)>;
 
 /// A namespace's policy, gauges and counters.
-pub(super) fn namespace(namespace: &Namespace) -> Rows {
+pub(super) fn namespace(engine: &Engine, namespace: &Namespace) -> Rows {
     let policy = namespace.policy();
     let mode = if policy.mode == WindowMode::Slide {
         "SLIDE"
@@ -41,11 +41,14 @@ pub(super) fn namespace(namespace: &Namespace) -> Rows {
         ("unsure_policy".into(), unsure.to_owned()),
         (
             "covered_since_ms".into(),
-            namespace.covered_since().0.to_string(),
+            engine
+                .by_wall_clock(namespace.covered_since())
+                .0
+                .to_string(),
         ),
         (
             "unsure_until_ms".into(),
-            namespace.unsure_until().0.to_string(),
+            engine.by_wall_clock(namespace.unsure_until()).0.to_string(),
         ),
         ("keys".into(), namespace.keys().to_string()),
         ("bytes".into(), namespace.bytes().to_string()),
@@ -58,7 +61,11 @@ pub(super) fn namespace(namespace: &Namespace) -> Rows {
 pub(super) fn server(engine: &Engine, totals: &Totals, now: Millis) -> Rows {
     let mut rows: Rows = vec![
         ("version".into(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("time_ms".into(), now.0.to_string()),
+        ("time_ms".into(), engine.by_wall_clock(now).0.to_string()),
+        (
+            "clock_ahead_ms".into(),
+            engine.wall_ahead_ms().saturating_neg().to_string(),
+        ),
         ("namespaces".into(), totals.namespaces.to_string()),
         ("keys".into(), totals.keys.to_string()),
         ("memory_bytes".into(), engine.budget().used().to_string()),

@@ -31,10 +31,10 @@ impl Here<'_> {
                 ref change,
                 covered,
             } => self.ns_set(name(asked), change, covered),
-            Command::NsInfo { name: asked } | Command::Stats { name: Some(asked) } => {
-                Ok(Reply::Rows(super::report::namespace(&*self.known(asked)?)))
-            }
-            Command::UnixMs => Ok(Reply::Number(self.now.0 as i64)),
+            Command::NsInfo { name: asked } | Command::Stats { name: Some(asked) } => Ok(
+                Reply::Rows(super::report::namespace(self.engine, &*self.known(asked)?)),
+            ),
+            Command::UnixMs => Ok(Reply::Number(self.engine.by_wall_clock(self.now).0 as i64)),
             Command::Time => Ok(self.time()),
             Command::Version => Ok(Reply::Word(env!("CARGO_PKG_VERSION"))),
             Command::Help { verb } => super::report::help(verb),
@@ -253,7 +253,8 @@ impl Here<'_> {
     }
 
     fn time<'s>(&self) -> Reply<'s> {
-        let (seconds, ms) = (self.now.0 / 1_000, self.now.0 % 1_000);
+        let now = self.engine.by_wall_clock(self.now);
+        let (seconds, ms) = (now.0 / 1_000, now.0 % 1_000);
         Reply::Array(vec![
             Reply::text(seconds.to_string()),
             Reply::text((ms * 1_000).to_string()),

@@ -253,8 +253,8 @@ impl Here<'_> {
         let number = match form {
             TtlForm::Millis => left_ms,
             TtlForm::Seconds => (left_ms + 500) / 1_000,
-            TtlForm::AtMillis => deadline.0,
-            TtlForm::AtSeconds => (deadline.0 + 500) / 1_000,
+            TtlForm::AtMillis => self.engine.by_wall_clock(deadline).0,
+            TtlForm::AtSeconds => (self.engine.by_wall_clock(deadline).0 + 500) / 1_000,
         };
         Reply::Number(number as i64)
     }
@@ -447,7 +447,7 @@ impl Here<'_> {
             Expiry::Keep => held.unwrap_or(default),
             Expiry::Longest => latest,
             Expiry::In(ms) => self.now.after(ms).min(latest),
-            Expiry::At(at) => at.min(latest),
+            Expiry::At(at) => self.engine.by_server_clock(at).min(latest),
         }
     }
 

@@ -14,10 +14,10 @@ use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::{Errno, retry_on_intr};
 use thiserror::Error;
 
-use super::begun;
 use super::directory::Directory;
+use super::notes;
 use super::segment;
-use super::storage::{File, Storage, write_all_at};
+use super::storage::{File, Note, Storage, write_all_at};
 
 /// The file that tells a data directory.
 pub const LOCK_NAME: &str = "onced.lock";
@@ -356,14 +356,14 @@ impl Storage for Disk {
         self.directory.sync()
     }
 
-    fn begun(&self) -> io::Result<Option<u64>> {
+    fn noted(&self, note: Note) -> io::Result<Option<u64>> {
         match &self.lock {
-            Some(lock) => begun::read(lock),
-            None => begun::read(&self.directory.open_file(LOCK_NAME, false)?),
+            Some(lock) => notes::read(lock, note),
+            None => notes::read(&self.directory.open_file(LOCK_NAME, false)?, note),
         }
     }
 
-    fn note_begun(&self, number: u64) -> io::Result<()> {
+    fn note(&self, note: Note, number: u64) -> io::Result<()> {
         let Some(lock) = &self.lock else {
             return Err(io::ErrorKind::PermissionDenied.into());
         };
@@ -371,7 +371,7 @@ impl Storage for Disk {
         let line = format!("{WORDS}{FORMAT}");
         let line = format!("{line:<width$}\n", width = LINE_BYTES - 1);
         lock.write_all_at(line.as_bytes(), 0)?;
-        begun::write(lock, number)
+        notes::write(lock, note, number)
     }
 }
 

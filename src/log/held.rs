@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::segment;
-use super::storage::{File, Storage};
+use super::storage::{File, Note, Storage};
 
 /// How often a segment may go before it is opened.
 const ATTEMPTS: u32 = 100;
@@ -25,6 +25,7 @@ pub struct Held {
     files: Files,
     /// The highest number that was noted, before any file was opened: the newest has it, or a higher one.
     begun: Option<u64>,
+    deleted_until: Option<u64>,
 }
 
 /// By name; what is no segment is not open.
@@ -35,14 +36,20 @@ impl Held {
     pub fn of(storage: &dyn Storage) -> io::Result<Self> {
         let mut whole = 0;
         for _ in 0..ATTEMPTS {
-            let begun = storage.begun()?;
+            let begun = storage.noted(Note::Begun)?;
             let names = storage.list()?;
             let Some(files) = open_all(storage, &names)? else {
                 continue;
             };
             whole += 1;
             if whole == WHOLE_ATTEMPTS || segments(&names) == segments(&storage.list()?) {
-                return Ok(Self { files, begun });
+                // What went until then is not missed.
+                let deleted_until = storage.noted(Note::DeletedUntil)?;
+                return Ok(Self {
+                    files,
+                    begun,
+                    deleted_until,
+                });
             }
         }
         Err(io::Error::other(
@@ -107,11 +114,14 @@ impl Storage for Held {
         read_only()
     }
 
-    fn begun(&self) -> io::Result<Option<u64>> {
-        Ok(self.begun)
+    fn noted(&self, note: Note) -> io::Result<Option<u64>> {
+        Ok(match note {
+            Note::Begun => self.begun,
+            Note::DeletedUntil => self.deleted_until,
+        })
     }
 
-    fn note_begun(&self, _: u64) -> io::Result<()> {
+    fn note(&self, _: Note, _: u64) -> io::Result<()> {
         read_only()
     }
 }

@@ -56,7 +56,6 @@
 //! knows keys as bytes and packed forms, not hashes, shards or verdicts. It does not replicate, compress
 //! or encrypt, and it is no history: what does not count any more goes.
 
-mod begun;
 pub mod compact;
 pub mod control;
 mod directory;
@@ -65,6 +64,7 @@ pub mod format;
 pub mod frame;
 pub mod held;
 pub mod mend;
+mod notes;
 pub mod reader;
 pub mod record;
 pub mod segment;

@@ -28,7 +28,7 @@ use super::format::{Format, Layout};
 use super::frame;
 use super::record;
 use super::segment::{self, Begin, Position};
-use super::storage::{File, Storage, read_full_at};
+use super::storage::{File, Note, Storage, read_full_at};
 use super::writer::Sealed;
 use crate::time::Millis;
 
@@ -118,7 +118,8 @@ impl LogError {
 /// What is known when a log is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Present {
-    /// The moment: segments whose last deadline has passed may be missing.
+    /// The moment, or the one up to which segments were deleted, if that is later: segments whose last deadline
+    /// has passed may be missing.
     pub now: Millis,
     /// The machine's run.
     pub boot: [u8; 16],
@@ -309,8 +310,15 @@ impl Reader {
         // First: who writes meanwhile begins segments, and only then notes that.
         let begun = reader
             .storage
-            .begun()
+            .noted(Note::Begun)
             .map_err(LogError::io("cannot read which segment is the newest"))?;
+        // By a clock that was ahead of the present one, perhaps: time goes on from there.
+        let deleted_until = reader
+            .storage
+            .noted(Note::DeletedUntil)
+            .map_err(LogError::io("cannot read when segments were deleted"))?;
+        let now = &mut reader.present.now;
+        *now = (*now).max(Millis(deleted_until.unwrap_or_default()));
         reader.look_through()?;
         reader.check_newest()?;
         if let Some(begun) = begun {

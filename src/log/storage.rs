@@ -29,13 +29,22 @@ pub trait Storage: Send + Sync + Debug {
     /// Returns once all names made, changed and removed so far are durable.
     fn sync_names(&self) -> io::Result<()>;
 
-    /// The highest number of a segment of which [`Storage::note_begun`] said that it was begun; `None` if it
-    /// never did.
-    fn begun(&self) -> io::Result<Option<u64>>;
+    /// The highest number that was [noted](Storage::note); `None` if there was none.
+    fn noted(&self, note: Note) -> io::Result<Option<u64>>;
 
-    /// Notes, apart from all files, that the segment of this number was begun, so that it is missed when its
-    /// file is gone. Durable when this returns, and a lower number stays if it does not come so far.
-    fn note_begun(&self, number: u64) -> io::Result<()>;
+    /// Notes a number, apart from all files. Durable when this returns, and a lower number stays if it does not
+    /// come so far.
+    fn note(&self, note: Note, number: u64) -> io::Result<()>;
+}
+
+/// What is noted apart from all files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Note {
+    /// The number of the newest segment that was begun, so that it is missed when its file is gone.
+    Begun,
+    /// The moment, in Unix milliseconds by the server's clock, at which segments were last deleted: what had its
+    /// last deadline before is not missed, whatever a later clock says.
+    DeletedUntil,
 }
 
 /// An open file. Offsets and lengths are in bytes.

@@ -498,6 +498,9 @@ impl Client {
                     self.dialect.encode(&Reply::Error(error), out);
                     return done;
                 }
+                if command.has_moment() {
+                    self.shared.look_at_wall_clock();
+                }
                 let counted = self.session.copied_bytes();
                 match engine.execute_slice(&mut self.session, command, wait, now) {
                     Executed::Told(reply) => {

@@ -4,9 +4,10 @@
 //! batch of requests and passed down. Monotonic time is the kind that goes on while the machine is suspended,
 //! where the system has it.
 //!
-//! The wall clock is looked at again only to notice that it was set right since: see
-//! [`Clock::is_behind`].
+//! The wall clock is looked at again only to notice that it was set since: what that means for windows tells
+//! [`Clock::is_behind`], and for moments that clients name or are told [`Drift`].
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -89,6 +90,19 @@ impl Clock {
         self.wall_now().since(self.read().now) > CLOCK_BEHIND_MS
     }
 
+    /// Goes on from this moment, if it is later than the present one.
+    pub fn go_on_from(&mut self, moment: Millis) {
+        let gap_ms = moment.since(self.read().now);
+        let start = &mut self.started_unix_ns;
+        *start = start.saturating_add(gap_ms.saturating_mul(NS_PER_MS));
+    }
+
+    /// How far the wall clock is ahead of this one, in milliseconds; negative where it is behind.
+    pub fn wall_ahead_ms(&self) -> i64 {
+        let (wall, now) = (self.wall_now(), self.read().now);
+        wall.0.cast_signed().wrapping_sub(now.0.cast_signed())
+    }
+
     /// The wall clock as it is now, or this one where it is ahead of that.
     pub fn latest(&self) -> Millis {
         self.wall_now().max(self.read().now)
@@ -101,6 +115,38 @@ impl Clock {
     /// Seconds since the start.
     pub fn uptime_s(&self) -> u64 {
         monotonic_ns().saturating_sub(self.started_ns) / (1_000 * NS_PER_MS)
+    }
+}
+
+/// How far the wall clock was set ahead of the server's since the start, or back.
+///
+/// Clients name moments by the present wall clock, and are told moments by it. Below [`CLOCK_BEHIND_MS`] the two
+/// clocks count as one, and a difference that was found counts until it is wrong by more than that: a moment
+/// that a client named is told again as it was named, whatever fractions of milliseconds lie between the clocks.
+#[derive(Debug, Default)]
+pub struct Drift {
+    known_ms: AtomicI64,
+}
+
+impl Drift {
+    /// The difference, in milliseconds, after a look at both clocks; with the one before, if it is another.
+    pub fn look(&self, clock: &Clock) -> (i64, Option<i64>) {
+        let max = CLOCK_BEHIND_MS.cast_signed();
+        let known = self.known_ms.load(Ordering::Relaxed);
+        let ahead = clock.wall_ahead_ms();
+        let ahead = if (-max..=max).contains(&ahead) {
+            0
+        } else if ahead.abs_diff(known) <= CLOCK_BEHIND_MS {
+            known
+        } else {
+            ahead
+        };
+        if ahead == known {
+            return (known, None);
+        }
+        // Who looks at the same time finds nothing new.
+        let was = self.known_ms.swap(ahead, Ordering::Relaxed);
+        (ahead, (was != ahead).then_some(was))
     }
 }
 
@@ -118,7 +164,7 @@ fn monotonic_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
 
@@ -137,6 +183,39 @@ mod tests {
             assert!(now >= last && now.0.abs_diff(wall_ms()) < 1_000);
             last = now;
         }
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_is_noticed_once_and_small_differences_are_none() {
+        static WALL_MS: AtomicU64 = AtomicU64::new(10_000_000);
+        let clock = Clock::start_from(|| Duration::from_millis(WALL_MS.load(Ordering::Relaxed)));
+        let set = |ms| WALL_MS.store(ms, Ordering::Relaxed);
+        let drift = Drift::default();
+        assert_eq!(drift.look(&clock), (0, None));
+        // The wall clock stands still in between, so the server's is a little ahead each time.
+        set(10_000_000 + CLOCK_BEHIND_MS / 2);
+        assert_eq!(drift.look(&clock), (0, None));
+        set(10_000_000 - 3_600_000);
+        let (back, was) = drift.look(&clock);
+        assert!((-3_660_000..=-3_600_000).contains(&back), "{back}");
+        assert_eq!(was, Some(0));
+        set(10_000_000 - 3_600_000 + CLOCK_BEHIND_MS / 2);
+        assert_eq!(drift.look(&clock), (back, None));
+        set(10_000_000 + 60_000);
+        let (ahead, was) = drift.look(&clock);
+        assert!((0..=60_000).contains(&ahead), "{ahead}");
+        assert_eq!(was, Some(back));
+    }
+
+    #[test]
+    fn it_goes_on_from_a_later_moment_and_never_goes_back_to_an_earlier_one() {
+        let mut clock = Clock::start_from(|| Duration::from_secs(1_000));
+        clock.go_on_from(Millis(900_000));
+        assert!((1_000_000..1_060_000).contains(&clock.read().now.0));
+        clock.go_on_from(Millis(1_500_000));
+        assert!((1_500_000..1_560_000).contains(&clock.read().now.0));
+        assert!(!clock.is_behind());
+        assert!(clock.wall_ahead_ms() <= -500_000);
     }
 
     #[test]

@@ -13,10 +13,13 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::clock::Clock;
 use super::shared::Shared;
 use super::threads;
 use crate::engine::{Excess, Progress, Restored, largest_frame};
-use crate::limits::{CLOCK_LOOK_EVERY_MS, LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS};
+use crate::limits::{
+    CLOCK_BEHIND_MS, CLOCK_LOOK_EVERY_MS, LOG_DEAD_BYTES_MAX, LOG_RETRY_MS, LOG_SYNC_EVERY_MS,
+};
 use crate::log::compact::Compactor;
 use crate::log::control::COVERED_SINCE_NEXT_START;
 use crate::log::disk::{DirectoryError, Disk, boot_id};
@@ -97,12 +100,13 @@ struct Tending {
 }
 
 impl Unread {
-    /// Takes the directory and looks through it.
-    pub(super) fn open(config: &DataConfig, shared: &Shared) -> Result<Self, KeeperError> {
+    /// Takes the directory and looks through it. The clock goes on from the moment that the log knows, if that is
+    /// later than its own.
+    pub(super) fn open(config: &DataConfig, clock: &mut Clock) -> Result<Self, KeeperError> {
         let storage: Arc<dyn Storage> = Arc::new(Disk::take(&config.path)?);
         let boot = boot_id(config.random);
         let present = Present {
-            now: shared.clock.read().now,
+            now: clock.read().now,
             boot,
             recovers: config.recovers,
             is_copy: config.is_copy,
@@ -112,6 +116,16 @@ impl Unread {
                 directory: config.path.clone(),
                 source,
             })?;
+        let known = reader.present().now;
+        let behind_ms = known.since(present.now);
+        if behind_ms > CLOCK_BEHIND_MS {
+            tracing::warn!(
+                behind_ms,
+                "the system's clock is behind the last run's: the server's goes on from there; moments that \
+                 clients name, and are told, are converted"
+            );
+        }
+        clock.go_on_from(known);
         Ok(Self {
             config: config.clone(),
             storage,

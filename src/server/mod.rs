@@ -146,7 +146,7 @@ impl Server {
     }
 
     /// The same, by a clock that was just started.
-    pub fn bind_by(clock: Clock, config: ServerConfig) -> Result<Self, ServerError> {
+    pub fn bind_by(mut clock: Clock, config: ServerConfig) -> Result<Self, ServerError> {
         let mut listeners = Vec::new();
         for address in &config.listen {
             listeners.extend(Listener::bind(address, config.insecure)?);
@@ -160,6 +160,10 @@ impl Server {
             .collect::<io::Result<Vec<_>>>()?;
         let tcp_port = addresses.iter().find_map(port_of).unwrap_or(0);
         let workers = config.workers.max(1);
+        let unread = match &config.data {
+            Some(data) => Some(Unread::open(data, &mut clock)?),
+            None => None,
+        };
         let started = clock.read().now;
         let engine = Engine::new(EngineConfig {
             workers,
@@ -170,10 +174,6 @@ impl Server {
         });
         let shared = Shared::new(engine, clock, config.settings, tcp_port, workers);
         let shared = Arc::new(shared);
-        let unread = match &config.data {
-            Some(data) => Some(Unread::open(data, &shared)?),
-            None => None,
-        };
         shared.set_loading(unread.is_some());
         Ok(Self {
             listeners,

@@ -9,7 +9,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::acks::Signal;
-use super::clock::Clock;
+use super::clock::{Clock, Drift};
 use super::threads::Faults;
 use crate::engine::{Engine, Progress};
 use crate::log::writer::Health;
@@ -23,6 +23,7 @@ const LINES_PER_SLICE: usize = 1_000;
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) clock: Clock,
+    drift: Drift,
     /// Settings as `CONFIG GET` tells them.
     pub(super) settings: Vec<(String, String)>,
     /// The port of the first TCP listener; 0 if there is none.
@@ -80,6 +81,7 @@ impl Shared {
         Self {
             engine,
             clock,
+            drift: Drift::default(),
             settings,
             tcp_port,
             faults: Arc::default(),
@@ -90,6 +92,20 @@ impl Shared {
             on_progress: Mutex::new(None),
             clients: DashMap::new(),
             last_id: AtomicU64::new(0),
+        }
+    }
+
+    /// Compares the clock with the wall clock, for those who name moments and are told them.
+    pub(super) fn look_at_wall_clock(&self) {
+        let (ahead_ms, was) = self.drift.look(&self.clock);
+        self.engine.set_wall_ahead(ahead_ms);
+        if let Some(was_ms) = was {
+            tracing::warn!(
+                ahead_ms,
+                was_ms,
+                "the system's clock was set: windows go on by the server's, which follows it at the next \
+                 start; moments that clients name, and are told, are converted"
+            );
         }
     }
 

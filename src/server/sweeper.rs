@@ -64,6 +64,7 @@ impl Sweeper {
             let mut swept: Option<Instant> = None;
             loop {
                 if more || swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
+                    shared.look_at_wall_clock();
                     let now = shared.clock.read().now;
                     more = longest::sweep(|| shared.engine.sweep(now));
                     swept = Some(Instant::now());

@@ -21,7 +21,7 @@ use crate::log::mend::Copy;
 use crate::log::reader::{Findings, Loss, Present, is_readable};
 use crate::log::segment::{HEADER_BYTES, HEADER_BYTES_V1, Header, Position};
 use crate::log::spaces::Spaces;
-use crate::log::storage::{Storage, read_full_at};
+use crate::log::storage::{Note, Storage, read_full_at};
 use crate::log::{frame, mend, record, segment};
 use crate::time::Millis;
 
@@ -66,7 +66,11 @@ pub(super) fn run(args: &RepairArgs) -> anyhow::Result<ExitCode> {
     let mut repaired = finish(&new, present, &findings, has_lost)?;
     new.finish().with_context(cannot_copy)?;
     if let Some(newest) = repaired.newest {
-        new.note_begun(newest).with_context(cannot_copy)?;
+        new.note(Note::Begun, newest).with_context(cannot_copy)?;
+    }
+    if let Some(moment) = old.noted(Note::DeletedUntil).with_context(cannot_copy)? {
+        new.note(Note::DeletedUntil, moment)
+            .with_context(cannot_copy)?;
     }
     repaired.missing.extend(missing);
     repaired.missing.sort();

@@ -264,7 +264,7 @@ pub(super) static ROWS: &[Spec] = &[
     },
     Spec {
         replies: "Unix milliseconds",
-        summary: "Tells the server's clock.",
+        summary: "Tells the time.",
         build: build::time,
         rests_on_log: false,
         ..verb("TIME", "", 0, 0, Effect::Read, NO_KEY)

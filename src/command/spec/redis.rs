@@ -139,5 +139,5 @@ pub(super) static ROWS: &[Spec] = &[
     redis("KEYS", ("glob", 1, 1), Effect::Read, NO_KEY, build::keys_glob,
         "an array of keys", "Lists the namespace's keys that match."),
     redis("TIME", ("", 0, 0), Effect::Read, NO_KEY, build::time,
-        "seconds and microseconds", "Tells the server's clock.").without_log(),
+        "seconds and microseconds", "Tells the time.").without_log(),
 ];

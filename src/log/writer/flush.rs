@@ -8,7 +8,7 @@ use super::maker::Active;
 use super::{FAILED, Fsync, GOOD, Log, STALLED, STUCK, Writer};
 use crate::limits::{LOG_STUCK_MS, LOG_SYNC_LATE_MS};
 use crate::log::control::Control;
-use crate::log::storage::{may_pass, sync_whole};
+use crate::log::storage::{Note, may_pass, sync_whole};
 use crate::log::{frame, record, segment};
 use crate::time::Millis;
 
@@ -255,7 +255,7 @@ impl Log {
     /// Notes that a segment was begun, which is durable with what it begins with; once for each. Whether that
     /// was done: no change rests on it.
     fn note_begun(&self, number: u64) -> bool {
-        let noted = self.maker.storage.note_begun(number);
+        let noted = self.maker.storage.note(Note::Begun, number);
         if let Err(error) = &noted {
             tracing::warn!(%error, "cannot note which segment is the newest; it will be tried again");
         }

@@ -47,7 +47,7 @@ use super::control::{Control, Space};
 use super::frame;
 use super::segment::{Position, Secret, Secrets};
 use super::spaces::Spaces;
-use super::storage::{File, Storage, sync_whole};
+use super::storage::{File, Note, Storage, sync_whole};
 use crate::limits::{LOG_PENDING_BYTES_MAX, LOG_RETRY_MS};
 use crate::time::Millis;
 
@@ -271,7 +271,7 @@ impl Log {
         sync_whole(&*active.file)?;
         maker.storage.sync_names()?;
         // What it names is durable by now: so a start that misses it is right.
-        maker.storage.note_begun(number)?;
+        maker.storage.note(Note::Begun, number)?;
         // No longer than what a segment may leave unused at its end.
         let joined_bytes_max = maker.config.frame_bytes_max.min(JOINED_BYTES_MAX);
         let free = active.left() as i64;

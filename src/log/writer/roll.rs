@@ -8,7 +8,7 @@ use super::{Fsync, Log, Sealed, Writer};
 use crate::limits::LOG_UNSYNCED_FILES_MAX;
 use crate::log::control::seal;
 use crate::log::segment;
-use crate::log::storage::{may_pass, sync_whole, write_all_at};
+use crate::log::storage::{Note, may_pass, sync_whole, write_all_at};
 use crate::time::Millis;
 
 /// The segment after the active one, and its number, or what that will be.
@@ -209,19 +209,23 @@ impl Log {
             writer.sealed = kept;
             lapsed
         };
-        let mut result = Ok(());
+        if lapsed.is_empty() {
+            return Ok(());
+        }
+        // First: a start whose clock is behind this one must not miss them.
+        let mut result = self.maker.storage.note(Note::DeletedUntil, now.0);
         for sealed in lapsed {
-            match self.maker.storage.remove(&segment::name(sealed.number)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    // It is still there, and tried again.
-                    let kept = &mut self.writer.lock().sealed;
-                    let place = kept.partition_point(|other| other.number < sealed.number);
-                    kept.insert(place, sealed);
-                    result = Err(error);
+            if result.is_ok() {
+                match self.maker.storage.remove(&segment::name(sealed.number)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => result = Err(error),
+                    // Somebody else removed it, or this does.
+                    _ => continue,
                 }
-                // Somebody else removed it, or this does.
-                _ => {}
             }
+            // It is still there, and tried again.
+            let kept = &mut self.writer.lock().sealed;
+            let place = kept.partition_point(|other| other.number < sealed.number);
+            kept.insert(place, sealed);
         }
         result
     }

@@ -24,7 +24,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use onced::log::storage::{File, Storage};
+use onced::log::storage::{File, Note, Storage};
 use parking_lot::Mutex;
 
 use self::contents::Contents;
@@ -196,7 +196,7 @@ impl SimulatedDisk {
 
     /// Forgets which segment is the newest, as a copy that was made before it was begun does not know it.
     pub fn forget_begun(&self) {
-        self.state.lock().begun = None;
+        self.state.lock().notes.remove(&Note::Begun);
     }
 
     /// How many bytes there is room for. Less than is taken leaves what is there.
@@ -323,16 +323,17 @@ impl Storage for SimulatedDisk {
         Ok(())
     }
 
-    fn begun(&self) -> io::Result<Option<u64>> {
+    fn noted(&self, note: Note) -> io::Result<Option<u64>> {
         let mut state = self.state.lock();
         state.begin(Kind::Look)?;
-        Ok(state.begun)
+        Ok(state.notes.get(&note).copied())
     }
 
-    fn note_begun(&self, number: u64) -> io::Result<()> {
+    fn note(&self, note: Note, number: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         state.begin(Kind::Change)?;
-        state.begun = state.begun.max(Some(number));
+        let noted = state.notes.entry(note).or_default();
+        *noted = number.max(*noted);
         Ok(())
     }
 

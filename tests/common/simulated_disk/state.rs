@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use onced::log::storage::Note;
+
 use super::contents::Contents;
 use super::random::Random;
 use super::{Failure, Faults, Loss, NamesLost};
@@ -21,8 +23,8 @@ pub(super) struct State {
     pub(super) durable_names: BTreeMap<String, u64>,
     /// What made `names` out of `durable_names`.
     pub(super) unsynced_names: Vec<Renaming>,
-    /// The highest segment that was noted to be begun; durable at once.
-    pub(super) begun: Option<u64>,
+    /// What was noted apart from files; durable at once.
+    pub(super) notes: BTreeMap<Note, u64>,
 }
 
 #[derive(Clone)]
@@ -107,7 +109,7 @@ impl State {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             unsynced_names: Vec::new(),
-            begun: None,
+            notes: BTreeMap::new(),
         }
     }
 

@@ -209,12 +209,13 @@ fn live(shard: &Shard, places: u32, now: Millis) -> HashMap<Vec<u8>, Held> {
     let mut found = HashMap::new();
     let mut cursor = Some(0);
     while let Some(from) = cursor {
-        cursor = shard.scan(from, places, now, |key| {
+        let step = shard.scan(from, places, now, |key| {
             let mut bytes = Vec::new();
             key.write_to(&mut bytes);
             let held = read(shard, &bytes, now).expect("a scanned key is live");
             assert!(found.insert(bytes, held).is_none(), "a key is visited once");
         });
+        cursor = step.next;
         assert!(
             cursor.is_none_or(|next| next > from),
             "a scan gets somewhere"

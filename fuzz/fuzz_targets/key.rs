@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         key.write_to(&mut bytes);
         found.insert(bytes);
     });
-    assert_eq!(end, None);
+    assert_eq!(end.next, None);
     assert_eq!(found, BTreeSet::from([a.to_vec(), b.to_vec()]));
 
     assert!(shard.remove(&secret.key(a), NOW).is_some());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::glob::Glob;
 use super::journal::{Refused, Writing};
-use super::slice::{LISTED_UNITS, PLACE_UNITS, READ_UNITS, Slice};
+use super::slice::{LISTED_UNITS, PLACE_UNITS, READ_UNITS, SHARD_UNITS, Slice};
 use super::waiters::Concerns;
 use super::{Answer, Engine, Here, Namespace, Policy, Session};
 use crate::command::{
@@ -24,8 +24,10 @@ const SCAN_PLACES: u32 = 768;
 const LIST_BYTES: usize = 64 << 10;
 /// Bytes of keys after which a `SCAN` answers, however many places are left to look at.
 const SCAN_BYTES: usize = 256 << 10;
-/// The most places that one `SCAN` looks at.
+/// The most keys that one `SCAN` is asked for.
 const SCAN_COUNT_MAX: u32 = 100_000;
+/// Keys that a `SCAN` looks at for each that it is asked for, where few match: as Redis does.
+const SCAN_LOOKS_PER_KEY: usize = 10;
 
 /// What became of a `SET`.
 enum Outcome {
@@ -300,13 +302,22 @@ impl Here<'_> {
             .kind
             .is_none_or(|kind| kind.eq_ignore_ascii_case(b"string"));
         let pattern = scan.pattern.map(Glob::new);
-        let mut left = scan.count.min(SCAN_COUNT_MAX);
+        let count = scan.count.min(SCAN_COUNT_MAX) as usize;
+        let looked_at_max = count * SCAN_LOOKS_PER_KEY;
+        let mut looked_at = 0;
+        // About half of the places are in use.
+        let mut places = 2 * count;
         // What is left is for the next call, which the cursor allows at any place.
         let mut slice = Slice::new();
         let mut list = List::of(pattern.as_ref());
-        while left > 0 && bytes < SCAN_BYTES && !slice.is_over() {
-            let from = cursor;
-            left -= self.list(here, &mut cursor, left, (&mut list, &mut slice), |key| {
+        while found.len() < count
+            && looked_at < looked_at_max
+            && bytes < SCAN_BYTES
+            && !slice.is_over()
+        {
+            let (from, found_before) = (cursor, found.len());
+            let lists = (&mut list, &mut slice);
+            looked_at += self.list(here, &mut cursor, places as u32, lists, |key| {
                 if is_string {
                     bytes += key.len();
                     found.push(Reply::Text(key.to_vec().into()));
@@ -316,6 +327,11 @@ impl Here<'_> {
             if cursor == 0 {
                 break;
             }
+            places = if found.len() == found_before {
+                2 * places.min(SCAN_PLACES as usize)
+            } else {
+                2 * count.saturating_sub(found.len())
+            };
         }
         Reply::Array(vec![Reply::text(cursor.to_string()), Reply::Array(found)])
     }
@@ -369,8 +385,8 @@ impl Here<'_> {
         }
     }
 
-    /// Visits live keys from the cursor on that match, in at most so many places, and moves the cursor on,
-    /// to 0 at the end. Returns how many places it looked at: fewer where keys are long.
+    /// Visits live keys from the cursor on that match, in at most so many places, fewer where keys are long,
+    /// and moves the cursor on, to 0 at the end. Returns how many live keys it looked at.
     fn list(
         &self,
         here: &Namespace,
@@ -378,18 +394,18 @@ impl Here<'_> {
         places_max: u32,
         (list, slice): (&mut List<'_>, &mut Slice),
         mut visit: impl FnMut(&[u8]),
-    ) -> u32 {
+    ) -> usize {
         let (shard, place) = ((*cursor >> 32) as usize, *cursor as u32);
         if shard >= here.shard_count() {
             *cursor = 0;
-            return places_max;
+            return 0;
         }
         let mut places = places_max.min(list.at_once);
         // Keys are copied out while the shard is locked, and looked at when it is not.
         let (mut keys, mut ends) = (Vec::new(), Vec::new());
         let next = loop {
             let mut is_too_much = false;
-            let next = here.read_shard(shard, |shard| {
+            let scanned = here.read_shard(shard, |shard| {
                 shard.scan(place, places, self.now, |stored| {
                     is_too_much |= places > 1 && keys.len() > LIST_BYTES;
                     // Of some keys only a digest is known: they cannot be listed.
@@ -398,10 +414,10 @@ impl Here<'_> {
                     }
                 })
             });
-            slice.spend(places as usize * PLACE_UNITS);
+            slice.spend(SHARD_UNITS + scanned.slots * PLACE_UNITS);
             slice.spend_bytes(keys.len());
             if !is_too_much {
-                break next;
+                break scanned.next;
             }
             // Once more, of fewer places: a cursor stands only behind whole parts.
             places = (places / 4).max(1);
@@ -409,7 +425,7 @@ impl Here<'_> {
             ends.clear();
         };
         list.at_once = SCAN_PLACES.min(places * 2);
-        let mut begins = 0;
+        let (mut begins, live) = (0, ends.len());
         for end in ends {
             let key = &keys[begins..end];
             if list.pattern.is_none_or(|pattern| {
@@ -426,7 +442,7 @@ impl Here<'_> {
             None if shard + 1 < here.shard_count() => (shard as u64 + 1) << 32,
             None => 0,
         };
-        places
+        live
     }
 
     fn value(&self, here: &Namespace, key: &[u8]) -> Option<Bytes> {

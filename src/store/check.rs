@@ -392,11 +392,12 @@ mod tests {
     fn scanned(shard: &Shard, now: Millis) -> HashMap<Vec<u8>, u32> {
         let (mut found, mut cursor) = (HashMap::new(), Some(0));
         while let Some(at) = cursor {
-            cursor = shard.scan(at, 1_000, now, |key| {
+            let step = shard.scan(at, 1_000, now, |key| {
                 let mut bytes = Vec::new();
                 key.write_to(&mut bytes);
                 *found.entry(bytes).or_default() += 1;
             });
+            cursor = step.next;
         }
         found
     }

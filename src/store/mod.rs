@@ -55,7 +55,7 @@ pub use model::{Ask, Change, Counters, Fingerprint, Room, Unbounded, Verdict, Wi
 pub use pin::Ledger;
 pub use record::{Begin, Held, Outcome, Record, Settle, State};
 pub use records::{Claim, Holding, Settled};
-pub use scan::StoredKeyRef;
+pub use scan::{Scanned, StoredKeyRef};
 pub use shard::{EXPIRE_STEP_SLOTS_MAX, Entry, INSERT_SLOTS_MAX, Restored, Shard};
 
 /// Gives some of the memory that no shard uses back to the system; returns whether there may be more.

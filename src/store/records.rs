@@ -324,7 +324,7 @@ impl Shard {
         mut visit: impl FnMut(&Key<'_>, Entry<'_>),
     ) -> Option<u32> {
         let mut bytes = Vec::new();
-        self.table.scan(cursor, slots_max, now, |stored| {
+        let scanned = self.table.scan(cursor, slots_max, now, |stored| {
             let Some(record) = stored.running() else {
                 return;
             };
@@ -334,7 +334,8 @@ impl Shard {
             if let Some(entry) = self.get(&key, now) {
                 visit(&key, entry);
             }
-        })
+        });
+        scanned.next
     }
 
     fn stashed_running(&self) -> impl Iterator<Item = &StoredRecord> {

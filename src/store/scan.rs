@@ -66,42 +66,62 @@ impl Part {
 /// One more than the last position.
 const END: u64 = 1 << 32;
 
+/// What one step of a scan came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Scanned {
+    /// Where to go on; `None` at the end.
+    pub next: Option<u32>,
+    /// Slots that were looked at: those of whole blocks, however small a part of one was visited.
+    pub slots: usize,
+}
+
 impl Table {
-    /// Visits live keys from the cursor on, in about so many slots; returns where to go on, or
-    /// `None` at the end.
+    /// Visits live keys from the cursor on, in about so many slots.
     pub(super) fn scan(
         &self,
         cursor: u32,
         slots_max: u32,
         now: Millis,
         mut visit: impl FnMut(&StoredKeyRef<'_>),
-    ) -> Option<u32> {
+    ) -> Scanned {
         let begins = u64::from(cursor);
-        let first = self.block_at(begins << 32)?;
-        let whole = first.ends.saturating_sub(begins);
-        // A part of the block's hash space, in proportion to the slots that may be looked at.
-        let share = (whole * u64::from(slots_max)).div_ceil(first.slots);
-        let ends = begins + share.min(whole).max(1);
+        let Some(first) = self.block_at(begins << 32) else {
+            return Scanned {
+                next: None,
+                slots: 0,
+            };
+        };
+        // A part of the block's hash space, in proportion to the slots that may be looked at. Of the whole
+        // block's: a share of what is left would become smaller from call to call.
+        let width = first.ends.saturating_sub(first.begins >> 32);
+        let share = (width * u64::from(slots_max)).div_ceil(first.slots);
+        let left = first.ends.saturating_sub(begins);
+        let ends = begins + share.min(left).max(1);
         let part = Part { begins, ends };
-        self.scan_block(&first, part, now, &mut visit);
+        let mut slots = self.scan_block(&first, part, now, &mut visit);
         // A position may lie across the border of two blocks.
-        let last = self.block_at((ends << 32).wrapping_sub(1))?;
-        if (last.segment, last.block) != (first.segment, first.block) {
-            self.scan_block(&last, part, now, &mut visit);
+        if let Some(last) = self.block_at((ends << 32).wrapping_sub(1))
+            && (last.segment, last.block) != (first.segment, first.block)
+        {
+            slots += self.scan_block(&last, part, now, &mut visit);
         }
         self.scan_stash(part, now, &mut visit);
-        (ends < END).then_some(ends as u32)
+        Scanned {
+            next: (ends < END).then_some(ends as u32),
+            slots,
+        }
     }
 
+    /// Visits those of a block that are in the part; returns how many slots it looked at.
     fn scan_block(
         &self,
         at: &BlockAt,
         part: Part,
         now: Millis,
         visit: &mut impl FnMut(&StoredKeyRef<'_>),
-    ) {
+    ) -> usize {
         let (Some(block), Some(secret)) = (at.block, &self.secret) else {
-            return;
+            return 0;
         };
         let is_whole = at.begins >= part.begins << 32 && at.ends <= part.ends;
         for (_, entry) in block::entries(self.segments.get(at.segment).block(block)) {
@@ -115,6 +135,7 @@ impl Table {
                 });
             }
         }
+        at.slots as usize
     }
 
     fn scan_stash(&self, part: Part, now: Millis, visit: &mut impl FnMut(&StoredKeyRef<'_>)) {

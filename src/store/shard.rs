@@ -20,7 +20,7 @@ use super::key::{Hashed, Key};
 use super::model::{Ask, Change, Counters, Fingerprint, Room, Verdict, WindowMode};
 use super::pin::{Ledger, Pins};
 use super::record::{Held, Record};
-use super::scan::StoredKeyRef;
+use super::scan::{Scanned, StoredKeyRef};
 use super::segment::STEP_SLOTS_MAX;
 use super::table::{Found, Glance, Space, Table};
 use crate::time::Millis;
@@ -407,15 +407,15 @@ impl Shard {
         self.table.asides.move_some(cursor)
     }
 
-    /// Visits live keys from the cursor on, at first 0, in about `slots_max` slots; returns where to
-    /// go on, or `None` at the end. A key that stays is visited once, whatever else comes and goes.
+    /// Visits live keys from the cursor on, at first 0, in about `slots_max` slots. A key that stays is
+    /// visited once, whatever else comes and goes.
     pub fn scan(
         &self,
         cursor: u32,
         slots_max: u32,
         now: Millis,
         visit: impl FnMut(&StoredKeyRef<'_>),
-    ) -> Option<u32> {
+    ) -> Scanned {
         self.table.scan(cursor, slots_max, now, visit)
     }
 

@@ -119,7 +119,9 @@ fn largest(spec: &Spec) -> Vec<Vec<String>> {
         "ONCE.TOUCH" => vec![of(&[&long, "1h"])],
         "ONCE.USE" => vec![of(&["default"])],
         "ONCE.STATS" | "ONCE.HELP" | "ONCE.VERSION" | "ONCE.TIME" | "ONCE.PING" | "ONCE.SYNC"
-        | "TIME" | "DBSIZE" | "DISCARD" | "EXEC" | "RESET" | "HELLO" | "INFO" => vec![of(&[])],
+        | "PING" | "TIME" | "DBSIZE" | "DISCARD" | "EXEC" | "RESET" | "HELLO" | "INFO" => {
+            vec![of(&[])]
+        }
         "SET" => vec![of(&[&long, &value]), of(&["big", &value, "GET"])],
         "SETNX" | "GETSET" => vec![of(&[&long, &value])],
         "SETEX" | "PSETEX" => vec![of(&[&long, "3600000", &value])],
@@ -130,7 +132,7 @@ fn largest(spec: &Spec) -> Vec<Vec<String>> {
         "DELIFEQ" => vec![of(&["big", &value])],
         "EXPIRE" | "PEXPIRE" => vec![of(&[&long, "3600000"])],
         "EXPIREAT" | "PEXPIREAT" => vec![of(&[&long, "4000000000"])],
-        "ECHO" => vec![of(&[&value])],
+        "ECHO" | "AUTH" => vec![of(&[&value])],
         "SELECT" => vec![of(&["0"])],
         "WAIT" => vec![of(&["0", "1"])],
         "CLIENT" => vec![of(&["LIST"]), of(&["ID"])],

@@ -655,7 +655,7 @@ fn is_on_the_page(code: Code) -> bool {
         | Code::NoLog
         | Code::Busy => true,
         // Redis's own words have no code on the wire.
-        Code::Redis => false,
+        Code::Redis | Code::RedisShape => false,
     }
 }
 

@@ -29,8 +29,8 @@ fn a_small_namespace_evicts_from_whichever_shard_has_keys() {
     }
 }
 
-/// Words behind an unknown command are repeated in the error, as Redis does. Behind `AUTH` they
-/// are secrets, and errors end up in logs.
+/// Words behind a command are repeated in some errors, as Redis does. Behind `AUTH` they are secrets, and
+/// errors end up in logs.
 #[test]
 fn a_password_is_not_repeated() {
     let server = TestServer::start();
@@ -38,11 +38,13 @@ fn a_password_is_not_repeated() {
     for request in [
         &["AUTH", "hunter2"][..],
         &["auth", "user", "hunter2"],
+        &["AUTH", "user", "hunter2", "hunter2"],
         &["HELLO", "3", "AUTH", "user", "hunter2"],
+        &["HELLO", "3", "AUTH", "hunter2"],
     ] {
         let error = client.call(request);
         assert!(
-            error.starts_with("-ERR AUTH") && !error.contains("hunter2"),
+            error.starts_with('-') && !error.contains("hunter2"),
             "{error}"
         );
     }

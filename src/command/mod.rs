@@ -4,12 +4,13 @@
 //! static table, [`spec`]: names, words, effects, help and build functions in one place. A
 //! `Command` borrows from the read buffer; nothing is copied until a key is stored.
 //!
-//! - [`args`]: a request's words; `keyword`: a name, folded to be compared fast
+//! - [`args`]: a request's words; [`containers`]: commands that are several; `keyword`: a name, folded to be compared fast
 //! - [`spec`]: the table; its rows are in `spec/native.rs` and `spec/redis.rs`
 //! - `native`, `records`, `redis`, `redis_session`: how words become commands, in this protocol's manner and in Redis's
 //! - [`reply`]: answers and refusals
 
 pub mod args;
+pub mod containers;
 mod keyword;
 mod native;
 mod records;
@@ -51,6 +52,27 @@ pub enum Expiry {
     At(Millis),
     /// The namespace's longest life from now.
     Longest,
+}
+
+/// Why an amount is no expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadExpiry {
+    /// It is no whole number of 64 bits.
+    NotInteger,
+    /// It is not positive, or its end is no such number of milliseconds.
+    OutOfRange,
+}
+
+impl BadExpiry {
+    /// The refusal of a command with it, whose name is in small letters.
+    pub fn error(self, command: &str) -> Error {
+        match self {
+            Self::NotInteger => redis::not_integer(),
+            Self::OutOfRange => {
+                Error::redis(format!("ERR invalid expire time in '{command}' command"))
+            }
+        }
+    }
 }
 
 /// `SEEN`.
@@ -334,7 +356,8 @@ pub enum Command<'a> {
     },
     GetEx {
         key: &'a [u8],
-        expiry: Expiry,
+        /// What is wrong with it is told only of a key that is there.
+        expiry: Result<Expiry, BadExpiry>,
     },
     GetDel {
         key: &'a [u8],
@@ -432,10 +455,16 @@ pub enum SessionCommand<'a> {
     },
     Quit,
     Reset,
+    Auth {
+        user: Option<&'a [u8]>,
+    },
     Hello {
-        version: Option<&'a [u8]>,
+        version: Option<u8>,
+        user: Option<&'a [u8]>,
         name: Option<&'a [u8]>,
     },
+    /// `HELP` of a command that is several.
+    Help(&'static containers::Container),
     Multi,
     Exec,
     Discard,

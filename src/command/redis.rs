@@ -11,7 +11,8 @@
 use super::keyword::Keyword;
 use super::native::{key, keys, namespace_name};
 use super::{
-    Args, BfInsert, Command, Error, ExpireIf, Expiry, Scan, Set, SetAnswer, SetIf, TtlForm,
+    Args, BadExpiry, BfInsert, Command, Error, ExpireIf, Expiry, Scan, Set, SetAnswer, SetIf,
+    TtlForm, Words,
 };
 use crate::limits::{Limits, PATTERN_BYTES_MAX};
 use crate::time::{Millis, parse_u64};
@@ -40,21 +41,26 @@ pub(super) fn set<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
         condition: SetIf::Always,
         answer: SetAnswer::OkOrNil,
     };
+    let mut ends = None;
     let mut words = args.rest(2).iter();
     while let Some(word) = words.next() {
-        let free = matches!(set.condition, SetIf::Always);
-        match Keyword::of(word) {
-            NX if free => set.condition = SetIf::Absent,
-            XX if free => set.condition = SetIf::Present,
-            IFEQ if free => set.condition = SetIf::Equals(words.next().ok_or_else(syntax)?),
-            GET => set.answer = SetAnswer::Before,
-            _ if !matches!(set.expiry, Expiry::Default) => return Err(syntax()),
-            KEEPTTL => set.expiry = Expiry::Keep,
-            name => {
-                let unit = Unit::named(name).ok_or_else(syntax)?;
-                set.expiry = unit.expiry(words.next().ok_or_else(syntax)?, "set")?;
+        match (Keyword::of(word), set.condition) {
+            (NX, SetIf::Always | SetIf::Absent) => set.condition = SetIf::Absent,
+            (XX, SetIf::Always | SetIf::Present) => set.condition = SetIf::Present,
+            (IFEQ, SetIf::Always) => {
+                set.condition = SetIf::Equals(words.next().ok_or_else(syntax)?);
             }
+            (GET, _) => set.answer = SetAnswer::Before,
+            (KEEPTTL, _) if ends.is_none() => set.expiry = Expiry::Keep,
+            (name, _) if set.expiry == Expiry::Default => {
+                ends = Some(Unit::again(ends, name, words.next())?);
+            }
+            _ => return Err(syntax()),
         }
+    }
+    // As in Redis, amounts are looked at once all options are known.
+    if let Some((unit, amount)) = ends {
+        set.expiry = unit.expiry(amount).map_err(|bad| bad.error("set"))?;
     }
     Ok(Command::Set(set))
 }
@@ -83,7 +89,7 @@ fn set_for<'a>(args: &Args<'a>, limits: &Limits, unit: Unit, name: &str) -> Buil
     Ok(Command::Set(Set {
         key: key(args.get(0), limits)?,
         value: value(args.get(2), limits)?,
-        expiry: unit.expiry(args.get(1), name)?,
+        expiry: unit.expiry(args.get(1)).map_err(|bad| bad.error(name))?,
         condition: SetIf::Always,
         answer: SetAnswer::OkOrNil,
     }))
@@ -109,11 +115,21 @@ pub(super) fn get<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
 
 pub(super) fn getex<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
     let key = key(args.get(0), limits)?;
-    let expiry = match (args.find(1), args.find(2)) {
-        (None, _) => return Ok(Command::Get { key }),
-        (Some(word), None) if is(word, "PERSIST") => Expiry::Longest,
-        (Some(word), Some(amount)) => Unit::of(word).ok_or_else(syntax)?.expiry(amount, "getex")?,
-        _ => return Err(syntax()),
+    let (mut ends, mut persists) = (None, false);
+    let mut words = args.rest(1).iter();
+    while let Some(word) = words.next() {
+        if is(word, "PERSIST") && ends.is_none() {
+            persists = true;
+        } else if persists {
+            return Err(syntax());
+        } else {
+            ends = Some(Unit::again(ends, Keyword::of(word), words.next())?);
+        }
+    }
+    let expiry = match ends {
+        None if persists => Ok(Expiry::Longest),
+        None => return Ok(Command::Get { key }),
+        Some((unit, amount)) => unit.expiry(amount),
     };
     Ok(Command::GetEx { key, expiry })
 }
@@ -213,31 +229,52 @@ pub(super) fn pexpireat<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
 }
 
 fn expire_with<'a>(args: &Args<'a>, limits: &Limits, unit: Unit, name: &str) -> Built<'a> {
+    let key = key(args.get(0), limits)?;
+    let condition = expire_if(args.rest(2))?;
     let amount = integer(args.get(1))?;
+    let ms = unit
+        .ms(amount)
+        .ok_or_else(|| BadExpiry::OutOfRange.error(name))?;
     // As in Redis, an end that is not in the future removes the key.
-    let expiry = if amount <= 0 {
-        Expiry::At(Millis(0))
-    } else {
-        unit.expiry(args.get(1), name)?
-    };
-    let condition = match args.find(2) {
-        None => ExpireIf::Always,
-        Some(word) if is(word, "XX") => ExpireIf::Always,
-        Some(word) if is(word, "NX") => ExpireIf::Never,
-        Some(word) if is(word, "GT") => ExpireIf::Later,
-        Some(word) if is(word, "LT") => ExpireIf::Earlier,
-        Some(word) => {
-            return Err(Error::redis(format!(
-                "ERR Unsupported option {}",
-                word.escape_ascii()
-            )));
-        }
+    let expiry = match u64::try_from(ms) {
+        Ok(ms) if ms > 0 => unit.of_ms(ms),
+        _ => Expiry::At(Millis(0)),
     };
     Ok(Command::Expire {
-        key: key(args.get(0), limits)?,
+        key,
         expiry,
         condition,
     })
+}
+
+/// When an expiry goes ahead, by all its options together.
+fn expire_if(options: Words<'_>) -> Result<ExpireIf, Error> {
+    let (mut nx, mut xx, mut gt, mut lt) = (false, false, false, false);
+    for word in options.iter() {
+        match () {
+            () if is(word, "NX") => nx = true,
+            () if is(word, "XX") => xx = true,
+            () if is(word, "GT") => gt = true,
+            () if is(word, "LT") => lt = true,
+            () => {
+                let option = shown(word);
+                return Err(Error::redis(format!("ERR Unsupported option {option}")));
+            }
+        }
+    }
+    match (nx, gt, lt) {
+        (true, ..) if xx || gt || lt => Err(Error::redis(
+            "ERR NX and XX, GT or LT options at the same time are not compatible",
+        )),
+        (_, true, true) => Err(Error::redis(
+            "ERR GT and LT options at the same time are not compatible",
+        )),
+        (true, ..) => Ok(ExpireIf::Never),
+        (_, true, _) => Ok(ExpireIf::Later),
+        (_, _, true) => Ok(ExpireIf::Earlier),
+        // Everything expires, so `XX` always holds.
+        _ => Ok(ExpireIf::Always),
+    }
 }
 
 pub(super) fn persist<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
@@ -395,14 +432,17 @@ pub(super) fn flushall<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
 
 fn flush_mode(args: &Args<'_>) -> Result<(), Error> {
     // Both mean the same here: keys are gone at once, their memory is returned beside the requests.
-    match args.find(0) {
-        Some(word) if !is(word, "SYNC") && !is(word, "ASYNC") => Err(syntax()),
-        _ => Ok(()),
+    match (args.len(), args.find(0)) {
+        (0, _) => Ok(()),
+        (1, Some(word)) if is(word, "SYNC") || is(word, "ASYNC") => Ok(()),
+        _ => Err(syntax()),
     }
 }
 
 pub(super) fn scan<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
-    let cursor = parse_u64(args.get(0)).ok_or_else(|| Error::redis("ERR invalid cursor"))?;
+    let cursor = args.get(0);
+    let cursor = parse_u64(cursor.strip_prefix(b"+").unwrap_or(cursor));
+    let cursor = cursor.ok_or_else(|| Error::redis("ERR invalid cursor"))?;
     let mut scan = Scan {
         cursor,
         pattern: None,
@@ -441,7 +481,7 @@ pub(super) fn time<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
 }
 
 /// The unit of an expiry, and whether it is a moment or a span.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Unit {
     Ex,
     Px,
@@ -449,9 +489,19 @@ enum Unit {
     PxAt,
 }
 
+/// Milliseconds beyond which a span from now has no end in 64 bits, whatever the present is until the year 2248.
+const SPAN_MS_MAX: i64 = i64::MAX - (1 << 43);
+
 impl Unit {
-    fn of(word: &[u8]) -> Option<Self> {
-        Self::named(Keyword::of(word))
+    /// The unit of this name and its amount, which stands behind it; beside another unit it is an error.
+    fn again<'a>(
+        before: Option<(Self, &'a [u8])>,
+        name: Keyword,
+        amount: Option<&'a [u8]>,
+    ) -> Result<(Self, &'a [u8]), Error> {
+        let unit =
+            Self::named(name).filter(|unit| before.is_none_or(|(before, _)| before == *unit));
+        unit.zip(amount).ok_or_else(syntax)
     }
 
     fn named(name: Keyword) -> Option<Self> {
@@ -464,23 +514,31 @@ impl Unit {
         }
     }
 
-    fn expiry(self, amount: &[u8], command: &str) -> Result<Expiry, Error> {
-        let invalid = || Error::redis(format!("ERR invalid expire time in '{command}' command"));
-        let amount = integer(amount)?;
-        let scale = if matches!(self, Self::Ex | Self::ExAt) {
-            1_000
-        } else {
-            1
+    /// So many of the unit in milliseconds, if their end can be told in 64 bits.
+    fn ms(self, amount: i64) -> Option<i64> {
+        let (scale, max) = match self {
+            Self::Ex => (1_000, SPAN_MS_MAX),
+            Self::Px => (1, SPAN_MS_MAX),
+            Self::ExAt => (1_000, i64::MAX),
+            Self::PxAt => (1, i64::MAX),
         };
-        let ms = amount
-            .checked_mul(scale)
-            .filter(|&ms| ms > 0)
-            .ok_or_else(invalid)?
-            .unsigned_abs();
-        Ok(match self {
+        amount.checked_mul(scale).filter(|&ms| ms <= max)
+    }
+
+    fn of_ms(self, ms: u64) -> Expiry {
+        match self {
             Self::Ex | Self::Px => Expiry::In(ms),
             Self::ExAt | Self::PxAt => Expiry::At(Millis(ms)),
-        })
+        }
+    }
+
+    /// An expiry that is to lie in the future, as a value's.
+    fn expiry(self, amount: &[u8]) -> Result<Expiry, BadExpiry> {
+        let amount = number(amount).ok_or(BadExpiry::NotInteger)?;
+        match self.ms(amount).map(u64::try_from) {
+            Some(Ok(ms)) if ms > 0 => Ok(self.of_ms(ms)),
+            _ => Err(BadExpiry::OutOfRange),
+        }
     }
 }
 
@@ -510,20 +568,27 @@ pub(super) fn is(word: &[u8], name: &str) -> bool {
 }
 
 pub(super) fn integer(word: &[u8]) -> Result<i64, Error> {
-    match parse_u64(word).map(i64::try_from) {
-        Some(Ok(number)) => Ok(number),
-        _ => negative_integer(word),
+    number(word).ok_or_else(not_integer)
+}
+
+/// A number as Redis reads one: no sign but a minus, no zeros in front.
+fn number(word: &[u8]) -> Option<i64> {
+    match word {
+        [b'1'..=b'9', ..] => i64::try_from(parse_u64(word)?).ok(),
+        b"0" => Some(0),
+        [b'-', b'1'..=b'9', ..] => str::from_utf8(word).ok()?.parse().ok(),
+        _ => None,
     }
 }
 
-/// The same for whatever is not digits alone.
-#[cold]
-fn negative_integer(word: &[u8]) -> Result<i64, Error> {
-    str::from_utf8(word)
-        .ok()
-        .filter(|text| text.starts_with('-'))
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| Error::redis("ERR value is not an integer or out of range"))
+pub(super) fn not_integer() -> Error {
+    Error::redis("ERR value is not an integer or out of range")
+}
+
+/// A word of the client's in a refusal of Redis's: up to 128 bytes of it, on one line.
+pub(super) fn shown(word: &[u8]) -> String {
+    const SHOWN_MAX: usize = 128;
+    word[..word.len().min(SHOWN_MAX)].escape_ascii().to_string()
 }
 
 pub(super) fn syntax() -> Error {

@@ -5,21 +5,28 @@
     reason = "the build functions share one signature"
 )]
 
-use super::native::printable;
-use super::redis::{integer, is, pattern, syntax};
-use super::{Args, ClientCommand, Command, CommandsQuery, Error, SessionCommand};
+use super::redis::{integer, is, pattern, shown, syntax};
+use super::{
+    Args, ClientCommand, Command, CommandsQuery, Error, SessionCommand, Words, containers,
+};
 use crate::limits::{
     CLIENT_NAME_BYTES_MAX, CONFIG_PATTERNS_MAX, INFO_SECTIONS_MAX, Limits, SELECT_MAX,
 };
 
 type Built<'a> = Result<Command<'a>, Error>;
 
-/// What Redis says where no password is set.
-const NO_PASSWORD: &str = "ERR AUTH called without any password configured for the default user. \
-                           Are you sure your configuration is correct?";
-
 pub(super) fn echo<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
     session(SessionCommand::Echo { word: args.get(0) })
+}
+
+pub(super) fn ping<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    // Redis finds out when it executes it: in a transaction it is queued.
+    if args.len() > 1 {
+        let text = "ERR wrong number of arguments for 'ping' command";
+        return Err(Error::redis(text));
+    }
+    let word = args.find(0);
+    session(SessionCommand::Ping { word })
 }
 
 pub(super) fn quit<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
@@ -42,71 +49,122 @@ pub(super) fn discard<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
     session(SessionCommand::Discard)
 }
 
+/// `AUTH [user] secret`; nobody compares the secret, since there are no users but `default`, who needs none.
+pub(super) fn auth<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    if args.len() > 2 {
+        return Err(syntax());
+    }
+    let user = args.find(0).filter(|_| args.len() == 2);
+    session(SessionCommand::Auth { user })
+}
+
 pub(super) fn hello<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
-    let mut name = None;
-    let mut i = 1;
-    while let Some(word) = args.find(i) {
-        if is(word, "SETNAME") {
-            name = Some(client_name(args.find(i + 1).ok_or_else(syntax)?)?);
-            i += 2;
-        } else if is(word, "AUTH") {
-            return Err(Error::redis(NO_PASSWORD));
+    let version = match args.find(0).map(integer) {
+        None => None,
+        Some(Ok(2)) => Some(2),
+        Some(Ok(3)) => Some(3),
+        Some(Ok(_)) => return Err(Error::redis("NOPROTO unsupported protocol version")),
+        Some(Err(_)) => {
+            let text = "ERR Protocol version is not an integer or out of range";
+            return Err(Error::redis(text));
+        }
+    };
+    let (mut user, mut name) = (None, None);
+    let mut words = args.rest(1).iter();
+    while let Some(word) = words.next() {
+        let (first, second) = if is(word, "AUTH") {
+            (words.next(), words.next())
         } else {
-            return Err(Error::redis(format!(
-                "ERR Syntax error in HELLO option {}",
-                printable(word)
-            )));
+            (words.next(), None)
+        };
+        match (first, second) {
+            (Some(named), Some(_)) => user = Some(named),
+            (Some(named), None) if is(word, "SETNAME") => name = Some(client_name(named)?),
+            _ => {
+                let option = shown(word);
+                return Err(Error::redis(format!(
+                    "ERR Syntax error in HELLO option '{option}'"
+                )));
+            }
         }
     }
     session(SessionCommand::Hello {
-        version: args.find(0),
+        version,
+        user,
         name,
     })
 }
 
-pub(super) fn client<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
-    let what = args.get(0);
-    let one = args.find(1).filter(|_| args.len() == 2);
-    let two = args.find(2).filter(|_| args.len() == 3);
-    let command = match (args.len(), one, two) {
-        (1, ..) if is(what, "ID") => ClientCommand::Id,
-        (1, ..) if is(what, "GETNAME") => ClientCommand::GetName,
-        (1, ..) if is(what, "INFO") => ClientCommand::Info,
-        (1, ..) if is(what, "LIST") => ClientCommand::List,
-        (_, Some(name), _) if is(what, "SETNAME") => ClientCommand::SetName(client_name(name)?),
-        (_, Some(_), _) if is(what, "NO-EVICT") => ClientCommand::NoEvict,
-        (_, Some(_), _) if is(what, "NO-TOUCH") => ClientCommand::NoTouch,
-        (_, Some(mode), _) if is(what, "REPLY") => reply_mode(mode)?,
-        (_, _, Some(value)) if is(what, "SETINFO") => set_info(args.get(1), client_name(value)?)?,
-        _ => return Err(unknown_subcommand("CLIENT", what)),
+pub(super) fn client<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    containers::CLIENT.build(args, limits)
+}
+
+pub(super) fn client_id<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    on_client(ClientCommand::Id)
+}
+
+pub(super) fn client_getname<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    on_client(ClientCommand::GetName)
+}
+
+pub(super) fn client_setname<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    on_client(ClientCommand::SetName(client_name(args.get(0))?))
+}
+
+pub(super) fn client_info<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    on_client(ClientCommand::Info)
+}
+
+pub(super) fn client_list<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    if !args.is_empty() {
+        return Err(syntax());
+    }
+    on_client(ClientCommand::List)
+}
+
+pub(super) fn client_no_evict<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    on_or_off(args.get(0))?;
+    on_client(ClientCommand::NoEvict)
+}
+
+pub(super) fn client_no_touch<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    on_or_off(args.get(0))?;
+    on_client(ClientCommand::NoTouch)
+}
+
+fn on_or_off(word: &[u8]) -> Result<(), Error> {
+    if is(word, "ON") || is(word, "OFF") {
+        return Ok(());
+    }
+    Err(syntax())
+}
+
+pub(super) fn client_reply<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    let mode = args.get(0);
+    on_client(match () {
+        () if is(mode, "ON") => ClientCommand::ReplyOn,
+        () if is(mode, "OFF") => ClientCommand::ReplyOff,
+        () if is(mode, "SKIP") => ClientCommand::ReplySkip,
+        () => return Err(syntax()),
+    })
+}
+
+pub(super) fn client_setinfo<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    let attribute = args.get(0);
+    let library = match () {
+        () if is(attribute, "LIB-NAME") => true,
+        () if is(attribute, "LIB-VER") => false,
+        () => {
+            let shown = shown(attribute);
+            return Err(Error::redis(format!("ERR Unrecognized option '{shown}'")));
+        }
     };
+    let value = client_name(args.get(1))?;
+    on_client(ClientCommand::SetInfo { library, value })
+}
+
+fn on_client(command: ClientCommand<'_>) -> Built<'_> {
     session(SessionCommand::Client(command))
-}
-
-fn reply_mode(mode: &[u8]) -> Result<ClientCommand<'_>, Error> {
-    match () {
-        () if is(mode, "ON") => Ok(ClientCommand::ReplyOn),
-        () if is(mode, "OFF") => Ok(ClientCommand::ReplyOff),
-        () if is(mode, "SKIP") => Ok(ClientCommand::ReplySkip),
-        () => Err(syntax()),
-    }
-}
-
-fn set_info<'a>(attribute: &[u8], value: &'a [u8]) -> Result<ClientCommand<'a>, Error> {
-    match () {
-        () if is(attribute, "LIB-NAME") => Ok(ClientCommand::SetInfo {
-            library: true,
-            value,
-        }),
-        () if is(attribute, "LIB-VER") => Ok(ClientCommand::SetInfo {
-            library: false,
-            value,
-        }),
-        () => Err(Error::redis(format!(
-            "ERR Unrecognized option '{}'",
-            attribute.escape_ascii()
-        ))),
-    }
 }
 
 fn client_name(word: &[u8]) -> Result<&[u8], Error> {
@@ -123,37 +181,54 @@ fn client_name(word: &[u8]) -> Result<&[u8], Error> {
     Ok(word)
 }
 
-pub(super) fn command<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
-    let query = match args.find(0) {
-        None => CommandsQuery::Info(args.rest(0)),
-        Some(word) if is(word, "COUNT") && args.len() == 1 => CommandsQuery::Count,
-        Some(word) if is(word, "LIST") && args.len() == 1 => CommandsQuery::List,
-        // Nobody needs a command twice; without a bound, one request could ask for a reply a
-        // hundred times its size.
-        Some(_) if args.len() > super::spec::verbs().len() => {
-            return Err(Error::too_big("more names than there are commands"));
-        }
-        Some(word) if is(word, "INFO") => CommandsQuery::Info(args.rest(1)),
-        Some(word) if is(word, "DOCS") => CommandsQuery::Docs(args.rest(1)),
-        Some(word) => return Err(unknown_subcommand("COMMAND", word)),
-    };
-    session(SessionCommand::Commands(query))
+pub(super) fn command<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    if args.is_empty() {
+        return session(SessionCommand::Commands(CommandsQuery::Info(args.rest(0))));
+    }
+    containers::COMMAND.build(args, limits)
 }
 
-pub(super) fn config<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
-    if !is(args.get(0), "GET") || args.len() < 2 {
-        return Err(unknown_subcommand("CONFIG", args.get(0)));
+pub(super) fn command_count<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    session(SessionCommand::Commands(CommandsQuery::Count))
+}
+
+pub(super) fn command_list<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    session(SessionCommand::Commands(CommandsQuery::List))
+}
+
+pub(super) fn command_info<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    let names = command_names(args)?;
+    session(SessionCommand::Commands(CommandsQuery::Info(names)))
+}
+
+pub(super) fn command_docs<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    let names = command_names(args)?;
+    session(SessionCommand::Commands(CommandsQuery::Docs(names)))
+}
+
+/// Nobody needs a command twice; without a bound, one request could ask for a reply a hundred times its size.
+fn command_names<'a>(args: &Args<'a>) -> Result<Words<'a>, Error> {
+    if args.len() > super::spec::verbs().len() {
+        return Err(Error::too_big("more names than there are commands"));
     }
-    if args.len() - 1 > CONFIG_PATTERNS_MAX {
+    Ok(args.rest(0))
+}
+
+pub(super) fn config<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    containers::CONFIG.build(args, limits)
+}
+
+pub(super) fn config_get<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    if args.len() > CONFIG_PATTERNS_MAX {
         return Err(Error::too_big(format!(
             "at most {CONFIG_PATTERNS_MAX} patterns at a time"
         )));
     }
-    for word in args.rest(1).iter() {
+    for word in args.rest(0).iter() {
         pattern(word)?;
     }
     session(SessionCommand::ConfigGet {
-        patterns: args.rest(1),
+        patterns: args.rest(0),
     })
 }
 
@@ -170,27 +245,33 @@ pub(super) fn info<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
 
 pub(super) fn wait<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
     integer(args.get(0))?;
-    if integer(args.get(1))? < 0 {
-        return Err(Error::redis("ERR timeout is negative"));
+    match integer(args.get(1)) {
+        Ok(0..) => session(SessionCommand::WaitReplicas),
+        Ok(_) => Err(Error::redis("ERR timeout is negative")),
+        Err(_) => {
+            let text = "ERR timeout is not an integer or out of range";
+            Err(Error::redis(text))
+        }
     }
-    session(SessionCommand::WaitReplicas)
 }
 
 pub(super) fn select<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
-    let db = integer(args.get(0)).map_err(|_| Error::redis("ERR invalid DB index"))?;
+    let db = integer(args.get(0))?;
+    if i32::try_from(db).is_err() {
+        let (min, max) = (i32::MIN, i32::MAX);
+        return Err(Error::redis(format!(
+            "ERR value is out of range, value must between {min} and {max}"
+        )));
+    }
     match u64::try_from(db) {
         Ok(db) if db <= SELECT_MAX => Ok(Command::Select { db }),
         _ => Err(Error::redis("ERR DB index is out of range")),
     }
 }
 
-/// What Redis says of a command that it does not know. The words behind `AUTH` are secrets and
-/// are not repeated.
+/// What Redis says of a command that it does not know.
 pub(crate) fn unknown_command(args: &Args<'_>) -> Error {
     const SHOWN_MAX: usize = 128;
-    if is(args.verb(), "AUTH") {
-        return Error::redis(NO_PASSWORD);
-    }
     let shown = |word: &[u8], room: usize| word[..word.len().min(room)].escape_ascii().to_string();
     let mut behind = String::new();
     for word in args.rest(0).iter() {
@@ -208,11 +289,4 @@ pub(crate) fn unknown_command(args: &Args<'_>) -> Error {
 
 fn session(command: SessionCommand<'_>) -> Built<'_> {
     Ok(Command::Session(command))
-}
-
-fn unknown_subcommand(command: &str, word: &[u8]) -> Error {
-    let word = word.escape_ascii();
-    Error::redis(format!(
-        "ERR unknown subcommand or wrong number of arguments for '{command}|{word}'"
-    ))
 }

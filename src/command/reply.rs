@@ -13,6 +13,8 @@ pub enum Reply<'a> {
     Word(&'static str),
     /// A text of the server's or an echo of the client's.
     Text(Cow<'a, [u8]>),
+    /// Lines for people and monitors, as `INFO` tells: a verbatim string in RESP3.
+    Lines(String),
     /// A letter per key of a batch.
     Letters(&'a [u8]),
     /// A number.
@@ -47,6 +49,8 @@ pub enum Reply<'a> {
     },
     /// Several answers in one.
     Array(Vec<Reply<'a>>),
+    /// The same where their order means nothing: a set in RESP3.
+    Set(Vec<Reply<'a>>),
     /// Names and what they stand for, of any kind; only in RESP.
     Map(Vec<(Reply<'a>, Reply<'a>)>),
     /// Lines of name and value.
@@ -68,11 +72,12 @@ impl Reply<'_> {
             Self::Word(_) | Self::Number(_) | Self::Count(_) | Self::Flag(_) | Self::Nil => BESIDE,
             Self::Figures(..) => 4 * BESIDE,
             Self::Text(text) => of(text.len()),
+            Self::Lines(lines) => of(lines.len()),
             // In RESP each of them has a head.
             Self::Letters(letters) | Self::Items(letters) => of(2 * letters.len()),
             Self::Value(value) | Self::Outcome { body: value, .. } => of(copied(value) + BESIDE),
             Self::Values { bytes, ends } => of(bytes.len() + BESIDE * ends.len()),
-            Self::Array(items) => of(items.iter().map(Self::bytes_max).sum()),
+            Self::Array(items) | Self::Set(items) => of(items.iter().map(Self::bytes_max).sum()),
             Self::Map(pairs) => {
                 let pairs = pairs.iter();
                 of(pairs
@@ -138,6 +143,8 @@ pub enum Code {
     Busy,
     /// Redis's own words, kept verbatim in `text`; only commands with a Redis name give these.
     Redis,
+    /// The same, of what is no command, or has too few or too many words: a transaction with it is not executed.
+    RedisShape,
 }
 
 impl Code {
@@ -155,7 +162,7 @@ impl Code {
             Self::ReadOnly => "READONLY",
             Self::NoLog => "NOLOG",
             Self::Busy => "BUSY",
-            Self::Redis => "REDIS",
+            Self::Redis | Self::RedisShape => "REDIS",
         }
     }
 }
@@ -197,5 +204,10 @@ impl Error {
     /// Redis's own words, its error word included.
     pub fn redis(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::Redis, text)
+    }
+
+    /// The same, of a request that has not a command's shape.
+    pub fn redis_shape(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::RedisShape, text)
     }
 }

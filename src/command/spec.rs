@@ -7,6 +7,7 @@
 mod native;
 mod redis;
 
+use super::containers::wrong_words;
 use super::keyword::Keyword;
 use super::{Args, Command, Error};
 use crate::limits::Limits;
@@ -133,10 +134,7 @@ impl Spec {
     pub fn usage_error(&self) -> Error {
         match self.home {
             Home::Native => Error::args(format!("usage: {}", self.usage_line())),
-            Home::Redis => Error::redis(format!(
-                "ERR wrong number of arguments for '{}' command",
-                self.name.to_ascii_lowercase()
-            )),
+            Home::Redis => wrong_words(&self.name.to_ascii_lowercase()),
         }
     }
 
@@ -318,7 +316,7 @@ mod tests {
         assert!(without.iter().all(|spec| spec.keys == NO_KEY));
         let mut names: Vec<_> = without.iter().map(|spec| spec.name).collect();
         names.sort_unstable();
-        let told = "CLIENT COMMAND CONFIG DISCARD ECHO HELLO HELP INFO MULTI PING QUIT QUIT RESET STATS TIME TIME VERSION WAIT";
+        let told = "AUTH CLIENT COMMAND CONFIG DISCARD ECHO HELLO HELP INFO MULTI PING PING QUIT QUIT RESET STATS TIME TIME VERSION WAIT";
         assert_eq!(names.join(" "), told);
     }
 

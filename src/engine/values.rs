@@ -11,7 +11,7 @@ use super::slice::{LISTED_UNITS, PLACE_UNITS, READ_UNITS, SHARD_UNITS, Slice};
 use super::waiters::Concerns;
 use super::{Answer, Engine, Here, Namespace, Policy, Session};
 use crate::command::{
-    self, Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words,
+    self, BadExpiry, Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words,
 };
 use crate::limits::KEYS_COMMAND_KEYS_MAX;
 use crate::store::shard::Entry;
@@ -140,7 +140,12 @@ impl Here<'_> {
         self.value(here, key).map_or(Reply::Nil, Reply::Value)
     }
 
-    pub(super) fn get_ex<'s>(&self, here: &Namespace, key: &[u8], expiry: Expiry) -> Answer<'s> {
+    pub(super) fn get_ex<'s>(
+        &self,
+        here: &Namespace,
+        key: &[u8],
+        expiry: Result<Expiry, BadExpiry>,
+    ) -> Answer<'s> {
         let policy = here.policy();
         let key = self.key(here, key);
         let value = here.write(&key, None, &policy, |shard, _| {
@@ -149,6 +154,10 @@ impl Here<'_> {
             };
             let Some(value) = value_of(&entry, true) else {
                 return Ok(Err(wrong_type()));
+            };
+            let expiry = match expiry {
+                Ok(expiry) => expiry,
+                Err(bad) => return Ok(Err(bad.error("getex"))),
             };
             let deadline = self.deadline(expiry, Some(entry.deadline), &policy);
             self.end_at(shard, &key, deadline).map(|()| Ok(Some(value)))

@@ -22,7 +22,7 @@ use crate::engine::{Budget, Engine, Executed, Session, Wait};
 use crate::limits::REPLY_BYTES_SMALL;
 use crate::metrics::Tally;
 use crate::store::Counters;
-use crate::time::{Millis, parse_u64};
+use crate::time::Millis;
 use crate::wire::{Dialect, line};
 
 /// What is to happen after a reply.
@@ -420,19 +420,25 @@ impl Client {
     ) -> After {
         let command = match parsed {
             Ok(command) => command,
+            // As in Redis: it is refused when it is executed, and the others are executed all the same.
+            Err(error) if self.transaction.is_some() && error.code == Code::Redis => {
+                return self.queue(verb, request, out);
+            }
             Err(error) => {
                 self.tally.count(verb, true);
-                self.break_transaction();
+                let error = if verb.spec().name == "EXEC" {
+                    self.transaction = None;
+                    transaction::aborted_by(&error)
+                } else {
+                    self.break_transaction();
+                    error
+                };
                 self.refuse(error, out);
                 return After::Refused;
             }
         };
-        if let Some(transaction) = &mut self.transaction
-            && !transaction::is_control(&command)
-        {
-            let queued = transaction.queue((verb, request), self.shared.engine.budget());
-            self.dialect.encode(&queued, out);
-            return After::GoOn;
+        if self.transaction.is_some() && !transaction::is_control(&command) {
+            return self.queue(verb, request, out);
         }
         self.execute(verb, &command, waker, now, out)
     }
@@ -542,7 +548,16 @@ impl Client {
         }
         self.listing
             .take()
-            .map(|listing| Reply::text(listing.into_lines()))
+            .map(|listing| Reply::Lines(listing.into_lines()))
+    }
+
+    /// Keeps a request for `EXEC`.
+    fn queue(&mut self, verb: Verb, request: &[u8], out: &mut Output) -> After {
+        if let Some(transaction) = &mut self.transaction {
+            let queued = transaction.queue((verb, request), self.shared.engine.budget());
+            self.dialect.encode(&queued, out);
+        }
+        After::GoOn
     }
 
     fn break_transaction(&mut self) {
@@ -570,7 +585,19 @@ impl Client {
                 return (Reply::Word(goodbye), After::Close);
             }
             SessionCommand::Reset => self.reset(),
-            SessionCommand::Hello { version, name } => self.hello(version, name),
+            SessionCommand::Auth { user } => match authenticated(user) {
+                Ok(()) => Reply::OK,
+                Err(error) => error.into(),
+            },
+            SessionCommand::Hello {
+                version,
+                user,
+                name,
+            } => match user.map_or(Ok(()), |user| authenticated(Some(user))) {
+                Ok(()) => self.hello(version, name),
+                Err(error) => error.into(),
+            },
+            SessionCommand::Help(container) => info::help(container),
             SessionCommand::Multi if self.transaction.is_some() => {
                 Error::redis("ERR MULTI calls can not be nested").into()
             }
@@ -613,16 +640,10 @@ impl Client {
         Reply::Word("RESET")
     }
 
-    fn hello<'a>(&mut self, version: Option<&[u8]>, name: Option<&[u8]>) -> Reply<'a> {
+    fn hello<'a>(&mut self, version: Option<u8>, name: Option<&[u8]>) -> Reply<'a> {
         let version = match (version, self.dialect) {
-            (Some(b"3"), _) => 3,
-            (Some(b"2"), _) | (None, Dialect::Line) => 2,
-            (Some(word), _) if parse_u64(word).is_none() => {
-                let text = "ERR Protocol version is not an integer or out of range";
-                return Error::redis(text).into();
-            }
-            (Some(_), _) => return Error::redis("NOPROTO unsupported protocol version").into(),
-            (None, Dialect::Resp(version)) => version,
+            (Some(version), _) | (None, Dialect::Resp(version)) => version,
+            (None, Dialect::Line) => 2,
         };
         self.dialect = Dialect::Resp(version);
         if let Some(name) = name {
@@ -646,7 +667,7 @@ impl Client {
                 self.info.set_library(library, value);
                 Reply::OK
             }
-            ClientCommand::Info => Reply::text(self.info.line(now)),
+            ClientCommand::Info => Reply::Lines(self.info.line(now) + "\n"),
             // It takes slices, and is executed before.
             ClientCommand::List => Reply::Nil,
             ClientCommand::NoEvict | ClientCommand::NoTouch => Reply::OK,
@@ -665,6 +686,20 @@ impl Client {
                 Reply::OK
             }
         }
+    }
+}
+
+/// Whether the named user may enter; where no password is set, `default` may with any.
+fn authenticated(user: Option<&[u8]>) -> Result<(), Error> {
+    match user {
+        Some(b"default") => Ok(()),
+        Some(_) => Err(Error::redis(
+            "WRONGPASS invalid username-password pair or user is disabled.",
+        )),
+        None => Err(Error::redis(
+            "ERR AUTH <password> called without any password configured for the default user. \
+             Are you sure your configuration is correct?",
+        )),
     }
 }
 

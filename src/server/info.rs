@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::shared::Shared;
+use crate::command::containers::Container;
 use crate::command::spec::{Effect, Home, RESP_PREFIX, Spec, lookup_resp, verbs};
 use crate::command::{CommandsQuery, Reply, Words};
 use crate::engine::glob::Glob;
@@ -93,6 +94,12 @@ pub(super) fn commands<'a>(query: &CommandsQuery<'_>) -> Reply<'a> {
                 .collect(),
         ),
     }
+}
+
+/// `HELP` of a command that is several.
+pub(super) fn help<'a>(container: &Container) -> Reply<'a> {
+    let lines = container.help();
+    Reply::Array(lines.into_iter().map(Reply::text).collect())
 }
 
 /// The name that always means this command in RESP.
@@ -194,7 +201,7 @@ pub(super) fn info<'a>(shared: &Shared, asked: Words<'_>, moment: &Moment) -> Re
         }
         let _infallible = write!(text, "# {name}\r\n{}", section(shared, moment));
     }
-    Reply::text(text)
+    Reply::Lines(text)
 }
 
 fn fields<const N: usize>(fields: &[(&str, String); N]) -> String {

@@ -194,6 +194,14 @@ impl Transaction {
     }
 }
 
+/// What Redis says of an `EXEC` that is refused itself: the transaction is over.
+pub(super) fn aborted_by(error: &Error) -> Error {
+    let text = error.text.strip_prefix("ERR ").unwrap_or(&error.text);
+    Error::redis(format!(
+        "EXECABORT Transaction discarded because of: {text}"
+    ))
+}
+
 /// Commands that act on a transaction, or end the connection, instead of being queued.
 pub(super) fn is_control(command: &Command<'_>) -> bool {
     matches!(

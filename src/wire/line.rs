@@ -484,6 +484,7 @@ fn encode_word(reply: &Reply<'_>, out: &mut Vec<u8>) {
             }
         }
         Reply::Text(text) => push_word(text, out),
+        Reply::Lines(lines) => push_word(lines.as_bytes(), out),
         Reply::Value(value) => push_word(value, out),
         Reply::Number(number) => push_number(*number, out),
         Reply::Count(count) => {
@@ -492,7 +493,7 @@ fn encode_word(reply: &Reply<'_>, out: &mut Vec<u8>) {
         }
         Reply::Flag(flag) => out.push(if *flag { b'1' } else { b'0' }),
         Reply::Nil => out.extend_from_slice(b"NIL"),
-        Reply::Array(items) => {
+        Reply::Array(items) | Reply::Set(items) => {
             for (i, item) in items.iter().enumerate() {
                 if i > 0 {
                     out.push(b' ');

@@ -319,6 +319,14 @@ pub fn encode(reply: &Reply<'_>, version: u8, sink: &mut impl Sink) {
     match reply {
         Reply::Word(word) => push_line(b'+', word.as_bytes(), out),
         Reply::Text(text) => push_bulk(text, out),
+        Reply::Lines(lines) if version >= 3 => {
+            const FORMAT: &str = "txt:";
+            push_head(b'=', (FORMAT.len() + lines.len()) as i64, out);
+            out.extend_from_slice(FORMAT.as_bytes());
+            out.extend_from_slice(lines.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Reply::Lines(lines) => push_bulk(lines.as_bytes(), out),
         Reply::Letters(letters) => push_bulk(letters, out),
         Reply::Figures(word, numbers) => {
             push_head(b'*', 1 + numbers.iter().flatten().count() as i64, out);
@@ -350,6 +358,16 @@ pub fn encode(reply: &Reply<'_>, version: u8, sink: &mut impl Sink) {
         Reply::Flag(flag) => push_head(b':', i64::from(*flag), out),
         Reply::Nil if version >= 3 => out.extend_from_slice(b"_\r\n"),
         Reply::Nil => out.extend_from_slice(b"$-1\r\n"),
+        Reply::Set(items) => {
+            push_head(
+                if version == 2 { b'*' } else { b'~' },
+                items.len() as i64,
+                out,
+            );
+            for item in items {
+                encode(item, version, sink);
+            }
+        }
         Reply::Array(items) => {
             push_head(b'*', items.len() as i64, out);
             for item in items {
@@ -385,7 +403,7 @@ pub fn encode(reply: &Reply<'_>, version: u8, sink: &mut impl Sink) {
 fn push_error(error: &Error, out: &mut Vec<u8>) {
     out.push(b'-');
     match error.code {
-        Code::Redis => {}
+        Code::Redis | Code::RedisShape => {}
         // Redis's own word where it has one: clients turn it into an exception of its own.
         Code::Full => out.extend_from_slice(b"OOM "),
         Code::Loading | Code::ReadOnly => {

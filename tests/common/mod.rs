@@ -230,7 +230,7 @@ impl Client {
     }
 
     /// One RESP reply, written as `+OK`, `-ERR ...`, `:1`, `$text`, `nil`, `[a, b]`,
-    /// and in RESP3 `{k: v}`, `#t`, `_`.
+    /// and in RESP3 `{k: v}`, `~[a, b]`, `=txt:lines`, `#t`, `_`.
     pub fn resp(&mut self) -> String {
         let line = self.line();
         let (kind, rest) = line.split_at(1);
@@ -243,6 +243,18 @@ impl Client {
                 self.reader.read_exact(&mut body).unwrap();
                 assert_eq!(body.split_off(body.len() - 2), b"\r\n");
                 format!("${}", String::from_utf8_lossy(&body))
+            }
+            "=" => {
+                let mut body = vec![0; rest.parse::<usize>().unwrap() + 2];
+                self.reader.read_exact(&mut body).unwrap();
+                assert_eq!(body.split_off(body.len() - 2), b"\r\n");
+                format!("={}", String::from_utf8_lossy(&body))
+            }
+            "~" => {
+                let items: Vec<_> = (0..rest.parse::<usize>().unwrap())
+                    .map(|_| self.resp())
+                    .collect();
+                format!("~[{}]", items.join(", "))
             }
             "*" => {
                 let items: Vec<_> = (0..rest.parse::<usize>().unwrap())

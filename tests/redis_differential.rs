@@ -1,0 +1,859 @@
+//! The same random sequences of requests to a redis-server and to onced: the replies are the same.
+//!
+//! A sequence has a few keys, options in random combinations, numbers that are none or too large, words too
+//! many and too few, transactions; it is sent in RESP2 or RESP3, request by request or as one pipeline.
+//! What differs on purpose is one of [`DIFFERENCES`], each a sentence of protocol.md.
+//!
+//! Redis 7.0 is what Debian has. Its words are those of 7.4 in all that is compared, but for
+//! [`is_old_cursor`]. `SET … IFEQ` and `DELIFEQ` are compared with a Valkey of 9.0 or later, and `DELEX`, which
+//! only Redis 8.4 has, with nothing.
+//!
+//! `ONCED_DIFFERENTIAL=20000` compares so many sequences, `ONCED_SEED=7` begins at that seed; a failure says
+//! which one to replay, and is cut down before it is shown. Without its server a test is skipped, unless
+//! `ONCED_PEERS=required`, as in `.ci/run`. `ONCED_REDIS_SERVER` and `ONCED_VALKEY_SERVER` name other programs.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use common::process::{Dice, Scratch};
+use common::scenario::unix_ms;
+use common::{PATIENCE, TestServer, eventually};
+use onced::command::spec::{Home, Verb, verbs};
+
+/// Sequences in short.
+const SEQUENCES: u64 = 2_000;
+/// The longest life of a key, in seconds, and here also the one of keys that name none.
+const LONGEST_S: i64 = 3_650 * 86_400;
+/// How far apart both clocks' readings may be.
+const CLOCKS_APART_MS: u64 = 2_000;
+
+/// What protocol.md says is not as in Redis, as far as these sequences meet it, and what is done about it here.
+const DIFFERENCES: &[(&str, &str)] = &[
+    (
+        "the key lives for the namespace's TTL",
+        "Redis is told `EXPIRE key LONGEST LT` behind every request that may leave a key without an end",
+    ),
+    (
+        "An expiry beyond the namespace's longest TTL is clamped to it, without an error.",
+        "the same",
+    ),
+    (
+        "A key has at least one byte",
+        "no request names an empty key",
+    ),
+    ("`KEYS` and `SCAN` list in another order", "both are sorted"),
+];
+
+/// Where Redis 7.0 answers otherwise than its successors: a cursor that is empty or has a minus is none.
+fn is_old_cursor(words: &Words, theirs: &Reply, ours: &Reply) -> bool {
+    let is_none = |word: &Vec<u8>| word.is_empty() || word.starts_with(b"-");
+    words[0].eq_ignore_ascii_case(b"SCAN")
+        && words.get(1).is_some_and(is_none)
+        && !theirs.is_error()
+        && ours.is("-ERR invalid cursor")
+}
+
+/// Commands that are not compared, and why.
+const NOT_COMPARED: &[(&str, &str)] = &[
+    ("DELEX", "Redis 7 has none"),
+    ("DELIFEQ", "Redis 7 has none; Valkey does"),
+    ("BF.ADD", "a module"),
+    ("BF.MADD", "a module"),
+    ("BF.EXISTS", "a module"),
+    ("BF.MEXISTS", "a module"),
+    ("BF.RESERVE", "a module"),
+    ("BF.INSERT", "a module"),
+    ("BF.CARD", "a module"),
+    ("BF.INFO", "a module"),
+];
+
+/// Commands of which only refusals are compared: what they tell is each server's own.
+const OWN_TALES: &[&str] = &["HELLO", "COMMAND", "CONFIG", "INFO", "TIME", "CLIENT"];
+
+type Words = Vec<Vec<u8>>;
+
+/// One reply; equal where its bytes are.
+#[derive(Clone, PartialEq)]
+enum Reply {
+    /// A simple string, an error, a number, a boolean, a null: the line.
+    Line(String),
+    Bulk(Vec<u8>),
+    /// An array, a map, a set: its first byte, and the items.
+    Many(u8, Vec<Reply>),
+    Closed,
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => f.write_str(line),
+            Self::Bulk(bytes) => write!(f, "\"{}\"", bytes.escape_ascii()),
+            Self::Many(kind, items) => write!(f, "{}{items:?}", char::from(*kind)),
+            Self::Closed => f.write_str("(closed)"),
+        }
+    }
+}
+
+impl Reply {
+    fn number(&self) -> Option<i64> {
+        match self {
+            Self::Line(line) => line.strip_prefix(':')?.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn is_error(&self) -> bool {
+        matches!(self, Self::Line(line) if line.starts_with('-'))
+    }
+
+    fn is(&self, line: &str) -> bool {
+        matches!(self, Self::Line(told) if told == line)
+    }
+}
+
+/// A connection to either server.
+struct Peer {
+    reader: BufReader<Box<dyn Read>>,
+    writer: Box<dyn Write>,
+}
+
+impl Peer {
+    fn tcp(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let writer = Box::new(stream.try_clone().unwrap());
+        let reader: Box<dyn Read> = Box::new(stream);
+        Self {
+            reader: BufReader::new(reader),
+            writer,
+        }
+    }
+
+    fn unix(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let writer = Box::new(stream.try_clone().unwrap());
+        let reader: Box<dyn Read> = Box::new(stream);
+        Self {
+            reader: BufReader::new(reader),
+            writer,
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        // The other side may have closed after a QUIT; what is read tells.
+        let _may_be_closed = self.writer.write_all(bytes);
+    }
+
+    fn reply(&mut self) -> Reply {
+        let mut line = Vec::new();
+        match self.reader.read_until(b'\n', &mut line) {
+            Ok(0) => return Reply::Closed,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                return Reply::Closed;
+            }
+            read => drop(read.unwrap()),
+        }
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        let length = line[1..].parse::<usize>().ok();
+        match (line.as_bytes()[0], length) {
+            (b'$' | b'=', Some(length)) => {
+                let mut bytes = vec![0; length + 2];
+                self.reader.read_exact(&mut bytes).unwrap();
+                bytes.truncate(bytes.len() - 2);
+                Reply::Bulk(bytes)
+            }
+            (kind @ (b'*' | b'~' | b'%'), Some(length)) => {
+                let items = length * if kind == b'%' { 2 } else { 1 };
+                Reply::Many(kind, (0..items).map(|_| self.reply()).collect())
+            }
+            _ => Reply::Line(line),
+        }
+    }
+
+    fn call(&mut self, words: &[&str]) -> Reply {
+        let words: Words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        self.send(&request(&words));
+        self.reply()
+    }
+}
+
+fn request(words: &Words) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        write!(bytes, "${}\r\n", word.len()).unwrap();
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
+/// A redis-server of this test's own, which ends with it.
+struct Redis {
+    child: Child,
+    scratch: Scratch,
+}
+
+impl Redis {
+    /// `None`, and a word about it, where there is none.
+    fn start(variable: &str, name: &str) -> Option<Self> {
+        let scratch = Scratch::new("redis");
+        let socket = scratch.join("redis.sock");
+        let program = std::env::var(variable).unwrap_or_else(|_| name.to_owned());
+        let started = Command::new(&program)
+            .args([
+                "--port",
+                "0",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--databases",
+                "1024",
+            ])
+            .arg("--dir")
+            .arg(scratch.path())
+            .arg("--unixsocket")
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(child) = started else {
+            let is_required = std::env::var("ONCED_PEERS").is_ok_and(|peers| peers == "required");
+            assert!(!is_required, "there is no {program} to compare with");
+            eprintln!("SKIPPED: there is no {program} to compare with");
+            return None;
+        };
+        let redis = Self { child, scratch };
+        eventually("redis-server listens", || {
+            UnixStream::connect(&socket).is_ok()
+        });
+        Some(redis)
+    }
+
+    fn connect(&self) -> Peer {
+        Peer::unix(UnixStream::connect(self.scratch.join("redis.sock")).unwrap())
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _it_may_have_ended = self.child.kill();
+        let _it_was_started = self.child.wait();
+    }
+}
+
+/// Both servers.
+struct Pair {
+    redis: Redis,
+    onced: TestServer,
+}
+
+impl Pair {
+    fn with(redis: Redis) -> Self {
+        let onced = TestServer::with(|raw| {
+            raw.default_ttl = Some("3650d".to_owned());
+            raw.max_ttl = Some("3650d".to_owned());
+        });
+        Self { redis, onced }
+    }
+
+    /// Compares sequences, as many as the environment says, and shows those in which they differ.
+    fn compare(&self, write: impl Fn(u64) -> Sequence) {
+        let number = |name: &str| {
+            let number = std::env::var(name).ok();
+            number.map(|number| number.parse().unwrap())
+        };
+        let from = number("ONCED_SEED").unwrap_or(1);
+        let sequences = number("ONCED_DIFFERENTIAL").unwrap_or(SEQUENCES);
+        let mut failures = Vec::new();
+        for seed in from..from + sequences {
+            let sequence = write(seed);
+            if self.differ(&sequence).is_some() {
+                let least = sequence.cut_down(self);
+                // A difference that does not come again is one of two moments.
+                if let Some(transcript) = self.differ(&least) {
+                    let resp = least.resp;
+                    failures.push(format!(
+                        "ONCED_SEED={seed} ONCED_DIFFERENTIAL=1 (RESP{resp}):\n{transcript}"
+                    ));
+                }
+            }
+            if failures.len() >= 10 {
+                break;
+            }
+        }
+        assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    }
+
+    /// Sends a sequence to both; where they differ, what was sent and what each said.
+    fn differ(&self, sequence: &Sequence) -> Option<String> {
+        let (mut redis, mut onced) = (self.redis.connect(), Peer::tcp(&self.onced.address));
+        for peer in [&mut redis, &mut onced] {
+            assert!(peer.call(&["FLUSHALL"]).is("+OK"));
+            if sequence.resp == 3 {
+                peer.call(&["HELLO", "3"]);
+            }
+        }
+        let mut transcript = String::new();
+        let mut queued = VecDeque::new();
+        for pipeline in sequence.requests.chunks(sequence.together) {
+            let (mut to_redis, mut to_onced) = (Vec::new(), Vec::new());
+            for words in pipeline {
+                to_onced.extend(request(words));
+                to_redis.extend(request(words));
+                to_redis.extend(bounding(words).map_or(Vec::new(), |words| request(&words)));
+            }
+            redis.send(&to_redis);
+            onced.send(&to_onced);
+            for words in pipeline {
+                let (mut theirs, ours) = (redis.reply(), onced.reply());
+                if theirs == Reply::Closed && ours == theirs {
+                    return None;
+                }
+                let name = String::from_utf8_lossy(&words[0]).to_ascii_uppercase();
+                if theirs.is("+QUEUED") {
+                    queued.push_back(Some(words.clone()));
+                }
+                if bounding(words).is_some() && redis.reply().is("+QUEUED") {
+                    queued.push_back(None);
+                }
+                let is_same = match &mut theirs {
+                    Reply::Many(_, answers) if name == "EXEC" => {
+                        // Those to what was added are not of the sequence.
+                        let mut asked = queued.iter();
+                        answers.retain(|_| asked.next().is_some_and(Option::is_some));
+                        let asked: Vec<_> = queued.drain(..).flatten().collect();
+                        match &ours {
+                            Reply::Many(_, ours) if ours.len() == answers.len() => {
+                                let pairs = answers.iter().zip(ours);
+                                pairs
+                                    .zip(&asked)
+                                    .all(|((a, b), words)| are_same(words, a, b))
+                            }
+                            _ => false,
+                        }
+                    }
+                    theirs => are_same(words, theirs, &ours),
+                };
+                if ["EXEC", "DISCARD", "RESET"].contains(&&*name) && !theirs.is_error()
+                    || matches!(&theirs, Reply::Line(line) if line.starts_with("-EXECABORT"))
+                {
+                    queued.clear();
+                }
+                let shown = words
+                    .iter()
+                    .map(|word| format!("\"{}\"", word.escape_ascii()));
+                writeln!(transcript, "{}", shown.collect::<Vec<_>>().join(" ")).unwrap();
+                if !is_same {
+                    write!(transcript, "  redis: {theirs:?}\n  onced: {ours:?}").unwrap();
+                    return Some(transcript);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// What Redis is told behind a request, so that no key lives for longer than onced lets it.
+fn bounding(words: &Words) -> Option<Words> {
+    const LEAVE_LONGER: [&[u8]; 13] = [
+        b"SET",
+        b"SETNX",
+        b"SETEX",
+        b"PSETEX",
+        b"GETSET",
+        b"GETEX",
+        b"EXPIRE",
+        b"PEXPIRE",
+        b"EXPIREAT",
+        b"PEXPIREAT",
+        b"PERSIST",
+        b"APPEND",
+        b"INCR",
+    ];
+    let name = words[0].to_ascii_uppercase();
+    if words.len() < 2 || !LEAVE_LONGER.contains(&&name[..]) {
+        return None;
+    }
+    let longest = LONGEST_S.to_string().into_bytes();
+    Some(vec![
+        b"EXPIRE".to_vec(),
+        words[1].clone(),
+        longest,
+        b"LT".to_vec(),
+    ])
+}
+
+/// Whether two replies to a request are the same, but for what may differ.
+fn are_same(words: &Words, theirs: &Reply, ours: &Reply) -> bool {
+    if theirs == ours {
+        return true;
+    }
+    let name = String::from_utf8_lossy(&words[0]).to_ascii_uppercase();
+    let name = &*name;
+    let is_shown = words
+        .iter()
+        .flatten()
+        .all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+    if !is_shown && theirs.is_error() && ours.is_error() {
+        return true;
+    }
+    if is_old_cursor(words, theirs, ours) {
+        return true;
+    }
+    if is_later_than_longest(words) && theirs.is(":1") && ours.is(":0") {
+        return true;
+    }
+    let tolerance = match name {
+        "TTL" | "EXPIRETIME" => CLOCKS_APART_MS / 1_000,
+        "PTTL" | "PEXPIRETIME" => CLOCKS_APART_MS,
+        _ => 0,
+    };
+    if tolerance > 0
+        && let (Some(theirs), Some(ours)) = (theirs.number(), ours.number())
+    {
+        return theirs > 1_000 && theirs.abs_diff(ours) <= tolerance;
+    }
+    match (name, theirs, ours) {
+        ("KEYS", Reply::Many(_, theirs), Reply::Many(_, ours)) => sorted(theirs) == sorted(ours),
+        ("SCAN", Reply::Many(_, theirs), Reply::Many(_, ours)) => {
+            theirs.len() == 2
+                && ours.len() == 2
+                && theirs[0] == ours[0]
+                && matches!((&theirs[1], &ours[1]), (Reply::Many(_, theirs), Reply::Many(_, ours))
+                    if sorted(theirs) == sorted(ours))
+        }
+        _ => OWN_TALES.contains(&name) && !theirs.is_error() && !ours.is_error(),
+    }
+}
+
+/// Whether a request is to move an end that may be the latest there is to a later one, if it is later.
+fn is_later_than_longest(words: &Words) -> bool {
+    let Some(amount) = words.get(2) else {
+        return false;
+    };
+    let amount = String::from_utf8_lossy(amount).parse::<i64>();
+    let beyond = if words[0].to_ascii_uppercase().starts_with(b"P") {
+        100_000_000_000_000
+    } else {
+        99_999_999_999
+    };
+    amount.is_ok_and(|amount| amount >= beyond)
+        && words[3..]
+            .iter()
+            .any(|word| word.eq_ignore_ascii_case(b"GT"))
+}
+
+fn sorted(items: &[Reply]) -> Vec<String> {
+    let mut items: Vec<_> = items.iter().map(|item| format!("{item:?}")).collect();
+    items.sort();
+    items
+}
+
+/// What is sent, and how.
+#[derive(Clone)]
+struct Sequence {
+    resp: u8,
+    /// Requests of one pipeline.
+    together: usize,
+    requests: Vec<Words>,
+}
+
+impl Sequence {
+    fn of(seed: u64, request: impl Fn(&mut Writer) -> Words) -> Self {
+        let mut writer = Writer::new(seed);
+        let resp = if writer.dice.one_in(2) { 2 } else { 3 };
+        let together = *writer.dice.pick(&[1, 1, 5, 100]);
+        let count = 4 + writer.dice.below(16);
+        let requests = (0..count).map(|_| request(&mut writer)).collect();
+        Self {
+            resp,
+            together,
+            requests,
+        }
+    }
+
+    /// The same without what is not needed for a difference.
+    fn cut_down(mut self, pair: &Pair) -> Self {
+        let mut at = 0;
+        while at < self.requests.len() {
+            let mut less = self.clone();
+            less.requests.remove(at);
+            if pair.differ(&less).is_some() {
+                self = less;
+            } else {
+                at += 1;
+            }
+        }
+        self
+    }
+}
+
+/// Writes random requests.
+struct Writer {
+    dice: Dice,
+    /// No two spans of a sequence are alike, nor near one another: which of two is longer is a matter of
+    /// milliseconds else.
+    spans: u64,
+    now_s: u64,
+    /// A `MULTI` was written, and no `EXEC` behind it.
+    is_queueing: bool,
+}
+
+const KEYS: [&str; 4] = ["a", "b", "key:c", "k\0d"];
+const VALUES: [&str; 5] = ["1", "v", "two words", "10", "\r\n"];
+/// What is no number, or none that is of use.
+const BAD_NUMBERS: [&str; 28] = [
+    "abc",
+    "",
+    "1.5",
+    "+5",
+    " 5",
+    "5 ",
+    "05",
+    "-0",
+    "00",
+    "0",
+    "-1",
+    "-5",
+    "1e3",
+    "0x10",
+    "5\0",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "-9223372036854775809",
+    "9223372036854776",
+    "9223372036854775",
+    "-9223372036854776",
+    "99999999999",
+    "-99999999999",
+    "18446744073709551615",
+    "18446744073709551616",
+    "99999999999999999999999",
+    "--5",
+];
+const OPTIONS: [&str; 16] = [
+    "NX", "XX", "GT", "LT", "GET", "EX", "PX", "EXAT", "PXAT", "KEEPTTL", "PERSIST", "nx", "Ex",
+    "FOO", "SYNC", "ASYNC",
+];
+
+impl Writer {
+    fn new(seed: u64) -> Self {
+        Self {
+            dice: Dice::new(seed),
+            spans: 0,
+            now_s: unix_ms() / 1_000,
+            is_queueing: false,
+        }
+    }
+
+    fn request(&mut self) -> Words {
+        let mut words = self.well_formed();
+        if self.dice.one_in(10) {
+            self.spoil(&mut words);
+        }
+        // A key has at least one byte.
+        if words.len() > 1 && words[1].is_empty() {
+            words[1] = b"x".to_vec();
+        }
+        let takes_keys = ["MGET", "DEL", "UNLINK", "EXISTS", "TOUCH"];
+        if takes_keys
+            .iter()
+            .any(|name| words[0].eq_ignore_ascii_case(name.as_bytes()))
+        {
+            words.retain(|word| !word.is_empty());
+        }
+        words
+    }
+
+    /// A request that has to do with conditions on values.
+    fn newer(&mut self) -> Words {
+        const OPTIONS: [&str; 6] = ["IFEQ", "IFEQ", "GET", "NX", "KEEPTTL", "EX"];
+        let (key, value) = (self.key(), self.value());
+        let mut words = match self.dice.below(8) {
+            0..=3 => {
+                let mut words = vec!["SET".to_owned(), key, value];
+                self.options(&mut words, &OPTIONS);
+                words
+            }
+            4 | 5 => vec!["DELIFEQ".to_owned(), key, value],
+            6 => vec!["GET".to_owned(), key],
+            _ => vec![(*self.dice.pick(&["MULTI", "EXEC"])).to_owned()],
+        };
+        // Valkey has words of its own for one within another.
+        if words[0] == "MULTI" && std::mem::replace(&mut self.is_queueing, true) {
+            words = vec!["EXEC".to_owned()];
+        }
+        self.is_queueing &= words[0] != "EXEC";
+        if words[0] == "DELIFEQ" && self.dice.one_in(10) {
+            words.pop();
+        }
+        words.into_iter().map(String::into_bytes).collect()
+    }
+
+    fn spoil(&mut self, words: &mut Words) {
+        let at = self.dice.below(words.len() as u64) as usize;
+        let word = match self.dice.below(3) {
+            0 => *self.dice.pick(&BAD_NUMBERS),
+            1 => *self.dice.pick(&OPTIONS),
+            _ => *self.dice.pick(&KEYS),
+        };
+        match self.dice.below(4) {
+            0 if words.len() > 1 => {
+                words.remove(at.max(1));
+            }
+            1 if at > 0 => words[at] = word.into(),
+            2 => words.insert(at + 1, words[at.max(1).min(words.len() - 1)].clone()),
+            _ => words.push(word.into()),
+        }
+    }
+
+    fn key(&mut self) -> String {
+        (*self.dice.pick(&KEYS)).to_owned()
+    }
+
+    fn value(&mut self) -> String {
+        (*self.dice.pick(&VALUES)).to_owned()
+    }
+
+    /// An amount of a unit: mostly one that is of use.
+    fn amount(&mut self, unit: &str) -> String {
+        if self.dice.one_in(6) {
+            return (*self.dice.pick(&BAD_NUMBERS)).to_owned();
+        }
+        self.spans += 1;
+        let span_s = 1_000 + 10 * ((self.spans * 7) % 101);
+        // Moments may be the same, and lie beyond all spans.
+        let at_s = self.now_s + *self.dice.pick(&[20_000, 30_000, 40_000]);
+        match unit {
+            "EX" => span_s.to_string(),
+            "PX" => (span_s * 1_000 + 5_000).to_string(),
+            "EXAT" => at_s.to_string(),
+            _ => (at_s * 1_000).to_string(),
+        }
+    }
+
+    fn options(&mut self, words: &mut Vec<String>, from: &[&str]) {
+        while self.dice.one_in(2) {
+            let option = *self.dice.pick(from);
+            words.push(option.to_owned());
+            if option == "IFEQ" && !self.dice.one_in(12) {
+                let value = self.value();
+                words.push(value);
+            }
+            if ["EX", "PX", "EXAT", "PXAT"].contains(&option) && !self.dice.one_in(12) {
+                let amount = self.amount(option);
+                words.push(amount);
+            }
+        }
+    }
+
+    fn several_keys(&mut self, words: &mut Vec<String>) {
+        for _ in 0..=self.dice.below(3) {
+            let key = self.key();
+            words.push(key);
+        }
+    }
+
+    fn well_formed(&mut self) -> Words {
+        const SET: [&str; 8] = ["NX", "XX", "GET", "KEEPTTL", "EX", "PX", "EXAT", "PXAT"];
+        const GETEX: [&str; 5] = ["PERSIST", "EX", "PX", "EXAT", "PXAT"];
+        const CONTROL: [&str; 12] = [
+            "MULTI", "MULTI", "EXEC", "EXEC", "EXEC", "DISCARD", "PING", "DBSIZE", "FLUSHDB",
+            "FLUSHALL", "TIME", "RESET",
+        ];
+        const SPANS: [(&str, &str); 4] = [
+            ("EXPIRE", "EX"),
+            ("PEXPIRE", "PX"),
+            ("EXPIREAT", "EXAT"),
+            ("PEXPIREAT", "PXAT"),
+        ];
+        const OF_ONE_KEY: [&str; 9] = [
+            "GET",
+            "GETDEL",
+            "TYPE",
+            "STRLEN",
+            "TTL",
+            "PTTL",
+            "EXPIRETIME",
+            "PEXPIRETIME",
+            "PERSIST",
+        ];
+        let mut words = Vec::new();
+        let key = self.key();
+        match self.dice.below(20) {
+            0..=3 => {
+                words.extend(["SET".to_owned(), key, self.value()]);
+                self.options(&mut words, &SET);
+            }
+            4 => {
+                let name = *self.dice.pick(&["SETNX", "GETSET"]);
+                words.extend([name.to_owned(), key, self.value()]);
+            }
+            5 => {
+                let (name, unit) = *self.dice.pick(&[("SETEX", "EX"), ("PSETEX", "PX")]);
+                words.extend([name.to_owned(), key, self.amount(unit), self.value()]);
+            }
+            6 => {
+                words.extend(["GETEX".to_owned(), key]);
+                self.options(&mut words, &GETEX);
+            }
+            7..=9 => {
+                let (name, unit) = *self.dice.pick(&SPANS);
+                words.extend([name.to_owned(), key, self.amount(unit)]);
+                self.options(&mut words, &["NX", "XX", "GT", "LT"]);
+            }
+            10..=12 => words.extend([(*self.dice.pick(&OF_ONE_KEY)).to_owned(), key]),
+            13 => {
+                let name = *self
+                    .dice
+                    .pick(&["MGET", "EXISTS", "TOUCH", "DEL", "UNLINK"]);
+                words.push(name.to_owned());
+                self.several_keys(&mut words);
+            }
+            14..=16 => words.push((*self.dice.pick(&CONTROL)).to_owned()),
+            17 => words = self.listing(),
+            _ => words = self.on_the_connection(),
+        }
+        words.into_iter().map(String::into_bytes).collect()
+    }
+
+    fn listing(&mut self) -> Vec<String> {
+        let pattern = *self
+            .dice
+            .pick(&["*", "a", "k*", "[ab]", "?", "\\a", "[^a]", "x"]);
+        if self.dice.one_in(3) {
+            return vec!["KEYS".to_owned(), pattern.to_owned()];
+        }
+        let mut words = vec!["SCAN".to_owned(), "0".to_owned()];
+        for option in ["MATCH", "COUNT", "TYPE"] {
+            if self.dice.one_in(3) {
+                let value = match option {
+                    "MATCH" => pattern,
+                    "TYPE" => *self.dice.pick(&["string", "STRING", "hash", "foo"]),
+                    _ => *self.dice.pick(&[
+                        "10",
+                        "100",
+                        "1000",
+                        "0",
+                        "-1",
+                        "abc",
+                        "9223372036854775807",
+                    ]),
+                };
+                words.extend([option.to_owned(), value.to_owned()]);
+            }
+        }
+        words
+    }
+
+    fn on_the_connection(&mut self) -> Vec<String> {
+        let one = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let number = *self.dice.pick(&BAD_NUMBERS);
+        let value = *self.dice.pick(&VALUES);
+        match self.dice.below(12) {
+            0 => one(&["PING", value]),
+            1 => one(&["PING", value, value]),
+            2 => one(&["ECHO", value]),
+            3 => one(&[
+                "SELECT",
+                *self.dice.pick(&["0", "1", "1023", "1024", number]),
+            ]),
+            4 => one(&["WAIT", "0", *self.dice.pick(&["0", "abc", number])]),
+            5 => one(&[
+                "FLUSHDB",
+                *self.dice.pick(&["SYNC", "async", "FOO", number]),
+            ]),
+            6 => one(&["FLUSHALL", "SYNC", "ASYNC"]),
+            7 => one(&[*self.dice.pick(&["AUTH", "QUIT"])]),
+            8 => one(&["AUTH", value]),
+            9 => one(&["AUTH", *self.dice.pick(&["default", "someone"]), value]),
+            10 => self.of_a_container(),
+            _ => one(&["HELLO", *self.dice.pick(&["2", "3", "4", "abc", number])]),
+        }
+    }
+
+    fn of_a_container(&mut self) -> Vec<String> {
+        const CONTAINERS: [&str; 4] = ["CLIENT", "COMMAND", "CONFIG", "INFO"];
+        const WORDS: [&str; 12] = [
+            "GETNAME",
+            "SETNAME",
+            "INFO",
+            "COUNT",
+            "GET",
+            "maxmemory",
+            "name",
+            "NO-EVICT",
+            "on",
+            "FOO",
+            "REPLY",
+            "ID",
+        ];
+        let mut words = vec![(*self.dice.pick(&CONTAINERS)).to_owned()];
+        for _ in 0..self.dice.below(4) {
+            words.push((*self.dice.pick(&WORDS)).to_owned());
+        }
+        words
+    }
+}
+
+#[test]
+fn both_answer_alike() {
+    if let Some(redis) = Redis::start("ONCED_REDIS_SERVER", "redis-server") {
+        Pair::with(redis).compare(|seed| Sequence::of(seed, Writer::request));
+    }
+}
+
+#[test]
+fn newer_conditions_are_those_of_valkey() {
+    let Some(valkey) = Redis::start("ONCED_VALKEY_SERVER", "valkey-server") else {
+        return;
+    };
+    let has_it = valkey.connect().call(&["DELIFEQ", "nobody", "v"]);
+    if !has_it.is(":0") {
+        let is_required = std::env::var("ONCED_PEERS").is_ok_and(|peers| peers == "required");
+        assert!(!is_required, "that Valkey is too old: {has_it:?}");
+        eprintln!("SKIPPED: that Valkey is too old: {has_it:?}");
+        return;
+    }
+    Pair::with(valkey).compare(|seed| Sequence::of(seed, Writer::newer));
+}
+
+/// What is not compared is named, so that a new command does not go by in silence.
+#[test]
+fn every_redis_command_is_compared_or_named() {
+    let mut sent = std::collections::BTreeSet::new();
+    for seed in 0..SEQUENCES {
+        for words in Sequence::of(seed, Writer::request).requests {
+            sent.insert(String::from_utf8_lossy(&words[0]).to_ascii_uppercase());
+        }
+    }
+    for spec in verbs().map(Verb::spec) {
+        let is_named = NOT_COMPARED.iter().any(|(name, _)| *name == spec.name);
+        if spec.home == Home::Redis {
+            assert_ne!(sent.contains(spec.name), is_named, "{}", spec.name);
+        }
+    }
+}
+
+#[test]
+fn every_difference_is_a_sentence_of_the_page() {
+    let page = include_str!("../protocol.md");
+    for (sentence, _) in DIFFERENCES {
+        assert!(
+            page.contains(sentence),
+            "protocol.md does not say: {sentence}"
+        );
+    }
+}

@@ -72,6 +72,10 @@ struct WorkerVerbs(Box<[VerbMetrics]>);
 struct VerbMetrics {
     calls: u64,
     errors: u64,
+    /// Those of the errors that were refused before they were executed.
+    rejected: u64,
+    /// What they took together.
+    latency_sum_ns: u64,
     /// Made at the first call: most verbs are never used.
     latency_ns: Option<Histogram<u64>>,
 }
@@ -80,6 +84,8 @@ impl VerbMetrics {
     fn add(&mut self, other: &Self) {
         self.calls += other.calls;
         self.errors += other.errors;
+        self.rejected += other.rejected;
+        self.latency_sum_ns += other.latency_sum_ns;
         if let Some(latency) = &other.latency_ns {
             self.latency_ns()
                 .add(latency)
@@ -125,10 +131,20 @@ impl Metrics {
             let metrics = &mut verbs.0[verb.index()];
             metrics.calls += u64::from(counted.calls);
             metrics.errors += u64::from(counted.errors);
+            metrics.rejected += u64::from(counted.rejected);
+            metrics.latency_sum_ns += latency_ns * u64::from(counted.calls);
             metrics
                 .latency_ns()
                 .saturating_record_n(latency_ns, u64::from(counted.calls));
         }
+    }
+
+    /// How many calls there were, of all verbs.
+    pub fn calls(&self) -> u64 {
+        let workers = self.workers.iter();
+        workers
+            .map(|worker| worker.lock().0.iter().map(|verb| verb.calls).sum::<u64>())
+            .sum()
     }
 
     /// Every verb that was called: its calls, its errors, its percentiles in nanoseconds.
@@ -194,6 +210,10 @@ pub struct VerbReport {
     pub calls: u64,
     /// How often it was refused.
     pub errors: u64,
+    /// How often of these before it was executed.
+    pub rejected: u64,
+    /// What all calls took together, in nanoseconds, each from the read that brought it to the end of its batch.
+    pub latency_sum_ns: u64,
     /// Latencies: the percentile's name and nanoseconds.
     pub percentiles_ns: [(&'static str, u64); 3],
     /// The last percentile of `STATS`, which `INFO` goes without as Redis's does.
@@ -208,6 +228,8 @@ impl VerbReport {
             name,
             calls: metrics.calls,
             errors: metrics.errors,
+            rejected: metrics.rejected,
+            latency_sum_ns: metrics.latency_sum_ns,
             percentiles_ns: PERCENTILES.map(at),
             tail_ns: at(PERCENTILE_TAIL),
         })
@@ -230,6 +252,7 @@ pub struct Tally {
 struct Counted {
     calls: u32,
     errors: u32,
+    rejected: u32,
 }
 
 impl Default for Tally {
@@ -250,6 +273,12 @@ impl Tally {
         }
         counted.calls += 1;
         counted.errors += u32::from(is_error);
+    }
+
+    /// Counts one call that was refused before it was executed.
+    pub fn count_rejected(&mut self, verb: Verb) {
+        self.count(verb, true);
+        self.verbs[verb.index()].rejected += 1;
     }
 }
 

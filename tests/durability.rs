@@ -387,7 +387,22 @@ fn while_the_log_is_read_nothing_else_is_answered() {
     ] {
         redis.send(resp_request(words));
     }
+    let mut monitor = server.connect();
+    for words in [
+        &["HELLO", "2", "AUTH", "default", "x"][..],
+        &["CLIENT", "SETNAME", "monitor"],
+        &["COMMAND", "COUNT"],
+        &["AUTH", "default", "x"],
+        &["INFO"],
+        &["RESET"],
+        &["CLIENT", "GETNAME"],
+        &["CONFIG", "GET", "save"],
+        &["EXISTS", "order-1"],
+    ] {
+        monitor.send(resp_request(words));
+    }
     leaving.send("QUIT\n");
+    let told: Vec<_> = (0..9).map(|_| monitor.resp()).collect();
     let first = lines.line();
     let loaded_at_once = first == "PONG";
     if !loaded_at_once {
@@ -396,6 +411,30 @@ fn while_the_log_is_read_nothing_else_is_answered() {
         assert!(reply.starts_with("-LOADING") || reply == "+PONG", "{reply}");
     }
     assert_eq!(leaving.rest(), "BYE\n");
+    // What tells of the server or of its connection alone is answered meanwhile, and nothing else.
+    if !loaded_at_once {
+        assert!(told[0].starts_with("[$server, "), "{told:?}");
+        assert!(
+            told[1] == "+OK" && told[2].starts_with(':') && told[3] == "+OK",
+            "{told:?}"
+        );
+        assert!(
+            told[4].contains("loading:1\r\n") || told[4].contains("loading:0\r\n"),
+            "{told:?}"
+        );
+        if told[4].contains("loading:1\r\n") {
+            assert!(told[4].contains("loading_eta_seconds:"), "{told:?}");
+            assert!(
+                told[4].contains("aof_enabled:") && told[4].ends_with("# Keyspace\r\n"),
+                "{told:?}"
+            );
+        }
+        assert!(told[5] == "+RESET" && told[6] == "nil", "{told:?}");
+        for told in &told[7..] {
+            let is_loaded = told == ":1" || told == "[$save, $]";
+            assert!(is_loaded || told.starts_with("-LOADING "), "{told}");
+        }
+    }
     server.wait_until_loaded();
     assert!(
         !loaded_at_once,

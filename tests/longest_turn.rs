@@ -119,7 +119,7 @@ fn largest(spec: &Spec) -> Vec<Vec<String>> {
         "ONCE.TOUCH" => vec![of(&[&long, "1h"])],
         "ONCE.USE" => vec![of(&["default"])],
         "ONCE.STATS" | "ONCE.HELP" | "ONCE.VERSION" | "ONCE.TIME" | "ONCE.PING" | "ONCE.SYNC"
-        | "PING" | "TIME" | "DBSIZE" | "DISCARD" | "EXEC" | "RESET" | "HELLO" | "INFO" => {
+        | "PING" | "TIME" | "ROLE" | "DBSIZE" | "DISCARD" | "EXEC" | "RESET" | "HELLO" | "INFO" => {
             vec![of(&[])]
         }
         "SET" => vec![of(&[&long, &value]), of(&["big", &value, "GET"])],
@@ -132,11 +132,6 @@ fn largest(spec: &Spec) -> Vec<Vec<String>> {
         "DELIFEQ" => vec![of(&["big", &value])],
         "EXPIRE" | "PEXPIRE" => vec![of(&[&long, "3600000"])],
         "EXPIREAT" | "PEXPIREAT" => vec![of(&[&long, "4000000000"])],
-        "ECHO" | "AUTH" => vec![of(&[&value])],
-        "SELECT" => vec![of(&["0"])],
-        "WAIT" => vec![of(&["0", "1"])],
-        "CLIENT" => vec![of(&["LIST"]), of(&["ID"])],
-        "COMMAND" => vec![of(&[]), of(&["DOCS"])],
         "CONFIG" => vec![with(&["GET"], vec![pattern; 256])],
         "SCAN" => vec![
             of(&["0", "MATCH", &pattern, "COUNT", "100000"]),
@@ -145,8 +140,36 @@ fn largest(spec: &Spec) -> Vec<Vec<String>> {
         "KEYS" => vec![of(&[&pattern]), of(&["*9999*"])],
         // They end the connection or what follows, or empty all; they come last.
         "MULTI" | "QUIT" | "ONCE.QUIT" | "FLUSHDB" | "FLUSHALL" => Vec::new(),
-        other => panic!("what is the largest {other}?"),
+        other => largest_of_few_words(other, &long, &value)
+            .unwrap_or_else(|| panic!("what is the largest {other}?")),
     }
+}
+
+/// The same of commands that take few words.
+fn largest_of_few_words(name: &str, long: &str, value: &str) -> Option<Vec<Vec<String>>> {
+    let of = |rest: &[&str]| -> Vec<String> {
+        let words = std::iter::once(name).chain(rest.iter().copied());
+        words.map(str::to_owned).collect()
+    };
+    Some(match name {
+        "ECHO" | "AUTH" => vec![of(&[value])],
+        "SELECT" => vec![of(&["0"])],
+        "WAIT" => vec![of(&["0", "1"])],
+        "CLIENT" => vec![
+            of(&["LIST"]),
+            of(&["ID"]),
+            of(&["KILL", "ID", "1000000"]),
+            of(&["KILL", "ADDR", "none"]),
+        ],
+        "CLUSTER" => vec![of(&["INFO"]), of(&["HELP"])],
+        "MODULE" => vec![of(&["LIST"])],
+        "SLOWLOG" => vec![of(&["GET"])],
+        "LATENCY" => vec![of(&["LATEST"])],
+        "MEMORY" => vec![of(&["USAGE", long])],
+        "OBJECT" => vec![of(&["ENCODING", long]), of(&["ENCODING", "big"])],
+        "COMMAND" => vec![of(&[]), of(&["DOCS"])],
+        _ => return None,
+    })
 }
 
 /// Sends a request and reads its reply; the longest turn, in milliseconds.

@@ -8,12 +8,13 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::scenario::{CLOSED, Step, play_resp, scenarios, words};
-use common::{Client, TestServer};
+use common::{Client, TestServer, eventually, resp_request};
 use onced::command::spec::{Home, RESP_PREFIX, verbs};
 
 const WRONG_TYPE: &str =
     "-WRONGTYPE the key holds an idempotency record that is in progress or has no value";
 const SYNTAX: &str = "-ERR syntax error";
+const NO_CLUSTER: &str = "-ERR This instance has cluster support disabled";
 const NX_ALONE: &str = "-ERR NX and XX, GT or LT options at the same time are not compatible";
 const NOT_INTEGER: &str = "-ERR value is not an integer or out of range";
 const EMPTY_KEY: &str = "-ERR ARGS a key has at least one byte";
@@ -479,8 +480,20 @@ scenarios! { play_resp;
         ("CLIENT GETNAME", "nil"),
         ("CLIENT SETNAME worker-1", "+OK"), ("CLIENT GETNAME", "$worker-1"),
         ("CLIENT SETINFO LIB-NAME lib", "+OK"), ("client setinfo lib-ver 1.2", "+OK"),
-        ("CLIENT INFO", "$id=1 addr=127.0.0.1:… name=worker-1 age=… lib-name=lib lib-ver=1.2\n"),
-        ("CLIENT LIST", "$id=1 addr=127.0.0.1:… name=worker-1 age=… lib-name=lib lib-ver=1.2\n"),
+        ("CLIENT INFO", "$id=1 addr=127.0.0.1:… laddr=127.0.0.1:… name=worker-1 age=… flags=N db=0 user=default lib-name=lib lib-ver=1.2 ns=default\n"),
+        ("CLIENT LIST", "$id=1 addr=127.0.0.1:… laddr=127.0.0.1:… name=worker-1 age=… flags=N db=0 user=default lib-name=lib lib-ver=1.2 ns=default\n"),
+        ("SELECT 7", "+OK"), ("CLIENT INFO", "$…flags=N db=7 …ns=db7\n"), ("SELECT 1024", "-ERR DB index is out of range"), ("CLIENT INFO", "$…db=7 …"),
+        ("ONCE.USE payments", "+OK"), ("CLIENT INFO", "$…flags=N db=-1 …ns=payments\n"), ("SELECT 0", "+OK"), ("CLIENT INFO", "$…flags=N db=0 …ns=default\n"),
+        ("CLIENT LIST TYPE normal", "$id=1 …"), ("CLIENT LIST type PUBSUB", "$"), ("CLIENT LIST TYPE replica", "$"),
+        ("CLIENT LIST ID 7 1 1 99", "$id=1 …"), ("CLIENT LIST ID 7", "$"),
+        ("CLIENT LIST TYPE what", "-ERR Unknown client type 'what'"), ("CLIENT LIST ID x", "-ERR Invalid client ID"),
+        ("CLIENT LIST ID", SYNTAX), ("CLIENT LIST TYPE", SYNTAX), ("CLIENT LIST TYPE normal ID 1", SYNTAX), ("CLIENT LIST WHAT", SYNTAX),
+        ("CLIENT KILL", "-ERR wrong number of arguments for 'client|kill' command"),
+        ("CLIENT KILL 127.0.0.1:1", "-ERR No such client"), ("CLIENT KILL ID 99", ":0"), ("CLIENT KILL ID 1", ":0"), ("CLIENT KILL TYPE normal SKIPME yes", ":0"),
+        ("CLIENT KILL TYPE pubsub SKIPME no", ":0"), ("CLIENT KILL ADDR 1.2.3.4:5 SKIPME no", ":0"), ("CLIENT KILL LADDR 1.2.3.4:5 SKIPME no", ":0"), ("CLIENT KILL MAXAGE 1000 SKIPME no", ":0"),
+        ("CLIENT KILL ID x", "-ERR client-id should be greater than 0"), ("CLIENT KILL ID 0", "-ERR client-id should be greater than 0"),
+        ("CLIENT KILL TYPE what", "-ERR Unknown client type 'what'"), ("CLIENT KILL USER someone", "-ERR No such user 'someone'"),
+        ("CLIENT KILL WHAT x", SYNTAX), ("CLIENT KILL ID 1 ADDR", SYNTAX), ("CLIENT KILL SKIPME maybe", SYNTAX), ("CLIENT KILL MAXAGE x", "-ERR maxage is not an integer or out of range"),
         ("CLIENT SETNAME \"\"", "+OK"), ("CLIENT GETNAME", "nil"),
         ("CLIENT NO-EVICT on", "+OK"), ("CLIENT NO-TOUCH off", "+OK"),
         ("CLIENT REPLY ON", "+OK"),
@@ -495,9 +508,12 @@ scenarios! { play_resp;
         ("CLIENT HELP me", "-ERR wrong number of arguments for 'client|help' command"),
     ];
     command_tells_about_commands: &[
-        ("COMMAND INFO get once.seen none", "[[$get, :2, [+readonly], :1, :1, :1], [$once.seen, :-2, [+write], :1, :1, :1], nil]"),
-        ("COMMAND INFO SEEN", "[[$once.seen, :-2, [+write], :1, :1, :1]]"),
-        ("COMMAND INFO mget ping flushall", "[[$mget, :-2, [+readonly], :1, :-1, :1], [$ping, :-1, [+fast], :0, :0, :0], [$flushall, :-1, [+admin], :0, :0, :0]]"),
+        ("COMMAND INFO get none", "[[$get, :2, [+readonly], :1, :1, :1, [+@read], [], [[$flags, [+RO, +access], $begin_search, [$type, $index, $spec, [$index, :1]], $find_keys, [$type, $range, $spec, [$lastkey, :0, $keystep, :1, $limit, :0]]]], []], nil]"),
+        ("COMMAND INFO SEEN", "[[$once.seen, :-2, [+write], :1, :1, :1, [+@write], [], [[$flags, [+RW, +access, +update], …]], []]]"),
+        ("COMMAND INFO mget", "[[$mget, :-2, [+readonly], :1, :-1, :1, …[$lastkey, :-1, $keystep, :1, $limit, :0]]]], []]]"),
+        ("COMMAND INFO ping flushall", "[[$ping, :-1, [+fast], :0, :0, :0, [+@connection], [], [], []], [$flushall, :-1, [+admin], :0, :0, :0, [+@admin, +@dangerous], [], [], []]]"),
+        ("COMMAND INFO module", "[[$module, :-2, [+admin], :0, :0, :0, [+@admin, +@dangerous], [], [], [[$module|list, :2, [+admin], :0, :0, :0, [+@admin, +@dangerous], [], [], []]]]]"),
+        ("COMMAND INFO object|encoding Client|ID client|what get|what", "[[$object|encoding, :3, [+readonly], :2, :2, :1, …], [$client|id, :2, [+fast, +loading, +stale], :0, :0, :0, [+@connection], [], [], []], nil, nil]"),
         ("COMMAND DOCS get none", "[$get, [$summary, $Tells a key's value; a key that was only seen has 1., $since, $0.1.0, $group, $redis, $syntax, $GET key]]"),
         ("COMMAND DOCS none", "[]"),
         ("COMMAND COUNT now", "-ERR wrong number of arguments for 'command|count' command"),
@@ -507,21 +523,48 @@ scenarios! { play_resp;
         ("CONFIG GET maxclients", "[$maxclients, $10000]"),
         ("CONFIG GET max-k* WORK*", "[$workers, $2, $max-key, $8KiB]"),
         ("CONFIG GET none", "[]"),
-        ("CONFIG GET databases save appendonly timeout maxmemory", "[$maxmemory, $1073741824, $databases, $1024, $timeout, $0, $save, $, $appendonly, $no]"),
+        ("CONFIG GET databases save appendonly timeout maxmemory", "[$maxmemory, $1073741824, $databases, $16, $timeout, $0, $save, $, $appendonly, $no]"),
+        // Monitors list as many databases, empty ones too; those that there are count all the same.
+        ("SELECT 40", "+OK"), ("CONFIG GET databases", "[$databases, $41]"), ("ONCE.USE db1023", "+OK"), ("CONFIG GET databases", "[$databases, $1024]"),
+        ("SELECT 0", "+OK"), ("ONCE.NS DROP db1023", "+OK"), ("ONCE.USE db007", "+OK"), ("ONCE.USE db99999", "+OK"), ("CONFIG GET databases", "[$databases, $41]"), ("SELECT 0", "+OK"),
+        ("CONFIG GET maxmemory-policy", "[$maxmemory-policy, $noeviction]"), ("ONCE.NS SET default FULL EVICT", "+OK"), ("CONFIG GET maxmemory-policy", "[$maxmemory-policy, $volatile-ttl]"),
+        ("CONFIG GET maxmemory* appendf*", "[$maxmemory, $1073741824, $maxmemory-policy, $volatile-ttl, $appendfsync, $everysec]"),
+        ("CONFIG GET cluster-enabled requirepass notify-keyspace-events slowlog-* latency-* replicaof tcp-keepalive proto-*", "[$tcp-keepalive, $60, $proto-max-bulk-len, $1048576, $requirepass, $, $cluster-enabled, $no, $replicaof, $, $notify-keyspace-events, $, $latency-monitor-threshold, $0, $slowlog-log-slower-than, $-1, $slowlog-max-len, $0]"),
         ("CONFIG", "-ERR wrong number of arguments for 'config' command"),
         ("CONFIG GET", "-ERR wrong number of arguments for 'config|get' command"),
         ("CONFIG SET a b", "-ERR unknown subcommand 'SET'. Try CONFIG HELP."),
         ("SET k v", "+OK"), ("SEEN k", "+DUP"), ("GET", "-ERR wrong number…"),
-        ("INFO", "$# Server\r\nredis_version:7.4.0\r\n…# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\n…# Memory\r\n…# Persistence\r\n…# Stats\r\n…# Replication\r\n…# Commandstats\r\n…# Latencystats\r\n…# Keyspace\r\ndb0:keys=1,expires=1,avg_ttl=0\r\n"),
-        ("INFO server", "$# Server\r\n…uptime_in_seconds:…\r\n"),
-        ("INFO KEYSPACE clients", "$# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\n\r\n# Keyspace\r\ndb0:keys=1,expires=1,avg_ttl=0\r\n"),
-        ("INFO memory", "$# Memory\r\nused_memory:…\r\nmaxmemory:1073741824\r\n"),
-        ("INFO stats", "$…keyspace_hits:1\r\n…onced_dup:1\r\n…"),
+        ("INFO", "$# Server\r\nredis_version:7.4.0\r\n…# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\nblocked_clients:0\r\n…# Memory\r\n…# Persistence\r\n…# Stats\r\n…# Replication\r\n…# Commandstats\r\n…# Latencystats\r\n…# Cluster\r\ncluster_enabled:0\r\n…# Keyspace\r\ndb0:keys=1,expires=1,avg_ttl=0\r\n"),
+        ("INFO server", "$# Server\r\n…arch_bits:64\r\n…run_id:…\r\n…uptime_in_seconds:…\r\nuptime_in_days:0\r\n"),
+        ("INFO KEYSPACE clients", "$# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\nblocked_clients:0\r\n\r\n# Keyspace\r\ndb0:keys=1,expires=1,avg_ttl=0\r\n"),
+        ("INFO memory", "$# Memory\r\nused_memory:…\r\nused_memory_human:…\r\nused_memory_rss:…\r\nused_memory_rss_human:…\r\nused_memory_peak:…\r\nused_memory_peak_human:…\r\nmaxmemory:1073741824\r\nmaxmemory_human:1.00G\r\nmaxmemory_policy:volatile-ttl\r\nmem_fragmentation_ratio:…\r\n"),
+        ("INFO stats", "$…instantaneous_ops_per_sec:…\r\n…keyspace_hits:1\r\n…onced_dup:1\r\n…"),
         ("INFO persistence replication", "$# Persistence\r\nloading:0\r\naof_enabled:0\r\naof_last_write_status:ok\r\naof_current_size:0\r\n\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"),
-        ("INFO commandstats", "$…cmdstat_get:calls=1,…failed_calls=1\r\n…cmdstat_set:calls=1,rejected_calls=0,failed_calls=0\r\n…"),
+        ("SET k v EX soon", NOT_INTEGER),
+        ("INFO commandstats", "$…cmdstat_get:calls=0,usec=…,usec_per_call=…,rejected_calls=1,failed_calls=0\r\n…cmdstat_set:calls=2,usec=…,usec_per_call=…,rejected_calls=0,failed_calls=1\r\n…"),
         ("INFO latencystats", "$…latency_percentiles_usec_set:p50=…,p99=…,p99.9=…\r\n…"),
         ("INFO none", "$"),
         ("INFO everything", "$# Server…# Keyspace…"),
+    ];
+    monitors_are_told_what_there_is_not: &[
+        ("ROLE", "[$master, :0, []]"), ("ROLE now", "-ERR wrong number of arguments for 'role' command"),
+        ("CLUSTER INFO", NO_CLUSTER), ("CLUSTER nodes", NO_CLUSTER), ("CLUSTER KEYSLOT k", NO_CLUSTER), ("CLUSTER SLOTS", NO_CLUSTER),
+        ("CLUSTER INFO now", "-ERR wrong number of arguments for 'cluster|info' command"), ("CLUSTER WHAT", "-ERR unknown subcommand 'WHAT'. Try CLUSTER HELP."),
+        ("CLUSTER", "-ERR wrong number of arguments for 'cluster' command"),
+        ("MODULE LIST", "[]"), ("MODULE LOAD x", "-ERR unknown subcommand 'LOAD'. Try MODULE HELP."),
+        ("SLOWLOG GET", "[]"), ("SLOWLOG GET 10", "[]"), ("SLOWLOG GET -1", "[]"), ("SLOWLOG LEN", ":0"), ("SLOWLOG RESET", "+OK"),
+        ("SLOWLOG GET -2", "-ERR count should be greater than or equal to -1"), ("SLOWLOG GET x", "-ERR count should be greater than or equal to -1"), ("SLOWLOG get 1 2", "-ERR unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP."),
+        ("LATENCY LATEST", "[]"), ("LATENCY HISTORY command", "[]"), ("LATENCY RESET", ":0"), ("LATENCY HISTOGRAM", "[]"), ("LATENCY DOCTOR", "$…latencystats…"),
+        ("LATENCY GRAPH command", "-ERR No samples available for event 'command'"),
+        ("MEMORY USAGE none", "nil"), ("SET k v", "+OK"), ("MEMORY USAGE k", ":97"), ("MEMORY USAGE k SAMPLES 5", ":97"), ("SEEN s 60s", "+NEW"), ("MEMORY USAGE s", ":32"),
+        ("SEEN {k*100} 60s", "+NEW"), ("MEMORY USAGE {k*100}", ":196"),
+        ("MEMORY USAGE k SAMPLES", SYNTAX), ("MEMORY USAGE k SAMPLES -1", SYNTAX), ("MEMORY USAGE k WHAT 5", SYNTAX), ("MEMORY USAGE k SAMPLES x", NOT_INTEGER),
+        ("MEMORY PURGE", "+OK"), ("MEMORY DOCTOR", "$INFO memory…"),
+        ("OBJECT ENCODING none", "nil"), ("OBJECT ENCODING k", "$embstr"), ("OBJECT ENCODING s", "$int"), ("SET k {v*45}", "+OK"), ("OBJECT ENCODING k", "$raw"), ("SET k -12", "+OK"), ("OBJECT encoding k", "$int"),
+        ("OBJECT IDLETIME k", ":0"), ("OBJECT REFCOUNT k", ":1"), ("OBJECT FREQ k", "-ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust."),
+        ("OBJECT IDLETIME none", "nil"), ("OBJECT REFCOUNT none", "nil"), ("OBJECT FREQ none", "nil"), ("OBJECT WHAT k", "-ERR unknown subcommand 'WHAT'. Try OBJECT HELP."),
+        ("OBJECT ENCODING", "-ERR wrong number of arguments for 'object|encoding' command"), ("OBJECT ENCODING \"\"", EMPTY_KEY),
+        ("MULTI", "+OK"), ("CLUSTER INFO", "+QUEUED"), ("EXEC", "[-ERR This instance has cluster support disabled]"),
     ];
     hello_chooses_the_version: &[
         ("HELLO", "[$server, $onced, $version, $0.1.0, $proto, :2, $id, :1, $mode, $standalone, $role, $master, $modules, []]"),
@@ -708,6 +751,123 @@ fn a_scan_takes_no_more_than_half_again_the_calls_of_redis() {
 }
 
 #[test]
+fn a_connection_that_is_killed_ends_and_executes_nothing_more() {
+    let server = TestServer::start();
+    let [mut me, mut idle, mut held, mut own] = [(); 4].map(|()| server.connect());
+    let id = |client: &mut Client| client.call(&["CLIENT", "ID"])[1..].to_owned();
+    let address = |client: &mut Client| {
+        let info = client.call(&["CLIENT", "INFO"]);
+        let (_, behind) = info.split_once("addr=").unwrap();
+        behind.split(' ').next().unwrap().to_owned()
+    };
+    let own_id = id(&mut own);
+    // By its number, while it is silent.
+    let idle_id = id(&mut idle);
+    assert_eq!(me.call(&["CLIENT", "KILL", "ID", &idle_id]), ":1");
+    assert!(idle.is_closed());
+    // By its address, while a reply of its own is held.
+    let address = address(&mut held);
+    assert!(me.call(&["BEGIN", "k", "LEASE", "1h"]).starts_with("[+RUN"));
+    held.send(resp_request(&["ONCE.WAIT", "k", "TIMEOUT", "60s"]));
+    eventually("it waits", || {
+        me.call(&["INFO", "clients"])
+            .contains("blocked_clients:1\r\n")
+    });
+    assert_eq!(me.call(&["CLIENT", "KILL", &address]), "+OK");
+    assert!(held.is_closed());
+    eventually("nobody waits", || {
+        me.call(&["INFO", "clients"])
+            .contains("connected_clients:2\r\nmaxclients:10000\r\nblocked_clients:0\r\n")
+    });
+    // The one that asks is told so, and nothing behind it is executed.
+    own.send(
+        [
+            resp_request(&["CLIENT", "KILL", "ID", &own_id, "SKIPME", "no"]),
+            resp_request(&["SET", "after", "v"]),
+        ]
+        .concat(),
+    );
+    assert_eq!(own.resp(), ":1");
+    assert!(own.is_closed());
+    assert_eq!(me.call(&["EXISTS", "after"]), ":0");
+    // All but itself.
+    drop(own);
+    eventually("nobody else is there", || {
+        me.call(&["INFO", "clients"])
+            .contains("connected_clients:1\r\n")
+    });
+    let mut others = [server.connect(), server.connect()];
+    for other in &mut others {
+        assert_eq!(other.call(&["PING"]), "+PONG");
+    }
+    assert_eq!(me.call(&["CLIENT", "KILL", "TYPE", "normal"]), ":2");
+    assert!(others.iter_mut().all(Client::is_closed));
+    assert_eq!(me.call(&["PING"]), "+PONG");
+}
+
+/// A client that reads the tenth field of an entry stopped at the sixth.
+#[test]
+fn what_has_no_order_is_a_set_in_resp3_and_what_is_read_by_people_is_verbatim() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.call(&["HELLO", "3"]);
+    assert_eq!(
+        client.call(&["COMMAND", "INFO", "get"]),
+        "[[$get, :2, ~[+readonly], :1, :1, :1, ~[+@read], ~[], ~[{$flags: ~[+RO, +access], \
+         $begin_search: {$type: $index, $spec: {$index: :1}}, $find_keys: {$type: $range, \
+         $spec: {$lastkey: :0, $keystep: :1, $limit: :0}}}], []]]"
+    );
+    let cluster = client.call(&["INFO", "cluster"]);
+    assert_eq!(cluster, "=txt:# Cluster\r\ncluster_enabled:0\r\n");
+    assert!(client.call(&["CLIENT", "LIST"]).starts_with("=txt:id=1 "));
+    assert_eq!(client.call(&["LATENCY", "HISTOGRAM"]), "{}");
+}
+
+#[test]
+fn what_monitors_read_of_a_busy_server_is_not_zero() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let value = |client: &mut Client, name: &str| -> f64 {
+        let info = client.call(&["INFO"]);
+        let row = info.lines().find_map(|row| row.strip_prefix(name)).unwrap();
+        row.trim_start_matches(':').trim().parse().unwrap()
+    };
+    client.call(&["SET", "k", &"v".repeat(100_000)]);
+    let used = value(&mut client, "used_memory:");
+    client.call(&["DEL", "k"]);
+    assert!(value(&mut client, "used_memory_peak:") >= used);
+    assert!(value(&mut client, "used_memory_rss:") > 1_000_000.0);
+    eventually("calls a second are told", || {
+        value(&mut client, "instantaneous_ops_per_sec") > 0.0
+    });
+    let stats = client.call(&["INFO", "commandstats"]);
+    let set = stats
+        .lines()
+        .find_map(|row| row.strip_prefix("cmdstat_set:"))
+        .unwrap();
+    let field = |name: &str| -> f64 {
+        let field = set
+            .split(',')
+            .find_map(|field| field.strip_prefix(name))
+            .unwrap();
+        field.parse().unwrap()
+    };
+    assert!(
+        field("usec_per_call=") > 0.0 && field("usec=") <= field("usec_per_call=") + 1.0,
+        "{set}"
+    );
+    let server = client.call(&["INFO", "server"]);
+    let run_id = server
+        .lines()
+        .find_map(|row| row.strip_prefix("run_id:"))
+        .unwrap();
+    assert!(
+        run_id.len() == 40 && run_id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{run_id}"
+    );
+}
+
+#[test]
 fn scanning_to_the_end_tells_every_key_once() {
     const KEYS: usize = 5_000;
     let server = TestServer::start();
@@ -803,7 +963,7 @@ fn replies_may_be_turned_off() {
     ] {
         let words = words(request);
         let words: Vec<_> = words.iter().map(String::as_str).collect();
-        client.send(common::resp_request(&words));
+        client.send(resp_request(&words));
         if is_answered {
             let expected = match request {
                 "ECHO one" => "$one",

@@ -141,6 +141,15 @@ impl<'a> Words<'a> {
         self.spans.is_empty()
     }
 
+    /// The first ones, at most so many.
+    #[must_use]
+    pub fn first(self, count: usize) -> Self {
+        Self {
+            spans: &self.spans[..count.min(self.spans.len())],
+            ..self
+        }
+    }
+
     /// How many bytes each of them has, without looking at any.
     pub fn lengths(&self) -> impl Iterator<Item = usize> + use<'a> {
         self.spans.iter().map(|span| span.len as usize)

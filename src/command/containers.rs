@@ -9,7 +9,7 @@ use super::{Args, Command, Error, SessionCommand};
 use crate::limits::Limits;
 
 /// One of the commands under a name.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Subcommand {
     /// Its name, in capitals.
     pub name: &'static str,
@@ -67,7 +67,8 @@ pub(super) static CLIENT: Container = Container {
         sub("SETNAME", ("name", 1, 1), "Names this connection.", build::client_setname),
         sub("SETINFO", ("LIB-NAME|LIB-VER value", 2, 2), "Takes note of the client's library.", build::client_setinfo),
         sub("INFO", ("", 0, 0), "Tells about this connection.", build::client_info),
-        sub("LIST", ("", 0, ANY), "Tells about all connections.", build::client_list),
+        sub("LIST", ("[TYPE normal|master|replica|pubsub] | [ID id...]", 0, ANY), "Tells about connections.", build::client_list),
+        sub("KILL", ("address | [ID id] [TYPE type] [USER user] [ADDR address] [LADDR address] [SKIPME yes|no] [MAXAGE seconds]", 1, ANY), "Ends connections.", build::client_kill),
         sub("NO-EVICT", ("ON|OFF", 1, 1), "Does nothing.", build::client_no_evict),
         sub("NO-TOUCH", ("ON|OFF", 1, 1), "Does nothing.", build::client_no_touch),
         sub("REPLY", ("ON|OFF|SKIP", 1, 1), "Says which replies are sent.", build::client_reply),
@@ -93,8 +94,99 @@ pub(super) static CONFIG: Container = Container {
     ],
 };
 
+#[rustfmt::skip]
+pub(super) static CLUSTER: Container = Container {
+    name: "CLUSTER",
+    subcommands: &[
+        no_cluster("INFO", ("", 0, 0)), no_cluster("NODES", ("", 0, 0)), no_cluster("SLOTS", ("", 0, 0)),
+        no_cluster("SHARDS", ("", 0, 0)), no_cluster("LINKS", ("", 0, 0)), no_cluster("MYID", ("", 0, 0)),
+        no_cluster("MYSHARDID", ("", 0, 0)), no_cluster("KEYSLOT", ("key", 1, 1)),
+        no_cluster("COUNTKEYSINSLOT", ("slot", 1, 1)), no_cluster("GETKEYSINSLOT", ("slot count", 2, 2)),
+        no_cluster("REPLICAS", ("node", 1, 1)), no_cluster("SLAVES", ("node", 1, 1)),
+        no_cluster("MEET", ("ip port [bus-port]", 2, ANY)), no_cluster("FORGET", ("node", 1, 1)),
+        no_cluster("REPLICATE", ("node", 1, 1)), no_cluster("RESET", ("[HARD|SOFT]", 0, ANY)),
+        no_cluster("FAILOVER", ("[FORCE|TAKEOVER]", 0, ANY)), no_cluster("SETSLOT", ("slot state...", 2, ANY)),
+        no_cluster("ADDSLOTS", ("slot...", 1, ANY)), no_cluster("ADDSLOTSRANGE", ("first last...", 2, ANY)),
+        no_cluster("DELSLOTS", ("slot...", 1, ANY)), no_cluster("DELSLOTSRANGE", ("first last...", 2, ANY)),
+        no_cluster("FLUSHSLOTS", ("", 0, 0)), no_cluster("SAVECONFIG", ("", 0, 0)),
+        no_cluster("BUMPEPOCH", ("", 0, 0)), no_cluster("SET-CONFIG-EPOCH", ("epoch", 1, 1)),
+        no_cluster("COUNT-FAILURE-REPORTS", ("node", 1, 1)),
+    ],
+};
+
+#[rustfmt::skip]
+pub(super) static MODULE: Container = Container {
+    name: "MODULE",
+    subcommands: &[
+        sub("LIST", ("", 0, 0), "Lists no module.", build::nothing),
+    ],
+};
+
+#[rustfmt::skip]
+pub(super) static SLOWLOG: Container = Container {
+    name: "SLOWLOG",
+    subcommands: &[
+        sub("GET", ("[count]", 0, ANY), "Lists no request; INFO latencystats tells what each command takes.", build::slowlog_get),
+        sub("LEN", ("", 0, 0), "Answers 0.", build::zero),
+        sub("RESET", ("", 0, 0), "Does nothing.", build::done),
+    ],
+};
+
+#[rustfmt::skip]
+pub(super) static LATENCY: Container = Container {
+    name: "LATENCY",
+    subcommands: &[
+        sub("LATEST", ("", 0, 0), "Lists no event; INFO latencystats tells what each command takes.", build::nothing),
+        sub("HISTORY", ("event", 1, 1), "Lists no event.", build::nothing),
+        sub("HISTOGRAM", ("[command...]", 0, ANY), "Lists no command.", build::no_pairs),
+        sub("RESET", ("[event...]", 0, ANY), "Answers 0.", build::zero),
+        sub("GRAPH", ("event", 1, 1), "Says that there are no samples.", build::latency_graph),
+        sub("DOCTOR", ("", 0, 0), "Says where latencies are told.", build::latency_doctor),
+    ],
+};
+
+#[rustfmt::skip]
+pub(super) static MEMORY: Container = Container {
+    name: "MEMORY",
+    subcommands: &[
+        of_key(sub("USAGE", ("key [SAMPLES count]", 1, ANY), "Tells how many bytes a key takes, about.", build::memory_usage)),
+        sub("DOCTOR", ("", 0, 0), "Says where memory is told.", build::memory_doctor),
+        sub("PURGE", ("", 0, 0), "Does nothing: what is free is given back anyway.", build::done),
+    ],
+};
+
+#[rustfmt::skip]
+pub(super) static OBJECT: Container = Container {
+    name: "OBJECT",
+    subcommands: &[
+        of_key(sub("ENCODING", ("key", 1, 1), "Tells how Redis would store the value.", build::object_encoding)),
+        of_key(sub("IDLETIME", ("key", 1, 1), "Answers 0: nobody counts when a key was asked for.", build::object_idletime)),
+        of_key(sub("FREQ", ("key", 1, 1), "Says that nobody counts how often a key is asked for.", build::object_freq)),
+        of_key(sub("REFCOUNT", ("key", 1, 1), "Answers 1.", build::object_refcount)),
+    ],
+};
+
+const fn no_cluster(name: &'static str, words: (&'static str, usize, usize)) -> Subcommand {
+    let summary = "Says that there is no cluster.";
+    sub(name, words, summary, build::no_cluster)
+}
+
+/// A subcommand whose first word is a key.
+const fn of_key(sub: Subcommand) -> Subcommand {
+    Subcommand {
+        keys: KeyWords {
+            first: 2,
+            last: 2,
+            step: 1,
+        },
+        ..sub
+    }
+}
+
 /// All of them.
-static ALL: [&Container; 3] = [&CLIENT, &COMMAND, &CONFIG];
+static ALL: [&Container; 9] = [
+    &CLIENT, &COMMAND, &CONFIG, &CLUSTER, &MODULE, &SLOWLOG, &LATENCY, &MEMORY, &OBJECT,
+];
 
 impl Container {
     /// The container of this name, in capitals, if there is one.

@@ -382,6 +382,10 @@ pub enum Command<'a> {
         key: &'a [u8],
         form: TtlForm,
     },
+    FactOf {
+        key: &'a [u8],
+        fact: Fact,
+    },
     Expire {
         key: &'a [u8],
         expiry: Expiry,
@@ -477,8 +481,44 @@ pub enum SessionCommand<'a> {
         sections: Words<'a>,
     },
     WaitReplicas,
+    /// What is the same for all who ask.
+    Plain(Plain),
     /// All answered so far is to be durable before this is.
     Sync,
+}
+
+/// An answer to what there is not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// Done, since there is nothing to do.
+    Ok,
+    /// None.
+    Zero,
+    /// An empty list.
+    Nothing,
+    /// An empty map.
+    NoPairs,
+    /// `ROLE`.
+    Role,
+    /// `LATENCY DOCTOR`.
+    LatencyDoctor,
+    /// `MEMORY DOCTOR`.
+    MemoryDoctor,
+}
+
+/// What `OBJECT` and `MEMORY USAGE` tell of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// How Redis would store its value.
+    Encoding,
+    /// How long it was not asked for, which nobody counts.
+    IdleTime,
+    /// How often it is asked for, which nobody counts.
+    Frequency,
+    /// How many share its value.
+    References,
+    /// Bytes that it takes, about.
+    Memory,
 }
 
 /// `CLIENT`.
@@ -490,12 +530,32 @@ pub enum ClientCommand<'a> {
     SetName(&'a [u8]),
     SetInfo { library: bool, value: &'a [u8] },
     Info,
-    List,
+    List(ClientFilter<'a>),
+    Kill(ClientFilter<'a>),
     NoEvict,
     NoTouch,
     ReplyOn,
     ReplyOff,
     ReplySkip,
+}
+
+/// Which connections a request concerns: those that are all that is named here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientFilter<'a> {
+    /// One of these numbers; each of them is one.
+    pub ids: Option<Words<'a>>,
+    /// Whether clients of that type exist here: all are `normal`.
+    pub never: bool,
+    /// The other side's address.
+    pub address: Option<&'a [u8]>,
+    /// This side's address.
+    pub local_address: Option<&'a [u8]>,
+    /// Connected for at least so many seconds.
+    pub age_s_min: Option<u64>,
+    /// Not the one that asks.
+    pub skips_me: bool,
+    /// By its address alone, as Redis had it at first: whether there is such a client is the answer.
+    pub is_one: bool,
 }
 
 /// `COMMAND`.

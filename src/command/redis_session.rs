@@ -5,9 +5,11 @@
     reason = "the build functions share one signature"
 )]
 
+use super::native::key;
 use super::redis::{integer, is, pattern, shown, syntax};
 use super::{
-    Args, ClientCommand, Command, CommandsQuery, Error, SessionCommand, Words, containers,
+    Args, ClientCommand, ClientFilter, Command, CommandsQuery, Error, Fact, Plain, SessionCommand,
+    Words, containers,
 };
 use crate::limits::{
     CLIENT_NAME_BYTES_MAX, CONFIG_PATTERNS_MAX, INFO_SECTIONS_MAX, Limits, SELECT_MAX,
@@ -116,10 +118,82 @@ pub(super) fn client_info<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
 }
 
 pub(super) fn client_list<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
-    if !args.is_empty() {
-        return Err(syntax());
+    let mut filter = ClientFilter::default();
+    match (args.find(0), args.find(1)) {
+        (None, _) => {}
+        (Some(word), Some(kind)) if is(word, "TYPE") && args.len() == 2 => {
+            filter.never = !is_normal(kind)?;
+        }
+        (Some(word), Some(_)) if is(word, "ID") => {
+            let ids = args.rest(1);
+            if ids.iter().any(|id| integer(id).is_err()) {
+                return Err(Error::redis("ERR Invalid client ID"));
+            }
+            filter.ids = Some(ids);
+        }
+        _ => return Err(syntax()),
     }
-    on_client(ClientCommand::List)
+    on_client(ClientCommand::List(filter))
+}
+
+pub(super) fn client_kill<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    let mut filter = ClientFilter {
+        skips_me: true,
+        ..ClientFilter::default()
+    };
+    if args.len() == 1 {
+        filter.address = args.find(0);
+        (filter.skips_me, filter.is_one) = (false, true);
+    }
+    let pairs = if filter.is_one {
+        0
+    } else {
+        args.len().div_ceil(2)
+    };
+    for at in (0..pairs).map(|pair| 2 * pair) {
+        let name = args.get(at);
+        let value = args.find(at + 1).ok_or_else(syntax)?;
+        match () {
+            () if is(name, "ID") => {
+                let id = integer(value).unwrap_or(0);
+                if id < 1 {
+                    return Err(Error::redis("ERR client-id should be greater than 0"));
+                }
+                filter.ids = Some(args.rest(at + 1).first(1));
+            }
+            () if is(name, "TYPE") => filter.never |= !is_normal(value)?,
+            () if is(name, "ADDR") => filter.address = Some(value),
+            () if is(name, "LADDR") => filter.local_address = Some(value),
+            () if is(name, "USER") => {
+                if value != b"default" {
+                    let user = shown(value);
+                    return Err(Error::redis(format!("ERR No such user '{user}'")));
+                }
+            }
+            () if is(name, "MAXAGE") => {
+                let age = integer(value).ok().and_then(|age| u64::try_from(age).ok());
+                let text = "ERR maxage is not an integer or out of range";
+                filter.age_s_min = Some(age.ok_or_else(|| Error::redis(text))?);
+            }
+            () if is(name, "SKIPME") && is(value, "YES") => filter.skips_me = true,
+            () if is(name, "SKIPME") && is(value, "NO") => filter.skips_me = false,
+            () => return Err(syntax()),
+        }
+    }
+    on_client(ClientCommand::Kill(filter))
+}
+
+/// Whether clients of this type are those that there are here.
+fn is_normal(kind: &[u8]) -> Result<bool, Error> {
+    const OTHERS: [&str; 4] = ["MASTER", "REPLICA", "SLAVE", "PUBSUB"];
+    if is(kind, "NORMAL") {
+        return Ok(true);
+    }
+    if OTHERS.iter().any(|other| is(kind, other)) {
+        return Ok(false);
+    }
+    let kind = shown(kind);
+    Err(Error::redis(format!("ERR Unknown client type '{kind}'")))
 }
 
 pub(super) fn client_no_evict<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
@@ -230,6 +304,118 @@ pub(super) fn config_get<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
     session(SessionCommand::ConfigGet {
         patterns: args.rest(0),
     })
+}
+
+pub(super) fn cluster<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    containers::CLUSTER.build(args, limits)
+}
+
+pub(super) fn no_cluster<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    Err(Error::redis(
+        "ERR This instance has cluster support disabled",
+    ))
+}
+
+pub(super) fn module<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    containers::MODULE.build(args, limits)
+}
+
+pub(super) fn slowlog<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    containers::SLOWLOG.build(args, limits)
+}
+
+pub(super) fn slowlog_get<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    if args.len() > 1 {
+        let shown = shown(args.verb());
+        return Err(Error::redis(format!(
+            "ERR unknown subcommand or wrong number of arguments for '{shown}'. Try SLOWLOG HELP."
+        )));
+    }
+    match args.find(0).map(integer) {
+        None | Some(Ok(-1..)) => session(SessionCommand::Plain(Plain::Nothing)),
+        Some(_) => Err(Error::redis(
+            "ERR count should be greater than or equal to -1",
+        )),
+    }
+}
+
+pub(super) fn latency<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    containers::LATENCY.build(args, limits)
+}
+
+pub(super) fn latency_graph<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    let event = shown(args.get(0));
+    Err(Error::redis(format!(
+        "ERR No samples available for event '{event}'"
+    )))
+}
+
+pub(super) fn latency_doctor<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    session(SessionCommand::Plain(Plain::LatencyDoctor))
+}
+
+pub(super) fn memory<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    containers::MEMORY.build(args, limits)
+}
+
+pub(super) fn memory_usage<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    let mut words = args.rest(1).iter();
+    while let Some(word) = words.next() {
+        let samples = words.next().filter(|_| is(word, "SAMPLES"));
+        if integer(samples.ok_or_else(syntax)?)? < 0 {
+            return Err(syntax());
+        }
+    }
+    fact_of(args, limits, Fact::Memory)
+}
+
+pub(super) fn memory_doctor<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    session(SessionCommand::Plain(Plain::MemoryDoctor))
+}
+
+pub(super) fn object<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    containers::OBJECT.build(args, limits)
+}
+
+pub(super) fn object_encoding<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    fact_of(args, limits, Fact::Encoding)
+}
+
+pub(super) fn object_idletime<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    fact_of(args, limits, Fact::IdleTime)
+}
+
+pub(super) fn object_freq<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    fact_of(args, limits, Fact::Frequency)
+}
+
+pub(super) fn object_refcount<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
+    fact_of(args, limits, Fact::References)
+}
+
+fn fact_of<'a>(args: &Args<'a>, limits: &Limits, fact: Fact) -> Built<'a> {
+    let key = key(args.get(0), limits)?;
+    Ok(Command::FactOf { key, fact })
+}
+
+pub(super) fn role<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    session(SessionCommand::Plain(Plain::Role))
+}
+
+pub(super) fn nothing<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    session(SessionCommand::Plain(Plain::Nothing))
+}
+
+pub(super) fn no_pairs<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    session(SessionCommand::Plain(Plain::NoPairs))
+}
+
+pub(super) fn zero<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    session(SessionCommand::Plain(Plain::Zero))
+}
+
+pub(super) fn done<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
+    session(SessionCommand::Plain(Plain::Ok))
 }
 
 pub(super) fn info<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {

@@ -100,6 +100,8 @@ pub struct Spec {
     /// Whether its reply may tell of a change, so that it waits until the log has all that was changed
     /// before. What tells of the server or of its connection alone waits for nothing.
     pub rests_on_log: bool,
+    /// Whether it is answered while the log is still being read.
+    pub while_loading: bool,
     /// Whether it may tell its client to do work, within a lease that begins to run then: behind a held reply
     /// it is not executed before its own can be sent.
     pub grants_lease: bool,
@@ -118,6 +120,14 @@ impl Spec {
     const fn without_log(self) -> Self {
         Self {
             rests_on_log: false,
+            ..self
+        }
+    }
+
+    /// The same, of a verb that is answered while the log is still being read.
+    const fn while_loading(self) -> Self {
+        Self {
+            while_loading: true,
             ..self
         }
     }
@@ -316,13 +326,25 @@ mod tests {
         assert!(without.iter().all(|spec| spec.keys == NO_KEY));
         let mut names: Vec<_> = without.iter().map(|spec| spec.name).collect();
         names.sort_unstable();
-        let told = "AUTH CLIENT COMMAND CONFIG DISCARD ECHO HELLO HELP INFO MULTI PING PING QUIT QUIT RESET STATS TIME TIME VERSION WAIT";
+        let told = "AUTH CLIENT CLUSTER COMMAND CONFIG DISCARD ECHO HELLO HELP INFO LATENCY MODULE MULTI PING PING QUIT QUIT RESET ROLE SLOWLOG STATS TIME TIME VERSION WAIT";
+        assert_eq!(names.join(" "), told);
+    }
+
+    #[test]
+    fn while_the_log_is_read_what_tells_of_the_server_or_its_connection_is_answered() {
+        let mut names: Vec<_> = verbs()
+            .map(Verb::spec)
+            .filter(|spec| spec.while_loading)
+            .map(|spec| spec.name)
+            .collect();
+        names.sort_unstable();
+        let told = "AUTH CLIENT COMMAND HELLO INFO QUIT QUIT RESET";
         assert_eq!(names.join(" "), told);
     }
 
     #[test]
     fn where_both_have_a_name_resp_means_the_one_of_redis() {
-        for name in ["TTL", "TOUCH", "TIME", "QUIT"] {
+        for name in ["TTL", "TOUCH", "TIME", "PING", "QUIT"] {
             assert_eq!(
                 lookup_resp(name.as_bytes()).unwrap().spec().home,
                 Home::Redis,

@@ -7,7 +7,7 @@
 //! - [`namespace`]: policy, shards, one key's way to its shard
 //! - [`batch`]: many questions at once
 //! - [`budget`]: the memory that keys and buffers share
-//! - `keys`: the commands on keys of this protocol; `values`: Redis's; `spaces`: those on namespaces
+//! - `keys`: the commands on keys of this protocol; `values`: Redis's, `facts`: what those tell about a key; `spaces`: those on namespaces
 //! - `records`: the commands on idempotency records; `tokens`: what proves who does the work; [`waiters`]:
 //!   who waits for what comes of it
 //! - `report`: `STATS`, `NS INFO`, `HELP`
@@ -33,6 +33,7 @@
 
 pub mod batch;
 pub mod budget;
+mod facts;
 pub mod glob;
 mod journal;
 mod keys;
@@ -719,6 +720,7 @@ impl Here<'_> {
             })),
             Command::StrLen { key } => Ok(self.strlen(here, key)),
             Command::TtlOf { key, form } => Ok(self.ttl_of(here, key, form)),
+            Command::FactOf { key, fact } => self.fact_of(here, key, fact),
             Command::Expire {
                 key,
                 expiry,

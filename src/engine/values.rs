@@ -494,7 +494,7 @@ impl Here<'_> {
 /// What `GET` tells: of a record its body, once it is completed.
 ///
 /// Where it is `sent`, a reply may hold it longer than the store does.
-fn value_of(entry: &Entry<'_>, sent: bool) -> Option<Bytes> {
+pub(super) fn value_of(entry: &Entry<'_>, sent: bool) -> Option<Bytes> {
     match entry.record() {
         None => {
             let value = if sent {

@@ -3,25 +3,24 @@
 //! Takes a decoded request to its encoded reply. Commands on the store go to the engine; those
 //! on the connection itself are answered here. No I/O: the bytes come from and go to `connection`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::Waker;
 
 use super::batch::{self, Batch};
 use super::held::Slot;
-use super::info;
 use super::output::Output;
-use super::shared::{ClientInfo, Listing, Shared};
+use super::shared::{ClientInfo, Ends, Listing, Shared};
 use super::transaction::{self, Executing, Transaction};
 use crate::command::spec::{Effect, Verb};
 use crate::command::{
-    Args, ClientCommand, Code, Command, Error, Reply, SessionCommand, Words, lookup_line,
-    lookup_resp, printable, unknown_command,
+    Args, ClientCommand, Code, Command, Error, Reply, SessionCommand, lookup_line, lookup_resp,
+    printable, unknown_command,
 };
 use crate::engine::waiters::Place;
-use crate::engine::{Budget, Engine, Executed, Session, Wait};
+use crate::engine::{Budget, DEFAULT_NAMESPACE, Engine, Executed, Session, Wait};
 use crate::limits::REPLY_BYTES_SMALL;
 use crate::metrics::Tally;
-use crate::store::Counters;
 use crate::time::Millis;
 use crate::wire::{Dialect, line};
 
@@ -89,14 +88,14 @@ pub(super) enum ReplyMode {
 pub(super) struct Client {
     pub(super) shared: Arc<Shared>,
     pub(super) info: Arc<ClientInfo>,
-    dialect: Dialect,
-    session: Session,
+    pub(super) dialect: Dialect,
+    pub(super) session: Session,
     pub(super) transaction: Option<Transaction>,
     /// What `EXEC` goes on with.
     pub(super) executing: Option<Executing>,
     /// What `CLIENT LIST` goes on with.
-    listing: Option<Listing>,
-    replies: ReplyMode,
+    pub(super) listing: Option<Listing>,
+    pub(super) replies: ReplyMode,
     /// The place in line of the request that is being executed.
     place: Option<Place>,
     /// A reply is to wait until all is on the disk.
@@ -117,9 +116,9 @@ impl Client {
         self.session.go_on();
     }
 
-    pub(super) fn new(shared: Arc<Shared>, peer: String, now: Millis) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, ends: Ends, now: Millis) -> Self {
         let session = shared.engine.session();
-        let info = shared.register(peer, now);
+        let info = shared.register(ends, now);
         Self {
             shared,
             info,
@@ -179,7 +178,7 @@ impl Client {
         let Some(verb) = self.verb(args) else {
             return self.answer_alone(exchange, |client, _, out| client.answer_unknown(args, out));
         };
-        if self.shared.is_loading() && verb.spec().name != "QUIT" {
+        if self.shared.is_loading() && !verb.spec().while_loading {
             return self.answer_alone(exchange, |client, _, out| client.answer_loading(verb, out));
         }
         if verb.spec().rests_on_log {
@@ -301,7 +300,7 @@ impl Client {
     }
 
     fn answer_loading(&mut self, verb: Verb, out: &mut Output) -> After {
-        self.tally.count(verb, true);
+        self.tally.count_rejected(verb);
         self.break_transaction();
         let text = "the log is being read; try again in a moment";
         self.refuse(Error::new(Code::Loading, text), out);
@@ -425,7 +424,11 @@ impl Client {
                 return self.queue(verb, request, out);
             }
             Err(error) => {
-                self.tally.count(verb, true);
+                if error.code == Code::Redis {
+                    self.tally.count(verb, true);
+                } else {
+                    self.tally.count_rejected(verb);
+                }
                 let error = if verb.spec().name == "EXEC" {
                     self.transaction = None;
                     transaction::aborted_by(&error)
@@ -483,7 +486,9 @@ impl Client {
         let reply = match command {
             Command::Session(SessionCommand::Exec) => return self.exec(verb, out),
             Command::Session(SessionCommand::Info { sections }) => self.info(*sections, now),
-            Command::Session(SessionCommand::Client(ClientCommand::List)) => self.list(now),
+            Command::Session(SessionCommand::Client(ClientCommand::List(filter))) => {
+                self.list(filter, now)
+            }
             Command::Session(command) => {
                 let (reply, after) = self.on_connection(command, now);
                 let telling = (verb, self.dialect, &mut self.tally);
@@ -499,7 +504,7 @@ impl Client {
                     && !self.session.is_under_way()
                     && !engine.budget().admits_reply(bytes)
                 {
-                    self.tally.count(verb, true);
+                    self.tally.count_rejected(verb);
                     let error = Engine::no_room_for_reply();
                     self.dialect.encode(&Reply::Error(error), out);
                     return done;
@@ -511,6 +516,11 @@ impl Client {
                 match engine.execute_slice(&mut self.session, command, wait, now) {
                     Executed::Told(reply) => {
                         self.place = None;
+                        if let Some(chosen) = chosen_namespace(command)
+                            && !matches!(reply, Reply::Error(_))
+                        {
+                            self.info.set_namespace(&chosen);
+                        }
                         let telling = (verb, self.dialect, &mut self.tally);
                         tell(&reply, telling, (engine.budget(), counted), out);
                         return done;
@@ -528,29 +538,6 @@ impl Client {
         done
     }
 
-    /// A slice of `INFO`: what it tells of keys, all namespaces are asked for.
-    fn info(&mut self, sections: Words<'_>, now: Millis) -> Option<Reply<'static>> {
-        let counters = if info::needs_counters(sections) {
-            let engine = &self.shared.engine;
-            engine.totals_slice(&mut self.session)?.counters
-        } else {
-            Counters::default()
-        };
-        let moment = info::Moment { now, counters };
-        Some(info::info(&self.shared, sections, &moment))
-    }
-
-    /// A slice of `CLIENT LIST`.
-    fn list(&mut self, now: Millis) -> Option<Reply<'static>> {
-        let listing = self.listing.get_or_insert_with(|| self.shared.listing());
-        if !listing.go_on(now) {
-            return None;
-        }
-        self.listing
-            .take()
-            .map(|listing| Reply::Lines(listing.into_lines()))
-    }
-
     /// Keeps a request for `EXEC`.
     fn queue(&mut self, verb: Verb, request: &[u8], out: &mut Output) -> After {
         if let Some(transaction) = &mut self.transaction {
@@ -565,141 +552,15 @@ impl Client {
             transaction.give_up();
         }
     }
-
-    fn on_connection<'a>(
-        &mut self,
-        command: &SessionCommand<'a>,
-        now: Millis,
-    ) -> (Reply<'a>, After) {
-        let reply = match *command {
-            SessionCommand::Ping { word: None } => Reply::Word("PONG"),
-            SessionCommand::Ping { word: Some(word) } | SessionCommand::Echo { word } => {
-                Reply::Text(word.into())
-            }
-            SessionCommand::Quit => {
-                let goodbye = if self.dialect == Dialect::Line {
-                    "BYE"
-                } else {
-                    "OK"
-                };
-                return (Reply::Word(goodbye), After::Close);
-            }
-            SessionCommand::Reset => self.reset(),
-            SessionCommand::Auth { user } => match authenticated(user) {
-                Ok(()) => Reply::OK,
-                Err(error) => error.into(),
-            },
-            SessionCommand::Hello {
-                version,
-                user,
-                name,
-            } => match user.map_or(Ok(()), |user| authenticated(Some(user))) {
-                Ok(()) => self.hello(version, name),
-                Err(error) => error.into(),
-            },
-            SessionCommand::Help(container) => info::help(container),
-            SessionCommand::Multi if self.transaction.is_some() => {
-                Error::redis("ERR MULTI calls can not be nested").into()
-            }
-            SessionCommand::Multi => {
-                self.transaction = Some(Transaction::default());
-                Reply::OK
-            }
-            SessionCommand::Discard => match self.transaction.take() {
-                Some(_) => Reply::OK,
-                None => Error::redis("ERR DISCARD without MULTI").into(),
-            },
-            SessionCommand::Client(ref command) => self.client(command, now),
-            SessionCommand::Commands(ref query) => info::commands(query),
-            SessionCommand::ConfigGet { patterns } => info::config(&self.shared, patterns),
-            // What takes slices is executed before.
-            SessionCommand::Exec | SessionCommand::Info { .. } => Reply::Nil,
-            SessionCommand::WaitReplicas => Reply::Number(0),
-            SessionCommand::Sync if self.shared.engine.log().is_none() => {
-                let text = "there is no log: start the server with --data-dir";
-                Error::new(Code::NoLog, text).into()
-            }
-            // Nothing will be synced, or not soon, that is not yet.
-            SessionCommand::Sync if self.shared.has_doubts() => self.shared.engine.doubt().into(),
-            SessionCommand::Sync => {
-                self.wants_sync = true;
-                Reply::OK
-            }
-        };
-        (reply, After::GoOn)
-    }
-
-    fn reset<'a>(&mut self) -> Reply<'a> {
-        self.transaction = None;
-        self.replies = ReplyMode::On;
-        self.shared.engine.reset(&mut self.session);
-        self.info.set_name(b"");
-        if self.dialect != Dialect::Line {
-            self.dialect = Dialect::Resp(2);
-        }
-        Reply::Word("RESET")
-    }
-
-    fn hello<'a>(&mut self, version: Option<u8>, name: Option<&[u8]>) -> Reply<'a> {
-        let version = match (version, self.dialect) {
-            (Some(version), _) | (None, Dialect::Resp(version)) => version,
-            (None, Dialect::Line) => 2,
-        };
-        self.dialect = Dialect::Resp(version);
-        if let Some(name) = name {
-            self.info.set_name(name);
-        }
-        info::hello(version, self.info.id)
-    }
-
-    fn client<'a>(&mut self, command: &ClientCommand<'_>, now: Millis) -> Reply<'a> {
-        match *command {
-            ClientCommand::Id => Reply::Number(self.info.id as i64),
-            ClientCommand::GetName => match self.info.name() {
-                name if name.is_empty() => Reply::Nil,
-                name => Reply::text(name),
-            },
-            ClientCommand::SetName(name) => {
-                self.info.set_name(name);
-                Reply::OK
-            }
-            ClientCommand::SetInfo { library, value } => {
-                self.info.set_library(library, value);
-                Reply::OK
-            }
-            ClientCommand::Info => Reply::Lines(self.info.line(now) + "\n"),
-            // It takes slices, and is executed before.
-            ClientCommand::List => Reply::Nil,
-            ClientCommand::NoEvict | ClientCommand::NoTouch => Reply::OK,
-            ClientCommand::ReplyOn => {
-                self.replies = ReplyMode::On;
-                Reply::OK
-            }
-            ClientCommand::ReplyOff => {
-                self.replies = ReplyMode::Off;
-                Reply::OK
-            }
-            ClientCommand::ReplySkip => {
-                if self.replies == ReplyMode::On {
-                    self.replies = ReplyMode::Skip;
-                }
-                Reply::OK
-            }
-        }
-    }
 }
 
-/// Whether the named user may enter; where no password is set, `default` may with any.
-fn authenticated(user: Option<&[u8]>) -> Result<(), Error> {
-    match user {
-        Some(b"default") => Ok(()),
-        Some(_) => Err(Error::redis(
-            "WRONGPASS invalid username-password pair or user is disabled.",
-        )),
-        None => Err(Error::redis(
-            "ERR AUTH <password> called without any password configured for the default user. \
-             Are you sure your configuration is correct?",
-        )),
+/// The namespace that a command chooses for its connection.
+fn chosen_namespace<'a>(command: &Command<'a>) -> Option<Cow<'a, str>> {
+    match *command {
+        Command::Use { name } => Some(String::from_utf8_lossy(name)),
+        Command::Select { db: 0 } => Some(DEFAULT_NAMESPACE.into()),
+        Command::Select { db } => Some(format!("db{db}").into()),
+        _ => None,
     }
 }
 

@@ -31,7 +31,7 @@ use super::intake::{Found, Intake};
 use super::longest;
 use super::output::Output;
 use super::queue::{self, Place};
-use super::shared::Shared;
+use super::shared::{Ends, Shared};
 use super::spares::Spares;
 use super::turn::{SinceLook, Turn};
 use crate::command::spec::ends_work;
@@ -164,14 +164,14 @@ struct Connection<S> {
 /// Converses with a client until either side ends it.
 pub(super) async fn serve<S>(
     stream: S,
-    peer: String,
+    ends: Ends,
     shared: Arc<Shared>,
     worker: usize,
     mut drain: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = Connection::new(stream, peer, shared, worker);
+    let mut connection = Connection::new(stream, ends, shared, worker);
     let end = tokio::select! {
         biased;
         end = poll_fn(|cx| connection.poll(cx)) => Some(end),
@@ -187,8 +187,8 @@ pub(super) async fn serve<S>(
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, peer: String, shared: Arc<Shared>, worker: usize) -> Self {
-        let client = Client::new(Arc::clone(&shared), peer, shared.clock.read().now);
+    fn new(stream: S, ends: Ends, shared: Arc<Shared>, worker: usize) -> Self {
+        let client = Client::new(Arc::clone(&shared), ends, shared.clock.read().now);
         Self {
             stream,
             shared,
@@ -260,6 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Poll<End> {
         if !self.waker.will_wake(cx.waker()) {
             self.waker = cx.waker().clone();
+            self.client.info.set_waker(&self.waker);
         }
         let has_waited = self.place.is_taken();
         let Some(turn) = self.place.turn(cx) else {
@@ -278,6 +279,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Does what can be done, until the turn is over.
     fn poll_turn(&mut self, read: &mut [u8], batch: &mut Batch, cx: &mut Context<'_>) -> Poll<End> {
+        if self.client.info.is_killed() {
+            return Poll::Ready(End::Gone);
+        }
         loop {
             match self.poll_send(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
@@ -828,7 +832,7 @@ mod tests {
     impl Talk {
         fn begin(shared: &Arc<Shared>) -> Self {
             let (far, near) = duplex(1 << 20);
-            let connection = Connection::new(near, String::new(), Arc::clone(shared), 0);
+            let connection = Connection::new(near, Ends::default(), Arc::clone(shared), 0);
             Self { connection, far }
         }
 
@@ -980,7 +984,7 @@ mod tests {
     #[test]
     fn what_sending_takes_is_of_the_turn() {
         let shared = Arc::new(worker("slow").0);
-        let mut slow = Connection::new(Slow::default(), String::new(), shared, 0);
+        let mut slow = Connection::new(Slow::default(), Ends::default(), shared, 0);
         slow.output.bytes().resize(1 << 20, b'x');
         slow.output.release();
         let mut cx = Context::from_waker(Waker::noop());

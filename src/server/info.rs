@@ -1,12 +1,11 @@
-//! What Redis's clients ask about a server: `INFO`, `HELLO`, `COMMAND`, `CONFIG GET`.
+//! What Redis's clients and monitors ask about a server: `INFO`, `HELLO`.
 
 use std::fmt::Write;
 
+use super::gauges::Reading;
+use super::settings;
 use super::shared::Shared;
-use crate::command::containers::Container;
-use crate::command::spec::{Effect, Home, RESP_PREFIX, Spec, lookup_resp, verbs};
-use crate::command::{CommandsQuery, Reply, Words};
-use crate::engine::glob::Glob;
+use crate::command::{Plain, Reply, Words};
 use crate::metrics::{VerbReport, microseconds};
 use crate::store::Counters;
 use crate::time::Millis;
@@ -30,133 +29,33 @@ pub(super) fn hello<'a>(version: u8, id: u64) -> Reply<'a> {
     ])
 }
 
-/// `CONFIG GET`: settings under their own names, and those that Redis's tools ask for.
-pub(super) fn config<'a>(shared: &Shared, patterns: Words<'_>) -> Reply<'a> {
-    let redis = [
-        ("maxmemory", shared.engine.budget().max().to_string()),
-        ("maxclients", shared.connections_max().to_string()),
-        ("port", shared.tcp_port.to_string()),
-        ("databases", (crate::limits::SELECT_MAX + 1).to_string()),
-        ("timeout", "0".to_owned()),
-        ("save", String::new()),
-        (
-            "appendonly",
-            if shared.engine.log().is_some() {
-                "yes"
-            } else {
-                "no"
-            }
-            .to_owned(),
-        ),
-    ];
-    let redis = redis
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value));
-    let patterns: Vec<_> = patterns
-        .iter()
-        .map(|pattern| Glob::new(&pattern.to_ascii_lowercase()))
-        .collect();
-    let is_asked = |name: &str| patterns.iter().any(|p| p.matches(name.as_bytes()));
-    let asked = redis
-        .chain(shared.settings.iter().cloned())
-        .filter(|(name, _)| is_asked(name));
-    Reply::Map(
-        asked
-            .map(|(name, value)| (Reply::text(name), Reply::text(value)))
-            .collect(),
-    )
-}
+const LATENCY_DOCTOR: &str =
+    "There are no latency events here: INFO latencystats tells what each command takes.\n";
+const MEMORY_DOCTOR: &str =
+    "INFO memory and STATS tell what is used, and by what; what is free is given back.\n";
 
-/// `COMMAND` and its subcommands, from the command table.
-pub(super) fn commands<'a>(query: &CommandsQuery<'_>) -> Reply<'a> {
-    let all = || verbs().map(super::super::command::spec::Verb::spec);
-    match query {
-        CommandsQuery::Count => Reply::Number(verbs().len() as i64),
-        CommandsQuery::List => {
-            Reply::Array(all().map(|spec| Reply::text(resp_name(spec))).collect())
-        }
-        CommandsQuery::Info(names) if names.is_empty() => {
-            Reply::Array(all().map(command_info).collect())
-        }
-        CommandsQuery::Info(names) => {
-            let info =
-                |name| lookup_resp(name).map_or(Reply::Nil, |verb| command_info(verb.spec()));
-            Reply::Array(names.iter().map(info).collect())
-        }
-        CommandsQuery::Docs(names) if names.is_empty() => {
-            Reply::Map(all().map(command_docs).collect())
-        }
-        CommandsQuery::Docs(names) => Reply::Map(
-            names
-                .iter()
-                .filter_map(lookup_resp)
-                .map(|verb| command_docs(verb.spec()))
-                .collect(),
-        ),
+/// What is the same for all who ask.
+pub(super) fn plain<'a>(plain: Plain) -> Reply<'a> {
+    match plain {
+        Plain::Ok => Reply::OK,
+        Plain::Zero => Reply::Number(0),
+        Plain::Nothing => Reply::Array(Vec::new()),
+        Plain::NoPairs => Reply::Map(Vec::new()),
+        Plain::Role => Reply::Array(vec![
+            Reply::text("master"),
+            Reply::Number(0),
+            Reply::Array(Vec::new()),
+        ]),
+        Plain::LatencyDoctor => Reply::Lines(LATENCY_DOCTOR.to_owned()),
+        Plain::MemoryDoctor => Reply::Lines(MEMORY_DOCTOR.to_owned()),
     }
-}
-
-/// `HELP` of a command that is several.
-pub(super) fn help<'a>(container: &Container) -> Reply<'a> {
-    let lines = container.help();
-    Reply::Array(lines.into_iter().map(Reply::text).collect())
-}
-
-/// The name that always means this command in RESP.
-fn resp_name(spec: &Spec) -> String {
-    let name = spec.name.to_ascii_lowercase();
-    match spec.home {
-        Home::Native => RESP_PREFIX.to_ascii_lowercase() + &name,
-        Home::Redis => name,
-    }
-}
-
-fn command_info<'a>(spec: &Spec) -> Reply<'a> {
-    // Redis counts the verb; a negative number is a least one.
-    let least = spec.words_min as i64 + 1;
-    let arity = if spec.words_max == spec.words_min {
-        least
-    } else {
-        -least
-    };
-    let flag = match spec.effect {
-        Effect::Read => "readonly",
-        Effect::Write => "write",
-        Effect::Admin => "admin",
-        Effect::Connection => "fast",
-    };
-    Reply::Array(vec![
-        Reply::text(resp_name(spec)),
-        Reply::Number(arity),
-        Reply::Array(vec![Reply::Word(flag)]),
-        Reply::Number(i64::from(spec.keys.first)),
-        Reply::Number(i64::from(spec.keys.last)),
-        Reply::Number(i64::from(spec.keys.step)),
-    ])
-}
-
-fn command_docs<'a>(spec: &Spec) -> (Reply<'a>, Reply<'a>) {
-    let docs = vec![
-        (Reply::text("summary"), Reply::text(spec.summary)),
-        (Reply::text("since"), Reply::text("0.1.0")),
-        (
-            Reply::text("group"),
-            Reply::text(if spec.home == Home::Native {
-                "onced"
-            } else {
-                "redis"
-            }),
-        ),
-        (Reply::text("syntax"), Reply::text(spec.usage_line())),
-    ];
-    (Reply::text(resp_name(spec)), Reply::Map(docs))
 }
 
 /// Writes one section's fields.
 type Section = fn(&Shared, &Moment) -> String;
 
 /// The sections of `INFO`, in order.
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: [(&str, Section); 10] = [
     ("Server", server),
     ("Clients", clients),
     ("Memory", memory),
@@ -165,6 +64,7 @@ const SECTIONS: [(&str, Section); 9] = [
     ("Replication", replication),
     ("Commandstats", command_stats),
     ("Latencystats", latency_stats),
+    ("Cluster", cluster),
     ("Keyspace", keyspace),
 ];
 
@@ -214,14 +114,20 @@ fn fields<const N: usize>(fields: &[(&str, String); N]) -> String {
 }
 
 fn server(shared: &Shared, moment: &Moment) -> String {
+    let uptime_s = shared.clock.uptime_s();
+    let (os, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
     fields(&[
         ("redis_version", REDIS_VERSION.to_owned()),
         ("redis_mode", "standalone".to_owned()),
         ("onced_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("os", format!("{os} {architecture}")),
+        ("arch_bits", usize::BITS.to_string()),
         ("process_id", std::process::id().to_string()),
+        ("run_id", shared.gauges.run_id.clone()),
         ("tcp_port", shared.tcp_port.to_string()),
         ("server_time_usec", (moment.now.0 * 1_000).to_string()),
-        ("uptime_in_seconds", shared.clock.uptime_s().to_string()),
+        ("uptime_in_seconds", uptime_s.to_string()),
+        ("uptime_in_days", (uptime_s / 86_400).to_string()),
     ])
 }
 
@@ -232,34 +138,82 @@ fn clients(shared: &Shared, _: &Moment) -> String {
             shared.engine.metrics().connections.get().to_string(),
         ),
         ("maxclients", shared.connections_max().to_string()),
+        ("blocked_clients", shared.engine.waiting().to_string()),
     ])
 }
 
 fn memory(shared: &Shared, _: &Moment) -> String {
+    let budget = shared.engine.budget();
+    let (used, max) = (budget.used(), budget.max());
+    let peak = shared.gauges.used_bytes_peak(&shared.engine);
+    // Where the system tells nothing, what is counted is what is known.
+    let resident = shared.gauges.resident.bytes().unwrap_or(used);
+    let ratio = resident as f64 / used.max(1) as f64;
     fields(&[
-        ("used_memory", shared.engine.budget().used().to_string()),
-        ("maxmemory", shared.engine.budget().max().to_string()),
+        ("used_memory", used.to_string()),
+        ("used_memory_human", human(used)),
+        ("used_memory_rss", resident.to_string()),
+        ("used_memory_rss_human", human(resident)),
+        ("used_memory_peak", peak.to_string()),
+        ("used_memory_peak_human", human(peak)),
+        ("maxmemory", max.to_string()),
+        ("maxmemory_human", human(max)),
+        (
+            "maxmemory_policy",
+            settings::memory_policy(shared).to_owned(),
+        ),
+        ("mem_fragmentation_ratio", format!("{ratio:.2}")),
     ])
 }
 
-fn persistence(shared: &Shared, _: &Moment) -> String {
+/// Bytes as Redis writes them for people.
+fn human(bytes: usize) -> String {
+    const UNITS: [&str; 5] = ["B", "K", "M", "G", "T"];
+    let (mut left, mut unit) = (bytes as f64, 0);
+    while left >= 1_024.0 && unit + 1 < UNITS.len() {
+        (left, unit) = (left / 1_024.0, unit + 1);
+    }
+    match unit {
+        0 => format!("{bytes}B"),
+        _ => format!("{left:.2}{}", UNITS[unit]),
+    }
+}
+
+fn persistence(shared: &Shared, moment: &Moment) -> String {
     let log = shared.engine.log();
     let status = if shared.has_log_failed() { "err" } else { "ok" };
-    fields(&[
+    let text = fields(&[
         ("loading", u8::from(shared.is_loading()).to_string()),
-        ("aof_enabled", u8::from(log.is_some()).to_string()),
+        (
+            "aof_enabled",
+            u8::from(shared.is_loading() || log.is_some()).to_string(),
+        ),
         ("aof_last_write_status", status.to_owned()),
         (
             "aof_current_size",
             log.map_or(0, |log| log.bytes()).to_string(),
         ),
+    ]);
+    if !shared.is_loading() {
+        return text;
+    }
+    text + &loading(&shared.gauges.reading(moment.now), moment.now)
+}
+
+/// How far the log is read.
+fn loading(reading: &Reading, now: Millis) -> String {
+    fields(&[
+        ("loading_start_time", (reading.began.0 / 1_000).to_string()),
+        ("loading_total_bytes", reading.bytes_total.to_string()),
+        ("loading_loaded_bytes", reading.bytes.to_string()),
+        ("loading_loaded_perc", format!("{:.2}", reading.percent())),
+        ("loading_eta_seconds", reading.eta_s(now).to_string()),
     ])
 }
 
 fn stats(shared: &Shared, moment: &Moment) -> String {
     let metrics = shared.engine.metrics();
     let counters = &moment.counters;
-    let calls: u64 = metrics.verbs().iter().map(|verb| verb.calls).sum();
     fields(&[
         (
             "total_connections_received",
@@ -269,7 +223,11 @@ fn stats(shared: &Shared, moment: &Moment) -> String {
             "rejected_connections",
             metrics.connections_refused.get().to_string(),
         ),
-        ("total_commands_processed", calls.to_string()),
+        ("total_commands_processed", metrics.calls().to_string()),
+        (
+            "instantaneous_ops_per_sec",
+            shared.gauges.calls_per_s().to_string(),
+        ),
         ("total_net_input_bytes", metrics.bytes_in.get().to_string()),
         (
             "total_net_output_bytes",
@@ -294,10 +252,22 @@ fn replication(_: &Shared, _: &Moment) -> String {
     ])
 }
 
+fn cluster(_: &Shared, _: &Moment) -> String {
+    fields(&[("cluster_enabled", "0".to_owned())])
+}
+
+/// Calls as Redis counts them: without those that were refused before they were executed. What they took is
+/// from the read that brought them to the end of their batch.
 fn command_stats(shared: &Shared, _: &Moment) -> String {
     line_per_verb(shared, |name, verb| {
-        let (calls, errors) = (verb.calls, verb.errors);
-        format!("cmdstat_{name}:calls={calls},rejected_calls=0,failed_calls={errors}\r\n")
+        let (calls, rejected) = (verb.calls - verb.rejected, verb.rejected);
+        let failed = verb.errors - rejected;
+        let usec = verb.latency_sum_ns / 1_000;
+        let per_call = verb.latency_sum_ns as f64 / 1_000.0 / verb.calls.max(1) as f64;
+        format!(
+            "cmdstat_{name}:calls={calls},usec={usec},usec_per_call={per_call:.2},\
+             rejected_calls={rejected},failed_calls={failed}\r\n"
+        )
     })
 }
 
@@ -318,6 +288,10 @@ fn line_per_verb(shared: &Shared, line: impl Fn(&str, &VerbReport) -> String) ->
 }
 
 fn keyspace(shared: &Shared, _: &Moment) -> String {
+    // While the log is read, nobody can tell how many there are.
+    if shared.is_loading() {
+        return String::new();
+    }
     let spaces = shared.engine.keyspace();
     spaces
         .iter()
@@ -330,4 +304,23 @@ fn keyspace(shared: &Shared, _: &Moment) -> String {
             let _infallible = write!(text, "{db}:keys={keys},expires={keys},avg_ttl=0\r\n");
             text
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_as_redis_writes_them() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1_023, "1023B"),
+            (1_024, "1.00K"),
+            (950_776, "928.49K"),
+            (25_276_502_016, "23.54G"),
+            (5 << 50, "5120.00T"),
+        ] {
+            assert_eq!(human(bytes), text);
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::address::Address;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 /// A peer that is silent for this long is asked whether it is still there.
-const KEEPALIVE: Duration = Duration::from_mins(1);
+pub(super) const KEEPALIVE: Duration = Duration::from_mins(1);
 /// How long accepting rests when the system has no room for another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How often it is said that connections cannot be accepted.

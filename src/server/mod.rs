@@ -6,21 +6,24 @@
 //! received, and ends.
 //!
 //! - [`clock`]: the only place that reads time
-//! - `listen`: sockets; `connection`: one connection's bytes; `client`: its conversation; `batch`:
-//!   its questions that are asked together; `turn`: what it may do before others; `queue`: who goes
+//! - `listen`: sockets; `connection`: one connection's bytes; `client`: its conversation; `on_connection`:
+//!   the commands on that; `batch`: its questions that are asked together; `turn`: what it may do before others; `queue`: who goes
 //!   on after that; `held`: its replies that are held
 //! - [`keeper`]: the log's life beside the workers; `acks`: replies that wait for it
 //! - [`descriptors`]: how many connections the system has descriptors for; `threads`: the server's end
 //!   where one of its threads panics
 //! - `sweeper`: the thread that gives memory back
-//! - `info`: `INFO`, `COMMAND` and their like; `shared`: what all connections share
+//! - `info`: `INFO` and `HELLO`; `catalog`: `COMMAND`; `settings`: `CONFIG GET`; `gauges`: what `INFO` tells
+//!   that nobody counts as it happens; `shared`: what all connections share
 
 mod acks;
 mod batch;
+mod catalog;
 mod client;
 pub mod clock;
 mod connection;
 pub mod descriptors;
+mod gauges;
 mod held;
 mod info;
 mod intake;
@@ -28,8 +31,10 @@ pub mod keeper;
 mod listen;
 #[doc(hidden)]
 pub mod longest;
+mod on_connection;
 mod output;
 mod queue;
+mod settings;
 mod shared;
 mod spares;
 mod sweeper;
@@ -58,7 +63,7 @@ use tokio::time::timeout;
 use self::clock::Clock;
 use self::keeper::{DataConfig, Keeper, KeeperError, Unread};
 use self::listen::Listener;
-use self::shared::{OnProgress, Shared};
+use self::shared::{Ends, OnProgress, Shared};
 use self::sweeper::Sweeper;
 pub use self::threads::{Allocator, allocator_gives_back};
 use crate::address::Address;
@@ -476,13 +481,19 @@ async fn converse(
     match accepted {
         Accepted::Tcp(stream, peer) => match TcpStream::from_std(stream) {
             Ok(stream) => {
-                connection::serve(stream, peer.to_string(), shared, worker, draining).await;
+                let local = stream.local_addr();
+                let ends = Ends {
+                    peer: peer.to_string(),
+                    local: local.map_or(String::new(), |local| local.to_string()),
+                };
+                connection::serve(stream, ends, shared, worker, draining).await;
             }
             Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         },
         Accepted::Unix(stream) => match UnixStream::from_std(stream) {
             Ok(stream) => {
-                connection::serve(stream, "unix".to_owned(), shared, worker, draining).await;
+                let [peer, local] = ["unix"; 2].map(str::to_owned);
+                connection::serve(stream, Ends { peer, local }, shared, worker, draining).await;
             }
             Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         },

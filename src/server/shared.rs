@@ -4,16 +4,20 @@ use std::cmp::Reverse;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::acks::Signal;
 use super::clock::{Clock, Drift};
+use super::gauges::Gauges;
+use super::settings::number_of;
 use super::threads::Faults;
-use crate::engine::{Engine, Progress};
+use crate::command::ClientFilter;
+use crate::engine::{DEFAULT_NAMESPACE, Engine, Progress};
 use crate::log::writer::Health;
-use crate::time::Millis;
+use crate::time::{Millis, parse_u64};
 
 /// Connections that `CLIENT LIST` tells before others have their turn: a line costs about a microsecond.
 const LINES_PER_SLICE: usize = 1_000;
@@ -40,6 +44,8 @@ pub(super) struct Shared {
     loading: AtomicBool,
     /// Told how far the reading has come.
     on_progress: Mutex<Option<OnProgress>>,
+    /// What `INFO` tells that nobody counts as it happens.
+    pub(super) gauges: Gauges,
     clients: DashMap<u64, Arc<ClientInfo>>,
     last_id: AtomicU64,
 }
@@ -57,14 +63,27 @@ impl fmt::Debug for OnProgress {
 #[derive(Debug)]
 pub(super) struct ClientInfo {
     pub(super) id: u64,
-    peer: String,
+    ends: Ends,
     since: Millis,
     names: Mutex<Names>,
+    /// Whether another connection has asked for this one's end.
+    is_killed: AtomicBool,
+    /// Wakes its connection.
+    waker: Mutex<Option<Waker>>,
+}
+
+/// Both ends of a connection, as Redis writes them.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    pub(super) peer: String,
+    pub(super) local: String,
 }
 
 #[derive(Debug, Default)]
 struct Names {
     name: String,
+    /// The namespace that it has chosen; empty for the default one.
+    namespace: String,
     library: String,
     library_version: String,
 }
@@ -90,6 +109,7 @@ impl Shared {
             was_clock_behind: AtomicBool::new(false),
             loading: AtomicBool::new(false),
             on_progress: Mutex::new(None),
+            gauges: Gauges::new(clock.read().now),
             clients: DashMap::new(),
             last_id: AtomicU64::new(0),
         }
@@ -147,18 +167,21 @@ impl Shared {
     }
 
     pub(super) fn tell_progress(&self, progress: &Progress) {
+        self.gauges.has_read(progress, self.clock.read().now);
         if let Some(told) = &*self.on_progress.lock() {
             told.0(progress);
         }
     }
 
-    pub(super) fn register(&self, peer: String, now: Millis) -> Arc<ClientInfo> {
+    pub(super) fn register(&self, ends: Ends, now: Millis) -> Arc<ClientInfo> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let info = Arc::new(ClientInfo {
             id,
-            peer,
+            ends,
             since: now,
             names: Mutex::default(),
+            is_killed: AtomicBool::new(false),
+            waker: Mutex::default(),
         });
         self.clients.insert(id, Arc::clone(&info));
         info
@@ -168,10 +191,33 @@ impl Shared {
         self.clients.remove(&id);
     }
 
-    /// All connections, to be listed from the oldest on.
-    pub(super) fn listing(&self) -> Listing {
-        let clients = self.clients.iter().map(|entry| Arc::clone(&entry));
-        let mut left: Vec<_> = clients.collect();
+    /// The connections that a filter lets through, but for the one that asks if it is to be skipped.
+    pub(super) fn clients(
+        &self,
+        filter: &ClientFilter<'_>,
+        (me, now): (u64, Millis),
+    ) -> Vec<Arc<ClientInfo>> {
+        let passes = |client: &ClientInfo| {
+            client.passes(filter, now) && !(filter.skips_me && client.id == me)
+        };
+        let Some(ids) = filter.ids else {
+            let clients = self.clients.iter().filter(|client| passes(client));
+            return clients.map(|entry| Arc::clone(&entry)).collect();
+        };
+        let mut clients: Vec<_> = ids
+            .iter()
+            .filter_map(|id| self.clients.get(&parse_u64(id)?))
+            .filter(|client| passes(client))
+            .map(|entry| Arc::clone(&entry))
+            .collect();
+        clients.sort_unstable_by_key(|client| client.id);
+        clients.dedup_by_key(|client| client.id);
+        clients
+    }
+
+    /// Some connections, to be listed from the oldest on.
+    pub(super) fn listing(&self, filter: &ClientFilter<'_>, now: Millis) -> Listing {
+        let mut left = self.clients(filter, (0, now));
         left.sort_unstable_by_key(|client| Reverse(client.id));
         Listing {
             left,
@@ -230,15 +276,60 @@ impl ClientInfo {
         *field = String::from_utf8_lossy(value).into_owned();
     }
 
-    /// The connection as Redis's `CLIENT LIST` shows one.
+    /// Takes note of what wakes its connection.
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        *self.waker.lock() = Some(waker.clone());
+    }
+
+    /// Ends its connection; nothing more is executed for it.
+    pub(super) fn kill(&self) {
+        self.is_killed.store(true, Ordering::Release);
+        if let Some(waker) = self.waker.lock().take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether its connection is to end.
+    #[inline]
+    pub(super) fn is_killed(&self) -> bool {
+        self.is_killed.load(Ordering::Acquire)
+    }
+
+    /// Takes note of the namespace that it has chosen.
+    pub(super) fn set_namespace(&self, name: &str) {
+        let name = if name == DEFAULT_NAMESPACE { "" } else { name };
+        name.clone_into(&mut self.names.lock().namespace);
+    }
+
+    /// Whether it is what a filter names, its number set aside.
+    fn passes(&self, filter: &ClientFilter<'_>, now: Millis) -> bool {
+        let is_it =
+            |asked: Option<&[u8]>, has: &str| asked.is_none_or(|asked| asked == has.as_bytes());
+        !filter.never
+            && is_it(filter.address, &self.ends.peer)
+            && is_it(filter.local_address, &self.ends.local)
+            && filter.age_s_min.is_none_or(|min| self.age_s(now) >= min)
+    }
+
+    fn age_s(&self, now: Millis) -> u64 {
+        now.since(self.since) / 1_000
+    }
+
+    /// The connection as Redis's `CLIENT LIST` shows one. A namespace that no `SELECT` chooses is database -1.
     pub(super) fn line(&self, now: Millis) -> String {
         let names = self.names.lock();
+        let namespace = match &*names.namespace {
+            "" => DEFAULT_NAMESPACE,
+            name => name,
+        };
+        let db = number_of(namespace).map_or(-1, u64::cast_signed);
         format!(
-            "id={} addr={} name={} age={} lib-name={} lib-ver={}",
+            "id={} addr={} laddr={} name={} age={} flags=N db={db} user=default lib-name={} lib-ver={} ns={namespace}",
             self.id,
-            self.peer,
+            self.ends.peer,
+            self.ends.local,
             names.name,
-            now.since(self.since) / 1_000,
+            self.age_s(now),
             names.library,
             names.library_version,
         )

@@ -8,15 +8,14 @@
 //!
 //! The engine knows nothing of the system: what is held is read here.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::gauges::Resident;
 use super::longest;
 use super::shared::Shared;
 use super::threads;
@@ -67,6 +66,7 @@ impl Sweeper {
                     shared.look_at_wall_clock();
                     let now = shared.clock.read().now;
                     more = longest::sweep(|| shared.engine.sweep(now));
+                    shared.gauges.look(&shared.engine, now);
                     swept = Some(Instant::now());
                 }
                 let tended = held.as_mut().map(|held| held.tend(&shared.engine));
@@ -93,8 +93,7 @@ impl Sweeper {
 
 /// What the process holds, and what is done about it.
 struct Held {
-    /// Where the system tells what this process holds, if it does.
-    statm: Option<File>,
+    resident: Resident,
     looked: Instant,
     surplus: Surplus,
     /// Since when nothing has been moved, if something was.
@@ -105,7 +104,7 @@ struct Held {
 impl Held {
     fn new(workers: usize) -> Self {
         Self {
-            statm: File::open("/proc/self/statm").ok(),
+            resident: Resident::open(),
             looked: Instant::now(),
             surplus: Surplus {
                 base: BASE_BYTES + workers * WORKER_BYTES,
@@ -116,19 +115,10 @@ impl Held {
         }
     }
 
-    /// Resident memory of this process.
-    fn resident_bytes(&self) -> Option<usize> {
-        let mut text = [0; 128];
-        let len = self.statm.as_ref()?.read_at(&mut text, 0).ok()?;
-        let mut words = text[..len].split(|byte| *byte == b' ');
-        let pages = std::str::from_utf8(words.nth(1)?).ok()?;
-        Some(pages.parse::<usize>().ok()? * rustix::param::page_size())
-    }
-
     /// Does a little, if there is something to do; returns how soon there may be more.
     fn tend(&mut self, engine: &Engine) -> Duration {
         if self.looked.elapsed() >= LOOK_EVERY
-            && let Some(resident) = self.resident_bytes()
+            && let Some(resident) = self.resident.bytes()
         {
             self.looked = Instant::now();
             let budget = engine.budget();

@@ -115,7 +115,7 @@ mod tests {
     use super::super::clock::Clock;
     use super::super::connection::serve;
     use super::super::runtime_of;
-    use super::super::shared::Shared;
+    use super::super::shared::{Ends, Shared};
     use super::*;
     use crate::engine::{Engine, EngineConfig};
 
@@ -223,7 +223,7 @@ mod tests {
             let (_drain, draining) = watch::channel(false);
             let mut conversation = Box::pin(serve(
                 loader.clone(),
-                String::new(),
+                Ends::default(),
                 Arc::clone(&shared),
                 0,
                 draining,
@@ -277,7 +277,8 @@ mod tests {
                 let (shared, draining) = (Arc::clone(shared), draining.clone());
                 let (loader, turns) = (Loader::new(loader), Arc::clone(&turns));
                 tokio::spawn(async move {
-                    let mut conversation = pin!(serve(loader, String::new(), shared, 0, draining));
+                    let mut conversation =
+                        pin!(serve(loader, Ends::default(), shared, 0, draining));
                     poll_fn(|cx| {
                         turns.fetch_add(1, Ordering::SeqCst);
                         conversation.as_mut().poll(cx)
@@ -286,7 +287,7 @@ mod tests {
                 });
             }
             let near = UnixStream::from_std(near).unwrap();
-            serve(near, String::new(), Arc::clone(shared), 0, draining).await;
+            serve(near, Ends::default(), Arc::clone(shared), 0, draining).await;
         });
         asker.join().unwrap()
     }

@@ -243,7 +243,7 @@ impl<'a> Key<'a> {
     }
 
     /// Whether the key does not fit 16 bytes.
-    pub(super) fn is_long(&self) -> bool {
+    pub fn is_long(&self) -> bool {
         self.packed.kind == Kind::Aside
     }
 }

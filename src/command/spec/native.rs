@@ -18,6 +18,7 @@ const BASE: Spec = Spec {
     effect: Effect::Read,
     keys: NO_KEY,
     rests_on_log: true,
+    while_loading: false,
     grants_lease: false,
     replies: "",
     summary: "",
@@ -289,6 +290,7 @@ pub(super) static ROWS: &[Spec] = &[
         example: ("QUIT", "BYE"),
         build: build::quit,
         rests_on_log: false,
+        while_loading: true,
         ..verb("QUIT", "", 0, 0, Effect::Connection, NO_KEY)
     },
 ];

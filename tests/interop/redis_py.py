@@ -213,6 +213,14 @@ def session(r, connect):
     check("CONFIG GET", r.config_get("maxmemory"), lambda got: isinstance(got, dict))
     check("CONFIG GET of nothing known", r.config_get("nosuch*"), {})
     check("COMMAND COUNT", r.command_count(), lambda n: n > 0)
+    commands = r.command()
+    check("COMMAND, read to the tenth field", commands["get"]["step_count"], 1)
+    check("CLIENT LIST of a type", len(r.client_list(_type="normal")), lambda n: n > 0)
+    check("CLIENT KILL of nobody", r.client_kill_filter(_id=2**40), 0)
+    check("ROLE", r.role(), lambda got: list(got)[0] in ("master", b"master"))
+    check("SLOWLOG", (r.slowlog_get(), r.slowlog_len(), r.latency_latest(), r.module_list()), lambda got: got[1] == 0 or AGAINST_REDIS)
+    check("INFO COMMANDSTATS", r.info("commandstats")["cmdstat_get"], lambda got: {"calls", "usec", "usec_per_call", "rejected_calls", "failed_calls"} <= set(got))
+    check("CONFIG GET databases", int(r.config_get("databases")["databases"]), between(16, 1024))
     with connect(decode_responses=True) as text:
         check("decoded replies", (text.echo("ä"), text.ping()), ("ä", True))
     with connect(health_check_interval=1) as checked:

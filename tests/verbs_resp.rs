@@ -750,6 +750,49 @@ fn a_scan_takes_no_more_than_half_again_the_calls_of_redis() {
     assert_eq!(scan_calls(&mut client, &[]), 1, "nothing is left");
 }
 
+/// All shards grow, then shrink again, between the calls.
+#[test]
+fn a_scan_tells_what_stays_once_whatever_comes_and_goes() {
+    const STAY: usize = 1_000;
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let many = |client: &mut Client, head: &[&str], prefix: &str, range: std::ops::Range<usize>| {
+        let names: Vec<_> = range.map(|n| format!("{prefix}:{n}")).collect();
+        let names = names.iter().map(String::as_str);
+        let words: Vec<_> = head.iter().copied().chain(names).collect();
+        client.call(&words)
+    };
+    many(&mut client, &["MSEEN", "5m"], "stays", 0..STAY);
+    let mut found = Vec::new();
+    let (mut cursor, mut calls) = ("0".to_owned(), 0);
+    loop {
+        let reply = client.call(&["SCAN", &cursor]);
+        let (next, keys) = reply[2..].split_once(", [").unwrap();
+        let keys = keys.trim_end_matches(']').split(", ");
+        found.extend(
+            keys.filter(|key| key.starts_with("$stays"))
+                .map(str::to_owned),
+        );
+        next.clone_into(&mut cursor);
+        if cursor == "0" {
+            break;
+        }
+        // 60 calls with 200 keys more each, and 60 with as many fewer.
+        let come = 200 * (calls % 60);
+        if calls / 60 % 2 == 0 {
+            many(&mut client, &["MSEEN", "5m"], "comes", come..come + 200);
+        } else {
+            many(&mut client, &["DEL"], "comes", come..come + 200);
+        }
+        calls += 1;
+        assert!(calls < 10_000, "the scan comes to an end");
+    }
+    found.sort();
+    let mut stay: Vec<_> = (0..STAY).map(|n| format!("$stays:{n}")).collect();
+    stay.sort();
+    assert_eq!(found, stay);
+}
+
 #[test]
 fn a_connection_that_is_killed_ends_and_executes_nothing_more() {
     let server = TestServer::start();

@@ -434,9 +434,8 @@ impl Command<'_> {
         match self {
             Self::Seen(seen) => seen.event_at.is_some(),
             Self::Set(set) => matches!(set.expiry, Expiry::At(_)),
-            Self::GetEx { expiry, .. } | Self::Expire { expiry, .. } => {
-                matches!(expiry, Expiry::At(_))
-            }
+            Self::GetEx { expiry, .. } => matches!(expiry, Ok(Expiry::At(_))),
+            Self::Expire { expiry, .. } => matches!(expiry, Expiry::At(_)),
             Self::TtlOf { form, .. } => matches!(form, TtlForm::AtSeconds | TtlForm::AtMillis),
             Self::NsInfo { .. } | Self::Stats { .. } | Self::UnixMs | Self::Time => true,
             _ => false,

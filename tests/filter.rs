@@ -190,7 +190,11 @@ fn json_values_are_keys() {
     let input = "\
         {\"id\": 1, \"x\": 1}\n\
         {\"x\": 2, \"id\":1}\n\
+        {\"id\": 10e-1}\n\
         {\"id\": \"1\"}\n\
+        {\"id\": \"\\u0031\"}\n\
+        {\"id\": \"\\ud83d\"}\n\
+        {\"id\": \"\\uD83D\"}\n\
         {\"id\": 10000000000000000000000001}\n\
         {\"id\": 10000000000000000000000002}\n\
         {\"id\": [1, 2]}\n\
@@ -198,8 +202,11 @@ fn json_values_are_keys() {
         {\"id\": null}\n\
         not json\n\
         not json\n";
+    // The number and the string that looks like it are two keys, however they are spelled.
     let kept = "\
         {\"id\": 1, \"x\": 1}\n\
+        {\"id\": \"1\"}\n\
+        {\"id\": \"\\ud83d\"}\n\
         {\"id\": 10000000000000000000000001}\n\
         {\"id\": 10000000000000000000000002}\n\
         {\"id\": [1, 2]}\n";
@@ -213,7 +220,7 @@ fn json_values_are_keys() {
     assert_same(&output.stdout, kept.as_bytes());
     let summary = String::from_utf8(output.stderr).unwrap();
     assert!(
-        summary.starts_with("read 10, kept 4, dropped 6, keyless 3, "),
+        summary.starts_with("read 14, kept 6, dropped 8, keyless 3, "),
         "{summary}"
     );
 }

@@ -5,12 +5,9 @@
 //! line comes without them.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::num::NonZeroUsize;
-use std::str::FromStr;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use crate::json::{self, Pointer};
 
 use super::csv::Csv;
 use super::pattern::Pattern;
@@ -46,7 +43,7 @@ impl KeyRule {
             Self::WholeLine { if_empty } if line.is_empty() => Some(Cow::Borrowed(*if_empty)),
             Self::WholeLine { .. } => Some(Cow::Borrowed(line)),
             Self::Pattern(pattern) => pattern.find(line).map(|found| Cow::Borrowed(&line[found])),
-            Self::Json(pointer) => pointer.key(line),
+            Self::Json(pointer) => at_pointer(pointer, line),
             Self::Field { number, delimiter } => {
                 field(line, *number, *delimiter).map(Cow::Borrowed)
             }
@@ -89,190 +86,23 @@ pub(super) fn parse_delimiter(text: &str) -> Result<u8, &'static str> {
     }
 }
 
-/// A JSON pointer (RFC 6901): the way from the root of a JSON text to a value in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pointer {
-    tokens: Vec<String>,
-}
-
-impl FromStr for Pointer {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.is_empty() {
-            return Ok(Self { tokens: Vec::new() });
-        }
-        let steps = text
-            .strip_prefix('/')
-            .ok_or("a JSON pointer starts with '/', such as /request/id")?;
-        let tokens = steps
-            .split('/')
-            .map(unescape_token)
-            .collect::<Result<_, _>>()?;
-        Ok(Self { tokens })
-    }
-}
-
-fn unescape_token(token: &str) -> Result<String, &'static str> {
-    let mut parts = token.split('~');
-    let mut plain = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (escaped, rest) = match part.as_bytes().first() {
-            Some(b'0') => ('~', &part[1..]),
-            Some(b'1') => ('/', &part[1..]),
-            _ => return Err("in a JSON pointer '~' is written ~0 and '/' within a name ~1"),
-        };
-        plain.push(escaped);
-        plain.push_str(rest);
-    }
-    Ok(plain)
-}
-
-impl Pointer {
-    /// The text of the value this points to; `None` where there is none or it is null.
-    ///
-    /// The value is taken from the line as it is written, not through a parsed number, so that
-    /// two long numbers that round to the same double remain two keys.
-    fn key<'a>(&self, line: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-        let text = str::from_utf8(line).ok()?;
-        let mut json = serde_json::Deserializer::from_str(text);
-        let found = Seek(&self.tokens).deserialize(&mut json).ok()?;
-        json.end().ok()?;
-        let raw = found?.get();
-        match raw.as_bytes().first()? {
-            b'n' => None,
-            b'"' if raw.contains('\\') => serde_json::from_str::<String>(raw)
-                .ok()
-                .map(|text| Cow::Owned(text.into_bytes())),
-            b'"' => Some(Cow::Borrowed(&raw.as_bytes()[1..raw.len() - 1])),
-            b'{' | b'[' => Some(Cow::Owned(compact(raw.as_bytes()))),
-            _ => Some(Cow::Borrowed(raw.as_bytes())),
-        }
-    }
-}
-
-/// Valid JSON without the white space between its tokens.
-fn compact(json: &[u8]) -> Vec<u8> {
-    let mut dense = Vec::with_capacity(json.len());
-    let mut in_string = false;
-    let mut escaped = false;
-    for &byte in json {
-        if !in_string && matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
-            continue;
-        }
-        dense.push(byte);
-        if byte == b'"' && !escaped {
-            in_string = !in_string;
-        }
-        escaped = byte == b'\\' && !escaped;
-    }
-    dense
-}
-
-/// Reads one JSON value and keeps the text of what lies at the end of these tokens. The rest
-/// is checked and skipped without being built.
-struct Seek<'p>(&'p [String]);
-
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        if self.0.is_empty() {
-            return serde::Deserialize::deserialize(json).map(Some);
-        }
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Seek<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(is_next) = members.next_key_seed(IsName(&self.0[0]))? {
-            // Of members with one name the last counts, as in most readers.
-            if is_next {
-                found = members.next_value_seed(Seek(&self.0[1..]))?;
-            } else {
-                members.next_value::<IgnoredAny>()?;
+/// The key of a line whose value at this place is the key; `None` where there is none, or null.
+///
+/// Types stay apart: what is no string is its canonical JSON text, and so is a string that could be taken for
+/// one, or has a lone surrogate and so no bytes of its own. All other strings, which is nearly all, are
+/// their bare bytes.
+fn at_pointer<'a>(pointer: &Pointer, line: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    let value = pointer.find(line)?;
+    match value.as_bytes().first()? {
+        b'n' => None,
+        b'"' => match json::unescaped(value) {
+            Some(Cow::Borrowed(bare)) if !json::is_text(bare) => {
+                Some(Cow::Borrowed(bare.as_bytes()))
             }
-        }
-        Ok(found)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
-        let index = array_index(&self.0[0]);
-        let mut found = None;
-        for position in 0_usize.. {
-            if index == Some(position) {
-                match elements.next_element_seed(Seek(&self.0[1..]))? {
-                    Some(value) => found = value,
-                    None => break,
-                }
-            } else if elements.next_element::<IgnoredAny>()?.is_none() {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
-    // The way goes on but the value has no inside: nothing is there.
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-}
-
-/// RFC 6901 array indices: digits without leading zeros.
-fn array_index(token: &str) -> Option<usize> {
-    let canonical = token == "0" || !token.starts_with(['0', '+']);
-    token.parse().ok().filter(|_| canonical)
-}
-
-/// Reads a member's name and says whether it is this one.
-struct IsName<'p>(&'p str);
-
-impl<'de> DeserializeSeed<'de> for IsName<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<bool, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for IsName<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member's name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
-        Ok(name == self.0)
+            Some(Cow::Owned(bare)) if !json::is_text(&bare) => Some(Cow::Owned(bare.into_bytes())),
+            _ => json::canonical(value.as_bytes()),
+        },
+        _ => json::canonical(value.as_bytes()),
     }
 }
 
@@ -361,7 +191,7 @@ mod tests {
                 (br#"{"id":"a\n\u00e9\"\\"}"#, Some(r#"a\n\xc3\xa9\"\\"#)),
                 (br#" {"x":[1,{"id":9}],"id": 7 } "#, Some("7")),
                 (b"{\"id\":1}\r", Some("1")),
-                (br#"{"id":1.50}"#, Some("1.50")),
+                (br#"{"id":1.50}"#, Some("1.5")),
                 (
                     br#"{"id":12345678901234567890123}"#,
                     Some("12345678901234567890123"),
@@ -371,7 +201,7 @@ mod tests {
                 (br#"{"id":1,"id":2}"#, Some("2")),
                 (
                     br#"{"id":{"b": [1, "x \" y"], "a" :{} }}"#,
-                    Some(r#"{\"b\":[1,\"x \\\" y\"],\"a\":{}}"#),
+                    Some(r#"{\"a\":{},\"b\":[1,\"x \\\" y\"]}"#),
                 ),
                 (br#"{"id":[ ]}"#, Some("[]")),
             ],
@@ -389,7 +219,6 @@ mod tests {
                 (br#"{"id":1} x"#, None),
                 (br#"{"id":1"#, None),
                 (b"{\"id\":1,\"x\":\"\xff\"}", None),
-                (br#"{"id":"\ud800"}"#, None),
                 (br#"["id"]"#, None),
                 (br#""id""#, None),
                 (b"-1", None),
@@ -423,9 +252,94 @@ mod tests {
             check(&mut by_pointer(pointer), &[(line, want)]);
         }
         check(&mut by_pointer(""), &[(b"[1, 2]", Some("[1,2]"))]);
-        for text in ["id", "/a~", "/a~2", "a/b"] {
-            assert!(text.parse::<Pointer>().is_err(), "{text}");
+    }
+
+    /// Keys that were one though their values are not, and keys that were none.
+    #[test]
+    fn types_stay_apart_in_keys() {
+        check(
+            &mut by_pointer("/id"),
+            &[
+                (br#"{"id":"order-17"}"#, Some("order-17")),
+                (br#"{"id":17}"#, Some("17")),
+                (br#"{"id":"17"}"#, Some(r#"\"17\""#)),
+                (br#"{"id":"\u0031\u0037"}"#, Some(r#"\"17\""#)),
+                (br#"{"id":" 17"}"#, Some(r#"\" 17\""#)),
+                (br#"{"id":"17 a"}"#, Some("17 a")),
+                (br#"{"id":"1e5"}"#, Some(r#"\"1e5\""#)),
+                (br#"{"id":"8e03978e"}"#, Some("8e03978e")),
+                (br#"{"id":true}"#, Some("true")),
+                (br#"{"id":"true"}"#, Some(r#"\"true\""#)),
+                (br#"{"id":"truex"}"#, Some("truex")),
+                (br#"{"id":"null"}"#, Some(r#"\"null\""#)),
+                (br#"{"id":[1]}"#, Some("[1]")),
+                (br#"{"id":"[1]"}"#, Some(r#"\"[1]\""#)),
+                (br#"{"id":"[1"}"#, Some("[1")),
+                (br#"{"id":"\"x\""}"#, Some(r#"\"\\\"x\\\"\""#)),
+                (br#"{"id":{"a":1}}"#, Some(r#"{\"a\":1}"#)),
+                (br#"{"id":"{\"a\":1}"}"#, Some(r#"\"{\\\"a\\\":1}\""#)),
+            ],
+        );
+    }
+
+    #[test]
+    fn values_that_are_equal_are_one_key_at_every_depth() {
+        for (pointer, lines) in [
+            ("/id", &[&br#"{"id":"a\/b"}"#[..], br#"{"id":"a/b"}"#][..]),
+            ("", &[br#"["a\/b"]"#, br#"[ "a/b"]"#, br#"["\u0061/b"]"#]),
+            ("", &[br#"{"a":1,"b":[2]}"#, br#"{"b":[2.0], "a":1e0}"#]),
+            (
+                "/id",
+                &[br#"{"id":1}"#, br#"{"id":1.0}"#, br#"{"id":10e-1}"#],
+            ),
+            ("", &[br#"[{"x":[1.0]}]"#, br#"[{"x":[1]}]"#]),
+        ] {
+            let mut rule = by_pointer(pointer);
+            let first = key(&mut rule, lines[0]);
+            assert!(first.is_some());
+            for line in lines {
+                assert_eq!(key(&mut rule, line), first, "{}", line.escape_ascii());
+            }
         }
-        assert_eq!(unescape_token("~01").as_deref(), Ok("~1"));
+    }
+
+    #[test]
+    fn lone_surrogates_and_deep_nesting_cost_no_key() {
+        let deep = [
+            &b"{\"x\":"[..],
+            &b"[".repeat(200),
+            &b"]".repeat(200),
+            b",\"id\":7}",
+        ]
+        .concat();
+        check(
+            &mut by_pointer("/id"),
+            &[
+                (br#"{"id":"\ud83d"}"#, Some(r#"\"\\ud83d\""#)),
+                (br#"{"id":"a\uD83D"}"#, Some(r#"\"a\\ud83d\""#)),
+                (br#"{"id":"\ud83d\ude00"}"#, Some(r"\xf0\x9f\x98\x80")),
+                (br#"{"x":"\ud83d","id":7}"#, Some("7")),
+                (br#"{"\ud83d":1,"id":7}"#, Some("7")),
+                (&deep, Some("7")),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_a_name_says_last_counts_and_ways_do_not_cross() {
+        for (pointer, line, want) in [
+            ("/a/b", &br#"{"a":{"b":1},"a":{"b":2}}"#[..], Some("2")),
+            ("/a/b", br#"{"a":{"b":1},"a":2}"#, None),
+            ("/a/b", br#"{"a":{"b":1,"c":{"b":3}},"b":4}"#, Some("1")),
+            ("/a/b", br#"{"a":[{"b":3}],"b":4}"#, None),
+            ("/0/1", b"[[[0],[1,2],[3]],[4,5]]", Some("[1,2]")),
+            ("/1/0", br#"[{"0":9},{"0":8},{"0":7}]"#, Some("8")),
+            ("/1", br#"[[7,8],"x",9]"#, Some("x")),
+            ("/a", br#"{"b":{"a":1},"a":{"a":2}}"#, Some(r#"{\"a\":2}"#)),
+            ("/a", br#"{"a":{"x":[]},"a":null}"#, None),
+            ("/a\\nb", br#"{"a\\nb":1,"a\nb":2}"#, Some("1")),
+        ] {
+            check(&mut by_pointer(pointer), &[(line, want)]);
+        }
     }
 }

@@ -28,7 +28,7 @@ use anyhow::{Context, bail};
 use self::copy::{Copy, Ended};
 use self::csv::{Column, Csv};
 use self::dedup::{Dedup, Embedded};
-use self::key::{KeyRule, Pointer, parse_delimiter};
+use self::key::{KeyRule, parse_delimiter};
 use self::output::Output;
 use self::pattern::Pattern;
 use self::progress::Progress;
@@ -37,6 +37,7 @@ use self::source::{Framing, Inputs};
 use super::signals::{self, EndRequest};
 use super::{SERVER_TIMEOUT, parse_timeout};
 use crate::address::Address;
+use crate::json::Pointer;
 use crate::time::parse_duration_ms;
 
 /// Exit status when the output did not take all lines; 2 is for all else.
@@ -81,6 +82,10 @@ pub(crate) struct FilterArgs {
     key_regex: Option<String>,
 
     /// Lines are JSON, the key is the value at this pointer (RFC 6901), such as /request/id
+    ///
+    /// A string is its bare text. Every other value is its canonical JSON (RFC 8785), with numbers exact:
+    /// 1, 1.0 and 1e0 are one key, and so are objects whose members stand in another order. A string
+    /// that is JSON itself keeps its quotes, so that "17" is not 17. null and "" are no key.
     #[arg(long, value_name = "POINTER", group = "key")]
     json: Option<Pointer>,
 

@@ -30,7 +30,7 @@ use common::TestServer;
 use common::asynchronous::{client_of, run};
 use http_body_util::{BodyExt, Full};
 use onced::client::{Begin, BeginOptions, Outcome};
-use onced::http::{Counts, Idempotency, Scope};
+use onced::http::{Canonical, Counts, Idempotency, Scope};
 use service::{Pieces, Service, Till, Told, charge};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
@@ -239,12 +239,52 @@ fn the_key_of_another_request_is_refused() {
         assert_eq!(service.counts().mismatched, 5);
         // What must be equal is the service's choice.
         let service = Service::with(&server, |layer| {
-            layer.fingerprint(|_, body| body.first().map(u8::to_owned).into_iter().collect())
+            layer.fingerprint(Canonical::of(|_, body| {
+                body.first().map(u8::to_owned).into_iter().collect()
+            }))
         })
         .await;
         assert_eq!(service.charge("b", "{}").await.status, 201);
         assert!(service.charge("b", "{ }").await.is_replayed());
         service.charge("b", "[]").await.assert_problem(422);
+    });
+}
+
+/// A client that builds its request anew for each retry, from a map without an order.
+#[test]
+fn a_retry_may_write_its_json_another_way_where_that_is_chosen() {
+    let server = TestServer::start();
+    run(async {
+        let service = Service::with(&server, |layer| layer.fingerprint(Canonical::Json)).await;
+        let ask = |kind: &'static str, body: &'static str| {
+            let request = service.request(Method::POST, "/charges");
+            let request = request.header("idempotency-key", "\"a\"");
+            Told::of(request.header("content-type", kind).body(body))
+        };
+        let first = "{\"card\":\"visa\",\"cents\":1250}";
+        assert_eq!(ask("application/json", first).await.status, 201);
+        for (kind, same) in [
+            ("application/json", first),
+            (
+                "application/json",
+                "{ \"cents\": 1250.0, \"card\": \"\\u0076isa\" }\n",
+            ),
+            (
+                "application/vnd.pay+json; v=1",
+                "{\"cents\":125e1,\"card\":\"visa\"}",
+            ),
+        ] {
+            assert!(ask(kind, same).await.is_replayed(), "{same}");
+        }
+        for (kind, other) in [
+            ("application/json", "{\"cents\":1251,\"card\":\"visa\"}"),
+            ("application/json", "{\"cents\":\"1250\",\"card\":\"visa\"}"),
+            ("application/json", "{\"cents\":1250,\"card\":\"visa\",}"),
+            ("text/plain", "{\"cents\":1250,\"card\":\"visa\"}"),
+        ] {
+            ask(kind, other).await.assert_problem(422);
+        }
+        assert_eq!(service.till.charges(), 1);
     });
 }
 
@@ -482,11 +522,11 @@ fn a_nested_router_tells_its_paths_apart_by_the_whole_one() {
     let server = TestServer::start();
     run(async {
         let layer = Idempotency::new(client_of(&server.address), Scope::shared()).fingerprint(
-            |parts, body| {
+            Canonical::of(|parts, body| {
                 let uri = parts.extensions.get::<OriginalUri>();
                 let uri = uri.map_or(parts.uri.to_string(), |OriginalUri(uri)| uri.to_string());
                 [uri.as_bytes(), b"\n", body].concat()
-            },
+            }),
         );
         let till = Till::default();
         let inner = |layer| Router::new().route("/charges", post(charge)).layer(layer);

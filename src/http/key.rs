@@ -119,17 +119,6 @@ pub(super) fn named(
     Ok(Some(key))
 }
 
-/// What a fingerprint is made of unless chosen otherwise: method, path with query, and body.
-pub(super) fn essence(parts: &Parts, body: &[u8]) -> Vec<u8> {
-    let path = parts.uri.path_and_query();
-    let head = format!(
-        "{} {}\n",
-        parts.method,
-        path.map_or("/", |path| path.as_str())
-    );
-    [head.as_bytes(), body].concat()
-}
-
 /// The fingerprint of what a request is about.
 pub(super) fn fingerprint(essence: &[u8]) -> String {
     let mut digits = hex(&Sha256::digest(essence));
@@ -149,6 +138,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use http::{HeaderValue, Request};
 
+    use super::super::canonical::Canonical;
     use super::*;
 
     fn of(value: &[u8], accepts_bare: bool) -> Result<Option<String>, &'static str> {
@@ -272,7 +262,9 @@ mod tests {
 
     #[test]
     fn a_fingerprint_tells_requests_apart() {
-        let of = |method, uri, body: &[u8]| fingerprint(&essence(&parts(method, uri), body));
+        let of = |method, uri, body: &[u8]| {
+            fingerprint(&Canonical::default().bytes(&parts(method, uri), body))
+        };
         let first = of("POST", "/charges?a=1", b"x");
         assert_eq!(first.len(), FINGERPRINT_DIGITS);
         assert_eq!(of("POST", "/charges?a=1", b"x"), first);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, response};
 
+use super::canonical::Canonical;
 use super::counts::{Counters, Counts};
-use super::key::{Scope, essence};
+use super::key::Scope;
 use crate::client::{Client, RunOnce};
 use crate::limits::Limits;
 
@@ -22,7 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest that a client is told to wait before it comes again, unless chosen otherwise.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
-type Essence = dyn Fn(&Parts, &[u8]) -> Vec<u8> + Send + Sync;
 type KeepIf = dyn Fn(&response::Parts) -> bool + Send + Sync;
 type CheckKey = dyn Fn(&str) -> bool + Send + Sync;
 
@@ -36,7 +35,7 @@ pub(super) struct Settings {
     pub(super) accepts_bare: bool,
     pub(super) key_bytes_max: usize,
     pub(super) check_key: Option<Arc<CheckKey>>,
-    pub(super) essence: Arc<Essence>,
+    pub(super) canonical: Canonical,
     pub(super) keep_if: Arc<KeepIf>,
     pub(super) never_replayed: Vec<HeaderName>,
     pub(super) request_bytes_max: usize,
@@ -90,7 +89,7 @@ impl Idempotency {
                 accepts_bare: false,
                 key_bytes_max: KEY_BYTES_MAX,
                 check_key: None,
-                essence: Arc::new(essence),
+                canonical: Canonical::default(),
                 keep_if: Arc::new(keeps),
                 never_replayed: Vec::new(),
                 request_bytes_max: REQUEST_BYTES_MAX,
@@ -140,14 +139,14 @@ impl Idempotency {
         self.with(|settings| settings.check_key = Some(Arc::new(check)))
     }
 
-    /// What must be equal in a retry: the bytes that this function makes of the request's head and its
-    /// body. Default: method, path with query, and body.
+    /// What must be equal in a retry: [`Canonical::Json`] lets clients write the same value anew,
+    /// [`Canonical::of`] is a function's choice. Default: [`Canonical::Bytes`], method, path with query and
+    /// the body as it is.
+    ///
+    /// When a running service changes its choice, retries of requests from before get 422.
     #[must_use]
-    pub fn fingerprint(
-        self,
-        essence: impl Fn(&Parts, &[u8]) -> Vec<u8> + Send + Sync + 'static,
-    ) -> Self {
-        self.with(|settings| settings.essence = Arc::new(essence))
+    pub fn fingerprint(self, canonical: Canonical) -> Self {
+        self.with(|settings| settings.canonical = canonical)
     }
 
     /// Which responses are stored; the key of all others is free for a retry. A handler can tell this

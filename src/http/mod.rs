@@ -12,7 +12,7 @@
 //! | is the first with its key | what the service says |
 //! | was handled before | the stored response, with `Idempotency-Replayed: true` |
 //! | is being handled | 409 with `Retry-After`, at once or after [`Idempotency::wait`] |
-//! | has the key of another request | 422 |
+//! | has the key of another request ([`Canonical`] says what is the same) | 422 |
 //! | has a body over [`Idempotency::request_bytes_max`] | 413 |
 //! | comes while onced is down | 503 with `Retry-After`, or [is handled all the same](Idempotency::fail_open) |
 //! | asks for what onced never gives, such as a lease over its limit | 500 |
@@ -36,13 +36,14 @@
 //! ```
 //!
 //! - `layer`: what can be chosen; `service`: one request's way
-//! - `key`: the key, its scope, the fingerprint; `stored`: responses as they are kept
+//! - `key`: the key and its scope; `canonical`: what is fingerprinted; `stored`: responses as they are kept
 //! - `body`: bodies within bounds; `problem`: refusals; `counts`: what happened
 //!
 //! It does not know what a handler did before it died: its retry runs the handler again, with the
 //! attempt and the fencing token in the request's extensions ([`Held`](crate::client::Held)).
 
 mod body;
+mod canonical;
 mod counts;
 mod key;
 mod layer;
@@ -51,6 +52,7 @@ mod service;
 mod stored;
 
 pub use body::{Body, BoxError};
+pub use canonical::{Canonical, EssenceOf};
 pub use counts::Counts;
 pub use key::{IDEMPOTENCY_KEY, Scope};
 pub use layer::Idempotency;

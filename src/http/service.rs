@@ -210,7 +210,7 @@ impl Settings {
         work: Work<E>,
     ) -> Result<Response<Body>, E> {
         let options = RunOnce {
-            fingerprint: Some(fingerprint(&(self.essence)(&work.parts, &work.body))),
+            fingerprint: Some(fingerprint(&self.canonical.bytes(&work.parts, &work.body))),
             ..self.run.clone()
         };
         let grant = match self.client.claim(key, &options).await {

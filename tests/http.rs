@@ -323,9 +323,15 @@ fn responses_are_stored_or_the_key_is_free_again() {
             (400, true),
             (402, true),
             (404, true),
+            (412, true),
             (422, true),
             (401, false),
+            (407, false),
             (408, false),
+            (409, false),
+            (421, false),
+            (423, false),
+            (424, false),
             (425, false),
             (429, false),
             (500, false),
@@ -345,7 +351,7 @@ fn responses_are_stored_or_the_key_is_free_again() {
             }
         }
         let counts = service.counts();
-        assert_eq!((counts.fresh, counts.replayed, counts.released), (7, 7, 14));
+        assert_eq!((counts.fresh, counts.replayed, counts.released), (8, 8, 24));
         // Success and failure are told apart in onced.
         let mut raw = server.connect();
         assert_eq!(raw.ask("PEEK /k200 /k303 /k402 /k500"), "CCFR");

@@ -150,8 +150,21 @@ impl Idempotency {
     }
 
     /// Which responses are stored; the key of all others is free for a retry. A handler can tell this
-    /// function by the response's extensions. Default: all below 500 but 401, 408, 425 and 429, which
-    /// ask for the same request again, and streams of events (`text/event-stream`).
+    /// function by the response's extensions. Default: all below 500, but streams of events
+    /// (`text/event-stream`) and those that say that nothing was done, and that the same request may succeed
+    /// later, over another connection or with another login.
+    ///
+    /// | not stored | since a retry may find |
+    /// |---|---|
+    /// | 401, 407 | who it is from |
+    /// | 408, 425 | the request whole, and not too early |
+    /// | 409, 423, 424 | no conflict, no lock, and done what it depends on |
+    /// | 421 | a server that is meant |
+    /// | 429, 5xx | the service less busy, or well |
+    ///
+    /// Stored are verdicts on the request, such as 400, 403, 404, 412 and 422, and 402: another attempt at a
+    /// payment is another operation, with another key. A handler whose 409 is a verdict (there is such an
+    /// order already) is asked again by each retry, and says the same again.
     #[must_use]
     pub fn keep_if(self, keep: impl Fn(&response::Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|settings| settings.keep_if = Arc::new(keep))
@@ -253,7 +266,12 @@ impl Idempotency {
 fn keeps(parts: &response::Parts) -> bool {
     let again = [
         StatusCode::UNAUTHORIZED,
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED,
         StatusCode::REQUEST_TIMEOUT,
+        StatusCode::CONFLICT,
+        StatusCode::MISDIRECTED_REQUEST,
+        StatusCode::LOCKED,
+        StatusCode::FAILED_DEPENDENCY,
         StatusCode::TOO_EARLY,
         StatusCode::TOO_MANY_REQUESTS,
     ];

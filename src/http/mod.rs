@@ -18,9 +18,9 @@
 //! | asks for what onced never gives, such as a lease over its limit | 500 |
 //!
 //! Refusals are problem details (RFC 9457). Responses of 5xx, and those that ask to come again as one
-//! came (401, 408, 425, 429), are passed on and not stored: the key is free for a retry. All others
-//! are stored, [unless chosen otherwise](Idempotency::keep_if). Work goes on when its client hangs up,
-//! so that the retry finds its outcome.
+//! came (401, 407, 408, 409, 421, 423, 424, 425, 429), are passed on and not stored: the key is free for a
+//! retry. All others are stored, [unless chosen otherwise](Idempotency::keep_if). Work goes on when its
+//! client hangs up, so that the retry finds its outcome.
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};

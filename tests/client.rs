@@ -18,8 +18,9 @@ use common::asynchronous::{client_of, run};
 use common::process::{Dice, Process, Scratch};
 use onced::client::{
     Begin, BeginOptions, Claimed, Client, ClientConfig, ClientError, CompleteOptions, Done, Ending,
-    Failure, First, Heard, Held, Origin, RunOnce, RunOnceError,
+    Failure, First, Heard, Held, Origin, Ran, RunOnce, RunOnceError,
 };
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 const MINUTE: Option<Duration> = Some(Duration::from_mins(1));
@@ -439,6 +440,95 @@ fn a_lease_is_renewed_while_the_work_runs_and_its_loss_stops_it() {
             "{lost:?}"
         );
         assert!(stopped.get());
+    });
+}
+
+/// The only thread of a runtime is blocked for longer than a lease, by `blocks`, which is told when to go on; the
+/// server's other clients are told that the work is under way, all the time.
+fn while_a_thread_is_blocked(
+    blocks: impl AsyncFnOnce(Client, RunOnce, Box<dyn FnOnce()>) -> Result<Ran, RunOnceError<()>>,
+) {
+    const LEASE: Duration = Duration::from_millis(1_500);
+    let server = TestServer::start();
+    let mut raw = server.connect();
+    let (starts, started) = std::sync::mpsc::channel();
+    let (ends, ended) = std::sync::mpsc::channel();
+    let other = std::thread::spawn(move || {
+        started.recv().unwrap();
+        let began = Instant::now();
+        while began.elapsed() < LEASE * 5 / 2 {
+            let told = raw.ask("BEGIN k");
+            assert!(
+                told.starts_with("BUSY "),
+                "{told} after {:?}",
+                began.elapsed()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        ends.send(()).unwrap();
+    });
+    run(async {
+        let options = RunOnce {
+            lease: LEASE,
+            ..RunOnce::default()
+        };
+        let block = Box::new(move || {
+            starts.send(()).unwrap();
+            // One that failed has not told it to go on.
+            let _told = ended.recv();
+        });
+        let ran = blocks(client_of(&server.address), options, block).await;
+        other.join().unwrap();
+        assert_eq!(ran.unwrap().origin, Origin::Fresh);
+    });
+}
+
+#[test]
+fn work_that_blocks_its_thread_keeps_its_lease() {
+    while_a_thread_is_blocked(async |client, options, block| {
+        let work = |_| async {
+            block();
+            Ok::<_, Failure<()>>(Done::default())
+        };
+        client.run_once("k", &options, work).await
+    });
+}
+
+/// The work is done, but what came of it is not on its way yet when something else blocks the thread.
+#[test]
+fn work_that_waits_to_be_stored_keeps_its_lease() {
+    while_a_thread_is_blocked(async |client, options, block| {
+        let is_done = Notify::new();
+        let work = |_| async {
+            is_done.notify_one();
+            Ok::<_, Failure<()>>(Done::default())
+        };
+        let something_else = async {
+            is_done.notified().await;
+            block();
+        };
+        // In this order: nothing is sent between the two.
+        let worked = client.run_once("k", &options, work);
+        tokio::join!(biased; worked, something_else).0
+    });
+}
+
+#[test]
+fn work_that_was_done_is_told_when_another_took_over() {
+    let server = TestServer::start();
+    run(async {
+        let client = client_of(&server.address);
+        let other = client_of(&server.address);
+        let work = |_| async {
+            other.forget(&["k"]).await.unwrap();
+            held(&other.begin("k", &BeginOptions::default()).await.unwrap());
+            Ok::<_, Failure<()>>(no(201))
+        };
+        let told = client.run_once("k", &RunOnce::default(), work).await;
+        let Err(RunOnceError::LeaseLost { outcome, .. }) = told else {
+            panic!("{told:?}");
+        };
+        assert_eq!(outcome.unwrap().code, 201);
     });
 }
 

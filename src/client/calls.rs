@@ -36,7 +36,7 @@ impl<'a> Words<'a> {
         self
     }
 
-    fn slices(&self) -> Vec<&[u8]> {
+    pub(super) fn slices(&self) -> Vec<&[u8]> {
         self.0.iter().map(|word| &**word).collect()
     }
 }
@@ -162,15 +162,8 @@ impl Client {
         token: u64,
         lease: Option<Duration>,
     ) -> Result<Result<Duration, Ending>, ClientError> {
-        let mut words = Words::of([b"ONCE.RENEW", key.as_ref()]);
-        words.text(&token).duration("LEASE", lease);
-        let told = self.pipeline.call(&words.slices()).await?;
-        if let Value::Array(items) = &told
-            && let [Value::Word(_), Value::Number(ms)] = &items[..]
-        {
-            return Ok(Ok(Duration::from_millis(ms.unsigned_abs())));
-        }
-        ending(&told).map(Err)
+        let words = renewal(key.as_ref(), token, lease);
+        renewed(&self.pipeline.call(&words.slices()).await?)
     }
 
     /// The work is done, and what came of it is what everyone else is told.
@@ -321,6 +314,23 @@ fn beginning<'a>(key: &'a [u8], options: &'a BeginOptions) -> Words<'a> {
         words.add(&b"OWNER"[..]).add(&owner[..]);
     }
     words
+}
+
+/// The request of [`Client::renew`].
+pub(super) fn renewal(key: &[u8], token: u64, lease: Option<Duration>) -> Words<'_> {
+    let mut words = Words::of([b"ONCE.RENEW", key]);
+    words.text(&token).duration("LEASE", lease);
+    words
+}
+
+/// The answer of [`Client::renew`].
+pub(super) fn renewed(told: &Value) -> Result<Result<Duration, Ending>, ClientError> {
+    if let Value::Array(items) = told
+        && let [Value::Word(_), Value::Number(ms)] = &items[..]
+    {
+        return Ok(Ok(Duration::from_millis(ms.unsigned_abs())));
+    }
+    ending(told).map(Err)
 }
 
 /// The request of [`Client::complete`].

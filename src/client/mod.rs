@@ -7,6 +7,7 @@
 //!
 //! - `config`: what can be chosen; `calls`: the verbs; `answers`: their typed replies
 //! - [`run_once`]: the whole life of a record around a piece of work
+//! - `renewals`: leases of running work, renewed by a thread beside it
 //! - `pipeline`: the shared connection; `lane`: those of held calls; `stream`: any one of them;
 //!   `reply`: RESP to values
 //!
@@ -30,6 +31,7 @@ mod calls;
 mod config;
 mod lane;
 mod pipeline;
+mod renewals;
 mod reply;
 pub mod run_once;
 mod stream;
@@ -48,15 +50,20 @@ pub(crate) use self::run_once::{Claim, Grant};
 
 use self::lane::Lanes;
 use self::pipeline::Pipeline;
+use self::renewals::Renewals;
 use crate::address::Address;
 
 /// A client; its clones share one connection. It lives in the runtime in which it was made.
+///
+/// While work of [`Client::run_once`] goes on for longer than a third of its lease, there is a thread that
+/// renews it, and where the runtime is blocked meanwhile, a second connection.
 ///
 /// The end of the program does not wait for what dropped work has still to say: [`Client::ping`] does.
 #[derive(Clone, Debug)]
 pub struct Client {
     pipeline: Pipeline,
     lanes: Arc<Lanes>,
+    renewals: Arc<Renewals>,
 }
 
 impl Client {
@@ -77,9 +84,12 @@ impl Client {
     /// Outside of a tokio runtime.
     pub fn with(config: ClientConfig) -> Self {
         let config = Arc::new(config);
+        let pipeline = Pipeline::start(Arc::clone(&config));
+        let renewals = Renewals::new(Arc::clone(&config), pipeline.clone());
         Self {
-            pipeline: Pipeline::start(Arc::clone(&config)),
+            pipeline,
             lanes: Arc::new(Lanes::new(config)),
+            renewals: Arc::new(renewals),
         }
     }
 }

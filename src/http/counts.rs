@@ -15,7 +15,7 @@ pub struct Counts {
     pub replayed: u64,
     /// Were handled, and their response was not stored: the key is free for a retry.
     pub released: u64,
-    /// Were told that another is being handled (409).
+    /// Were told that another is being handled, or took over before they had been (409).
     pub busy: u64,
     /// Came with the key of another request (422).
     pub mismatched: u64,
@@ -27,7 +27,7 @@ pub struct Counts {
     pub misconfigured: u64,
     /// Were handled without protection since onced was down.
     pub failed_open: u64,
-    /// Were handled, and their response could not be stored: a retry may be handled again.
+    /// Were handled, and their response could not be stored: a retry may be handled again, or was.
     pub not_stored: u64,
     /// Of those whose response was stored: without its body, which was too large.
     pub body_omitted: u64,

@@ -206,7 +206,7 @@ impl Idempotency {
     }
 
     /// How long a retry is refused after this process died in the middle of a request; renewed while a
-    /// request is being handled. Default 30 s.
+    /// request is being handled, also where its handler blocks the thread. Default 30 s.
     #[must_use]
     pub fn lease(self, lease: Duration) -> Self {
         self.with(|settings| settings.run.lease = lease)

@@ -11,6 +11,8 @@
 //! | is from nobody that its [`Scope`] knows | 403 |
 //! | is the first with its key | what the service says |
 //! | was handled before | the stored response, with `Idempotency-Replayed: true` |
+//! | was handled, and its response could not be stored | that response, with `Idempotency-Not-Stored: true` |
+//! | was taken over by another before it had been handled | 409 with `Retry-After`; its handling was stopped |
 //! | is being handled | 409 with `Retry-After`, at once or after [`Idempotency::wait`] |
 //! | has the key of another request ([`Canonical`] says what is the same) | 422 |
 //! | has a body over [`Idempotency::request_bytes_max`] | 413 |
@@ -21,6 +23,12 @@
 //! came (401, 407, 408, 409, 421, 423, 424, 425, 429), are passed on and not stored: the key is free for a
 //! retry. All others are stored, [unless chosen otherwise](Idempotency::keep_if). Work goes on when its
 //! client hangs up, so that the retry finds its outcome.
+//!
+//! The lease is renewed by a thread beside the handlers, also while one of them blocks its own: a handler that
+//! never ends holds its key for as long as its process lives. The lease can be lost all the same, where onced
+//! cannot be reached or the process is stopped for longer than it; then a retry may be handled meanwhile. A
+//! handler that finds itself overtaken is stopped where it waits; one that has finished by then is told as
+//! it is, to its own client, and what is stored is the other's.
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
@@ -57,4 +65,4 @@ pub use counts::Counts;
 pub use key::{IDEMPOTENCY_KEY, Scope};
 pub use layer::Idempotency;
 pub use service::IdempotencyService;
-pub use stored::{IDEMPOTENCY_BODY_OMITTED, IDEMPOTENCY_REPLAYED};
+pub use stored::{IDEMPOTENCY_BODY_OMITTED, IDEMPOTENCY_NOT_STORED, IDEMPOTENCY_REPLAYED};

@@ -24,7 +24,7 @@ pub(super) enum Problem {
     TooLarge(usize),
     /// Another with this key is being handled.
     Busy(Duration),
-    /// Another took over while this one was being handled.
+    /// Another took over while this one was being handled, which was stopped.
     TakenOver,
     /// The key came with another request.
     Mismatch,
@@ -94,7 +94,12 @@ impl Problem {
             Self::NoScope => "Say who you are, as this service wants it said.".to_owned(),
             Self::BrokenRequest => "Send it again.".to_owned(),
             Self::TooLarge(max) => format!("It may have {max} bytes."),
-            Self::Busy(_) | Self::TakenOver => {
+            Self::TakenOver => {
+                "The handling of this one was stopped on its way. Send the same request again, somewhat \
+                 later, to get the outcome of the other."
+                    .to_owned()
+            }
+            Self::Busy(_) => {
                 "Send the same request again, somewhat later, to get its outcome.".to_owned()
             }
             Self::Mismatch => {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use http_body_util::LengthLimitError;
 use tokio::sync::oneshot;
@@ -20,7 +20,7 @@ use super::counts::Event;
 use super::key::{fingerprint, named};
 use super::layer::{Idempotency, Settings};
 use super::problem::Problem;
-use super::stored::{Stored, replay, store};
+use super::stored::{IDEMPOTENCY_NOT_STORED, Stored, replay, store};
 use crate::client::{Claim, ClientError, Done, Ending, Grant, Held, Outcome, RunOnce};
 
 /// For how many leases it is tried to store a response whose client was answered already.
@@ -289,7 +289,8 @@ impl Settings {
         let answer = move |told| {
             let _the_client_may_be_gone = answer.send(told);
         };
-        let handled = async { self.keep(work.handle(Some(grant.held)).await).await };
+        let held = grant.held;
+        let handled = async { self.keep(work.handle(Some(held)).await).await };
         let Some(handled) = grant.work(options, handled).await else {
             grant.forfeit();
             return answer(Ok(self.refuse(Event::Busy, &Problem::TakenOver)));
@@ -312,20 +313,24 @@ impl Settings {
         let status = kept.response.status();
         let (stored, is_without_body) = self.store(&mut grant, options, status, &kept.stored).await;
         match stored {
+            Ok(Ending::Ok) => {
+                self.count(stored, is_without_body);
+                answer(Ok(kept.response));
+            }
             Err(error) if error.is_transient() => {
                 // Its client has waited long enough; but a retry must not be handled again.
                 warn!(%error, "a response could not be stored yet");
-                answer(Ok(kept.response));
+                answer(Ok(not_stored(kept.response)));
                 let later = options.lease * STORE_LEASES;
                 self.count(
                     grant.store(later, ClientError::is_transient).await,
                     is_without_body,
                 );
             }
-            Ok(Ending::Stale) => answer(Ok(self.refuse(Event::Busy, &Problem::TakenOver))),
-            stored => {
-                self.count(stored, is_without_body);
-                answer(Ok(kept.response));
+            // Also where another took over: what was done here is not said not to be.
+            unstored => {
+                self.count(unstored, is_without_body);
+                answer(Ok(not_stored(kept.response)));
             }
         }
     }
@@ -340,6 +345,7 @@ impl Settings {
                 }
                 return;
             }
+            Ok(Ending::Stale) => "the lease was lost, and another took over".to_owned(),
             Ok(ending) => format!("the record is {ending:?}"),
             Err(error) => error.to_string(),
         };
@@ -392,6 +398,13 @@ impl Settings {
             stored,
         })
     }
+}
+
+/// Marks a response that is not stored, though it should be.
+fn not_stored(mut response: Response<Body>) -> Response<Body> {
+    let yes = HeaderValue::from_static("true");
+    response.headers_mut().insert(IDEMPOTENCY_NOT_STORED, yes);
+    response
 }
 
 /// Whether less would have found room, as it seems.

@@ -22,8 +22,13 @@ pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotenc
 pub const IDEMPOTENCY_BODY_OMITTED: HeaderName =
     HeaderName::from_static("idempotency-body-omitted");
 
+/// The header of a response that should be stored, and is not: another took over while the request was being
+/// handled, or onced cannot be reached or has no room. A retry may get another response, or be handled again.
+/// Its value is `true`.
+pub const IDEMPOTENCY_NOT_STORED: HeaderName = HeaderName::from_static("idempotency-not-stored");
+
 /// What is of one connection, one message or one caller, and wrong in a replay.
-const NEVER_REPLAYED: [HeaderName; 13] = [
+const NEVER_REPLAYED: [HeaderName; 14] = [
     SET_COOKIE,
     DATE,
     CONTENT_LENGTH, // of the body that is replayed: whoever sends it counts it
@@ -37,6 +42,7 @@ const NEVER_REPLAYED: [HeaderName; 13] = [
     TRANSFER_ENCODING,
     UPGRADE,
     IDEMPOTENCY_REPLAYED,
+    IDEMPOTENCY_NOT_STORED,
 ];
 
 /// The body's end of a record that stores a response.

@@ -1,6 +1,7 @@
 //! What happens when handlers, clients, processes and onced itself fail.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::http::Method;
@@ -11,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::common::asynchronous::{client_of, run};
 use crate::common::process::{Process, Scratch};
 use crate::common::{TestServer, fill};
-use crate::service::Service;
+use crate::service::{Service, Till};
 
 #[test]
 fn a_response_that_breaks_off_is_none() {
@@ -113,6 +114,104 @@ fn a_request_whose_process_died_is_handled_by_its_retry() {
     });
 }
 
+/// A handler that blocks the only thread of its runtime for longer than its lease: the other replica is not
+/// told to handle the request meanwhile.
+#[test]
+fn a_handler_that_blocks_its_thread_keeps_its_key() {
+    const LEASE: Duration = Duration::from_millis(1_500);
+    let server = TestServer::start();
+    let till = Till::default();
+    let address = server.address.clone();
+    let layer_of =
+        |address: &str| Idempotency::new(client_of(address), Scope::shared()).lease(LEASE);
+    let charges = till.clone();
+    let replica = std::thread::spawn(move || {
+        run(async {
+            let replica = Service::start(layer_of(&address)).await;
+            // What is handled here after all does not block.
+            replica.till.0.unblock.store(true, Ordering::SeqCst);
+            charges.begun(1).await;
+            let unblocks = Unblocks(charges);
+            let began = Instant::now();
+            let mut told = Vec::new();
+            while began.elapsed() < LEASE * 5 / 2 {
+                told.push(replica.charge("a", "block").await.status);
+                sleep(Duration::from_millis(50)).await;
+            }
+            drop(unblocks);
+            told.dedup();
+            assert_eq!(told, [409]);
+            let began = Instant::now();
+            while !replica.charge("a", "block").await.is_replayed() {
+                assert!(began.elapsed() < Duration::from_secs(20));
+                sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(replica.till.charges(), 0);
+        });
+    });
+    run(async {
+        let layer = layer_of(&server.address);
+        let service = Service::start_with(layer, till.clone()).await;
+        let told = service.charge("a", "block").await;
+        assert_eq!((told.status, &told.body[..]), (200, &b"charge 1"[..]));
+        assert_eq!(told.header("idempotency-not-stored"), None);
+        assert_eq!((service.counts().fresh, till.charges()), (1, 1));
+    });
+    replica.join().unwrap();
+}
+
+/// Lets blocked handlers go on when it is dropped, also by a test that fails.
+struct Unblocks(Till);
+
+impl Drop for Unblocks {
+    fn drop(&mut self) {
+        self.0.0.unblock.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The key is taken from under a request that is being handled, as when its lease was lost.
+fn take_over(server: &TestServer, key: &str) {
+    let mut raw = server.connect();
+    assert_eq!(raw.ask(&format!("FORGET {key}")), "OK 1");
+    assert!(raw.ask(&format!("BEGIN {key}")).starts_with("RUN "));
+}
+
+#[test]
+fn a_request_that_was_handled_is_not_said_not_to_be_when_another_took_over() {
+    let server = TestServer::start();
+    run(async {
+        let service = Service::with(&server, |layer| layer).await;
+        let (told, ()) = tokio::join!(service.charge("a", "wait"), async {
+            service.till.begun(1).await;
+            take_over(&server, "/a");
+            service.till.0.go_on.notify_one();
+        });
+        assert_eq!((told.status, &told.body[..]), (200, &b"charge 1"[..]));
+        assert_eq!(told.header("idempotency-not-stored"), Some("true"));
+        let counts = service.counts();
+        assert_eq!((counts.not_stored, counts.fresh, counts.busy), (1, 0, 0));
+        // The other is at it still.
+        service.charge("a", "wait").await.assert_problem(409);
+    });
+}
+
+#[test]
+fn a_handler_that_waits_is_stopped_when_another_took_over() {
+    let server = TestServer::start();
+    run(async {
+        let lease = Duration::from_millis(600);
+        let service = Service::with(&server, |layer| layer.lease(lease)).await;
+        let (told, ()) = tokio::join!(service.charge("a", "wait"), async {
+            service.till.begun(1).await;
+            take_over(&server, "/a");
+        });
+        let problem = told.assert_problem(409);
+        let said = problem["detail"].as_str().unwrap();
+        assert!(said.contains("was stopped"), "{said}");
+        assert_eq!((service.counts().busy, service.counts().not_stored), (1, 0));
+    });
+}
+
 #[test]
 fn without_onced_requests_are_refused_or_handled_as_was_chosen() {
     let directory = Scratch::new("http-down");
@@ -169,6 +268,7 @@ fn a_response_that_cannot_be_stored_reaches_its_client_and_is_stored_later() {
             service.till.0.go_on.notify_one();
         });
         assert_eq!((told.status, &told.body[..]), (200, &b"charge 1"[..]));
+        assert_eq!(told.header("idempotency-not-stored"), Some("true"));
     };
     run(async {
         let service = Service::start(layer()).await;

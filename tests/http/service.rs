@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub struct Drawer {
     charges: AtomicU64,
     /// A charge that is told to wait does so until this is notified.
     pub go_on: Notify,
+    /// A charge that is told to block its thread does so until this is set.
+    pub unblock: AtomicBool,
 }
 
 impl Till {
@@ -64,6 +66,12 @@ pub async fn charge(
                 Ok(bytes) => vec![b'x'; bytes].into_response(),
                 Err(_) => charged.into_response(),
             }
+        }
+        "block" => {
+            while !till.0.unblock.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            charged.into_response()
         }
         "events" => {
             let events = Events(Some("data: 1\n\n"));
@@ -156,7 +164,11 @@ pub struct Service {
 
 impl Service {
     pub async fn start(layer: Idempotency) -> Self {
-        let till = Till::default();
+        Self::start_with(layer, Till::default()).await
+    }
+
+    /// One whose till others look at too.
+    pub async fn start_with(layer: Idempotency, till: Till) -> Self {
         let app = Router::new()
             .route("/charges", any(charge))
             .route("/refunds", post(charge))

@@ -9,6 +9,7 @@ use super::RunOnce;
 use super::work::Lease;
 use crate::client::answers::{CompleteOptions, Done, Ending, Held};
 use crate::client::calls::{Words, completion, failure, release};
+use crate::client::renewals::Renewal;
 use crate::client::{Client, ClientError};
 
 /// How long a caller whose work failed is kept until it is released.
@@ -29,6 +30,8 @@ pub(crate) struct Grant {
     /// The token, and how it came.
     pub(crate) held: Held,
     pub(super) lease: Lease,
+    /// Renews the lease, once the work runs.
+    pub(super) renewal: Option<Box<Renewal>>,
     last: Last,
 }
 
@@ -42,6 +45,7 @@ impl Grant {
                 asked: Instant::now(),
                 length: held.lease,
             },
+            renewal: None,
             last: Last::Release,
         }
     }

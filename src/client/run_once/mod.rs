@@ -164,10 +164,14 @@ pub enum StoreError {
 impl Client {
     /// Does the work behind a key, if nobody has done it or is doing it; else gets what came of it.
     ///
-    /// `work` is given its token and runs while its lease is renewed, which needs this future to be polled:
-    /// work that blocks its thread for longer than the lease loses it. If this future is dropped, the work
-    /// stops and is released for others, or what came of it is stored, as far as the server can be
-    /// reached.
+    /// `work` is given its token and runs while its lease is renewed, by a thread of the client's: also work
+    /// that blocks its own thread keeps its lease, and work that never ends, for as long as its process
+    /// lives. If this future is dropped, the work stops and is released for others, or what came of it is
+    /// stored, as far as the server can be reached.
+    ///
+    /// A lease can be lost all the same, to a server out of reach or a process that was stopped for longer
+    /// than it, and then another is told to run. Work that has ended by then is not said not to be done: its
+    /// outcome comes with [`RunOnceError::LeaseLost`].
     pub async fn run_once<E, F>(
         &self,
         key: impl AsRef<[u8]>,

@@ -1,21 +1,12 @@
-//! The middle: work runs, and its lease is renewed meanwhile.
+//! The middle: work runs, while its lease is renewed.
 
-use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::Instant;
 
 use super::RunOnce;
 use super::grant::Grant;
-use crate::client::answers::Ending;
-use crate::client::pipeline::jittered;
-
-/// Parts of a lease after which it is renewed.
-const RENEWALS_PER_LEASE: u32 = 3;
-/// Parts of a lease after which a renewal without an answer has failed, and that pass before the next
-/// one: with those above, two may fail.
-const RENEWAL_PATIENCE: u32 = 6;
-const RENEWAL_PAUSE: u32 = 20;
+use crate::client::renewals::RENEWALS_PER_LEASE;
 
 /// A lease as this side knows it: from when it was asked for.
 #[derive(Clone, Copy)]
@@ -31,37 +22,25 @@ impl Lease {
 }
 
 impl Grant {
-    /// Runs the work, and renews its lease meanwhile; `None` once another was told to run.
+    /// Runs the work; `None` once another was told to run, unless the work has ended by the time that this is
+    /// noticed. Its lease is renewed from now until this grant is dropped: what came of the work may have to
+    /// wait too, for a server or for other work that blocks the thread.
     pub(crate) async fn work<T>(
-        &self,
+        &mut self,
         options: &RunOnce,
         work: impl Future<Output = T>,
     ) -> Option<T> {
-        let mut work = pin!(work);
-        let mut next = self.lease.renew_at();
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return Some(done),
-                () = sleep_until(next) => {}
-            }
-            let asked = Instant::now();
-            let renew = self
-                .client
-                .renew(&self.key, self.held.token, Some(options.lease));
-            let renewed = timeout(options.lease / RENEWAL_PATIENCE, renew);
-            let renewed = tokio::select! {
-                biased;
-                done = &mut work => return Some(done),
-                renewed = renewed => renewed,
-            };
-            next = match renewed {
-                Ok(Ok(Ok(length))) => Lease { asked, length }.renew_at(),
-                Ok(Ok(Err(Ending::Stale))) => return None,
-                // A record that is gone is adopted at the end.
-                Ok(Ok(Err(_))) => asked + options.lease / RENEWALS_PER_LEASE,
-                Ok(Err(_)) | Err(_) => Instant::now() + jittered(options.lease / RENEWAL_PAUSE),
-            };
+        let after = self
+            .lease
+            .renew_at()
+            .saturating_duration_since(Instant::now());
+        let renewals = &self.client.renewals;
+        let renewal = renewals.hold(&self.key, self.held.token, options.lease, after);
+        let renewal = self.renewal.insert(Box::new(renewal));
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = renewal.lost() => None,
         }
     }
 }

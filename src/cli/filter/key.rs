@@ -7,10 +7,9 @@
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 
-use crate::json::{self, Pointer};
-
 use super::csv::Csv;
 use super::pattern::Pattern;
+use crate::json::{self, Pointer};
 
 /// How to find a line's key.
 #[derive(Debug)]

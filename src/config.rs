@@ -18,12 +18,13 @@ use crate::command::PolicyChange;
 use crate::engine::{EngineConfig, Policy};
 use crate::limits::{
     CONFIG_FILE_BYTES_MAX, LOG_SEGMENT_BYTES, LOG_SEGMENT_BYTES_MIN, LimitError, Limits,
-    NAMESPACE_NAME_FORM, PORT, TTL_CEILING_MS, is_namespace_name,
+    MEMORY_BYTES_MIN, NAMESPACE_NAME_FORM, PORT, TTL_CEILING_MS, is_namespace_name,
 };
 use crate::log::segment::Secrets;
 use crate::log::writer::Fsync;
 use crate::server::ServerConfig;
 use crate::server::keeper::DataConfig;
+use crate::size::{parse_size, size_word};
 use crate::small_file;
 use crate::store::key::SECRET_BYTES;
 use crate::store::{Secret, WindowMode};
@@ -31,8 +32,6 @@ use crate::time::{DurationError, DurationWord, parse_duration_ms};
 
 /// Part of the machine's memory that is used unless told otherwise, in percent.
 const MEMORY_PERCENT: u64 = 75;
-/// The least memory that makes sense.
-const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// The most workers.
 const WORKERS_MAX: usize = 1_024;
 
@@ -778,42 +777,6 @@ fn size(name: &str, text: Option<&String>, default: usize) -> Result<usize, Conf
     usize::try_from(bytes).map_err(|_| wrong(name, "too large"))
 }
 
-/// Units of sizes, largest first.
-const SIZE_UNITS: [(&str, u64); 8] = [
-    ("TIB", 1 << 40),
-    ("GIB", 1 << 30),
-    ("MIB", 1 << 20),
-    ("KIB", 1 << 10),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("KB", 1_000),
-    ("B", 1),
-];
-
-/// Reads a size such as `512MiB`, `2GB` or `4096`; returns bytes.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let refused =
-        || format!("'{text}' is not a size: write bytes, or a number with KiB, MiB or GiB");
-    let capitals = text.trim().to_ascii_uppercase();
-    let (number, unit) = SIZE_UNITS
-        .iter()
-        .find_map(|&(name, unit)| capitals.strip_suffix(name).map(|n| (n, unit)))
-        .unwrap_or((&capitals, 1));
-    let number: u64 = number.trim().parse().map_err(|_| refused())?;
-    number
-        .checked_mul(unit)
-        .ok_or_else(|| format!("'{text}' is too large"))
-}
-
-/// A size as [`parse_size`] reads it, in the largest binary unit that loses nothing.
-fn size_word(bytes: u64) -> String {
-    let (name, unit) = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
-        .into_iter()
-        .find(|&(_, unit)| bytes >= unit && bytes.is_multiple_of(unit))
-        .unwrap_or(("B", 1));
-    format!("{}{name}", bytes / unit)
-}
-
 /// So many percent of the memory that this process may use: the machine's, or its cgroup's if that is less.
 fn share_of_machine(percent: u64) -> Result<u64, ConfigError> {
     let total = fs::read_to_string("/proc/meminfo")
@@ -981,20 +944,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_units() {
-        for (text, want) in [
-            ("4096", 4096),
-            ("8KiB", 8192),
-            ("1 MiB", 1 << 20),
-            ("2gb", 2_000_000_000),
-            ("7B", 7),
-        ] {
-            assert_eq!(parse_size(text), Ok(want), "{text}");
-        }
-        assert_eq!(
-            (size_word(1 << 20), size_word(1_000), size_word(3 << 30)),
-            ("1MiB".into(), "1000B".into(), "3GiB".into())
-        );
+    fn the_machine_tells_its_memory() {
         assert_eq!(
             mem_total("MemTotal:       100 kB\nMemFree: 1 kB\n"),
             Some(102_400)

@@ -11,7 +11,7 @@
 //!
 //! | floor | what | does not |
 //! |---|---|---|
-//! | 0 | [`time`], [`limits`], [`address`]: words and bounds; `eight`: eight bytes at once; `json`: values in JSON texts, and their canonical form; `small_file`: settings and the like, read whole | read a clock |
+//! | 0 | [`time`], [`limits`], [`address`]: words and bounds; `eight`: eight bytes at once; `json`: values in JSON texts, and their canonical form; `size`: words for bytes; `small_file`: settings and the like, read whole | read a clock |
 //! | 1 | [`store`]: keys, table, timing wheel, idempotency records, shard; [`command`]: what can be asked and answered | do I/O, lock, or draw randomness |
 //! | 2 | [`wire`]: bytes to commands and back; [`log`]: changes to files and back; [`metrics`]: counters | know sockets |
 //! | 3 | [`engine`]: shards behind locks, namespaces, memory budget, commands executed | know connections |
@@ -86,6 +86,7 @@ pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod server;
+mod size;
 mod small_file;
 pub mod store;
 pub mod time;

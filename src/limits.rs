@@ -52,6 +52,8 @@ pub const REPLY_BYTES_SMALL: usize = 4 << 10;
 pub const TURN_US: u64 = 500;
 /// The same while others of its worker wait for another one.
 pub const SHORT_TURN_US: u64 = 100;
+/// The least memory that a server may be given, in bytes.
+pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// How long a connection may have its worker's room for a long request, while memory is short and others wait
 /// for it, in milliseconds.
 pub const INTAKE_MS: u64 = 2_000;

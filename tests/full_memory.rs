@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
-use common::process::Scratch;
+use common::process::{Process, Scratch, serve_within};
 use common::{Client, TestServer, fill, resp_request};
 
 /// So many keys make a request of some 400 KiB.
@@ -164,4 +164,71 @@ fn a_filter_over_a_full_server_that_evicts_comes_to_its_end() {
         output.stdout.len()
     );
     assert!(server.gauge("evicted") > 0);
+}
+
+/// Nothing told of it but a counter.
+#[test]
+fn a_full_server_says_so_and_goes_on_once_it_is_given_more() {
+    let server = Process::spawn(serve_within("4MiB", &[]));
+    let mut client = server.connect();
+    let row = |client: &mut Client, name: &str| {
+        let rows = client.ask_all("STATS");
+        let row = rows
+            .iter()
+            .find_map(|row| row.strip_prefix(name)?.strip_prefix(' '));
+        row.unwrap().to_owned()
+    };
+    assert_eq!(row(&mut client, "memory"), "ok");
+    let padding = "v".repeat(4_000);
+    let mut last = String::new();
+    for number in 0..2_000 {
+        last = client.ask(&format!("SEEN {padding}/{number} 1h"));
+        if last != "NEW" {
+            break;
+        }
+    }
+    assert_eq!(
+        last,
+        "ERR FULL no room: max-memory of 4194304 bytes is reached; nothing was stored in namespace 'default'"
+    );
+    assert_eq!(client.gauge("refused_memory"), 1);
+    common::eventually("it is said", || {
+        server
+            .said()
+            .contains("memory is full: new keys are refused")
+    });
+    assert_eq!(row(&mut client, "memory"), "full");
+    // More memory, while it runs.
+    assert_eq!(
+        server
+            .connect()
+            .call(&["CONFIG", "SET", "max-memory", "64MiB"]),
+        "+OK"
+    );
+    assert_eq!(client.ask(&format!("SEEN {padding}/more 1h")), "NEW");
+    assert_eq!(client.ask("NS SET small MAXKEYS 1"), "OK");
+    assert_eq!(client.ask("SEEN a 1h NS small"), "NEW");
+    let refused = client.ask("SEEN b 1h NS small");
+    assert_eq!(
+        refused,
+        "ERR FULL no room: namespace 'small' has its MAXKEYS of 1; nothing was stored"
+    );
+    let rows = client.ask_all("NS INFO small");
+    for row in [
+        "refused 1",
+        "refused_memory 0",
+        "refused_keys 1",
+        "refused_disk 0",
+    ] {
+        assert!(rows.iter().any(|told| told == row), "{row}");
+    }
+    common::eventually("it is said of the namespace too", || {
+        let said = server.said();
+        said.contains("a namespace is full") && said.contains("small")
+    });
+    let said = server.stop();
+    assert_eq!(
+        said.matches("memory is full: new keys are refused").count(),
+        1
+    );
 }

@@ -21,7 +21,7 @@ const NEGATIVE: &str = "ERR RANGE a ttl is not negative";
 const EMPTY_KEY: &str = "ERR ARGS a key has at least one byte";
 const BAD_FP: &str = "ERR ARGS FP takes 1 to 32 hex digits";
 const BAD_NAME: &str = "ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . -";
-const FULL: &str = "ERR FULL no room: the memory or key limit is reached; nothing was stored";
+const FULL: &str = "ERR FULL no room: namespace 'small' has its MAXKEYS of 2; nothing was stored";
 const NS_USAGE: &str = "ERR ARGS usage: NS LIST, NS INFO name, NS SET name [options], NS PURGE name [FORCE], NS DROP name [FORCE]";
 const BAD_ESCAPE: &str = r#"ERR SYNTAX unknown escape; known are \" \\ \n \r \t \xHH"#;
 
@@ -131,7 +131,7 @@ scenarios! { play_lines;
         ("FORGET job", "OK 1"),
         ("COMPLETE job {token}", "GONE"),
         ("BEGIN job", "RUN {token} 30000 1"),
-        ("STATS default", "ROWS 27 |…| records_begun 2 | records_busy 1 | records_replayed 1 | records_completed 1 | records_failed 0 | records_released 0 | records_stale 6"),
+        ("STATS default", "ROWS 30 |…| records_begun 2 | records_busy 1 | records_replayed 1 | records_completed 1 | records_failed 0 | records_released 0 | records_stale 6"),
     ];
     what_failed_is_tried_again_or_is_the_answer: &[
         ("BEGIN job LEASE 10s TTL 1h OWNER a", "RUN {token} 10000 1"),
@@ -199,7 +199,7 @@ scenarios! { play_lines;
         ("USE jobs", "OK"), ("BEGIN k LEASE 1h", "RUN {token} 3600000 1"), ("BEGIN l", "RUN {token} 30000 1"), ("COMPLETE l {token}", "OK"), ("SEEN m", "NEW"),
         ("NS DROP jobs", "ERR BUSY namespace 'jobs' has records in progress, which only FORCE removes"),
         ("NS PURGE jobs", "OK"), ("PEEK k l m", "BNN"), ("TTL k", "~90000000"), ("RENEW k {older}", "OK 3600000"),
-        ("NS INFO jobs", "ROWS 27 |…| keys 1 |…"),
+        ("NS INFO jobs", "ROWS 30 |…| keys 1 |…"),
         ("NS PURGE jobs WHAT", "ERR ARGS unknown option 'WHAT'; expected FORCE"), ("NS DROP jobs FORCE more", NS_USAGE),
         ("NS PURGE jobs FORCE", "OK"), ("PEEK k", "N"), ("RENEW k {older}", "GONE"),
         ("BEGIN k", "RUN {token} 30000 1"), ("NS DROP jobs FORCE", "OK"), ("COMPLETE k {token}", "GONE"),
@@ -413,14 +413,14 @@ scenarios! { play_lines;
     ns_makes_sets_and_tells: &[
         ("NS LIST", "ROWS 1 | default keys=0"),
         ("NS SET plain", "OK"),
-        ("NS INFO plain", "ROWS 27 | name plain | ttl 1h | maxttl 365d | mode FIXED | maxkeys 0 | full REJECT | key_form EXACT | unsure_policy NEW | covered_since_ms … | unsure_until_ms 0 | keys 0 | bytes … | new 0 | dup 0 | mismatch 0 | unsure 0 | refused 0 | expired 0 | evicted 0 | hit_rate 0.0000 | records_begun 0 | records_busy 0 | records_replayed 0 | records_completed 0 | records_failed 0 | records_released 0 | records_stale 0"),
+        ("NS INFO plain", "ROWS 30 | name plain | ttl 1h | maxttl 365d | mode FIXED | maxkeys 0 | full REJECT | key_form EXACT | unsure_policy NEW | covered_since_ms … | unsure_until_ms 0 | keys 0 | bytes … | new 0 | dup 0 | mismatch 0 | unsure 0 | refused 0 | refused_memory 0 | refused_keys 0 | refused_disk 0 | expired 0 | evicted 0 | hit_rate 0.0000 | records_begun 0 | records_busy 0 | records_replayed 0 | records_completed 0 | records_failed 0 | records_released 0 | records_stale 0"),
         ("ns set all ttl 10m maxttl 20m mode slide maxkeys 5 full evict", "OK"),
-        ("NS INFO all", "ROWS 27 | name all | ttl 10m | maxttl 20m | mode SLIDE | maxkeys 5 | full EVICT |…"),
+        ("NS INFO all", "ROWS 30 | name all | ttl 10m | maxttl 20m | mode SLIDE | maxkeys 5 | full EVICT |…"),
         // What is not named stays.
         ("NS SET all MODE FIXED", "OK"),
-        ("NS INFO all", "ROWS 27 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 5 | full EVICT |…"),
+        ("NS INFO all", "ROWS 30 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 5 | full EVICT |…"),
         ("NS SET all FULL REJECT MAXKEYS 0", "OK"),
-        ("NS INFO all", "ROWS 27 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 0 | full REJECT |…"),
+        ("NS INFO all", "ROWS 30 | name all | ttl 10m | maxttl 20m | mode FIXED | maxkeys 0 | full REJECT |…"),
         ("NS LIST", "ROWS 3 | all keys=0 | default keys=0 | plain keys=0"),
         ("USE all", "OK"),
         ("SEEN k", "NEW"), ("TTL k", "~600000"),
@@ -535,14 +535,14 @@ scenarios! { play_lines;
         // A refused change changes nothing.
         ("NS SET p TTL 10m MAXTTL 20m", "OK"),
         ("NS SET p MODE SLIDE TTL 30m", "ERR RANGE the namespace's ttl (30m) would exceed its longest (20m)"),
-        ("NS INFO p", "ROWS 27 | name p | ttl 10m | maxttl 20m | mode FIXED |…"),
+        ("NS INFO p", "ROWS 30 | name p | ttl 10m | maxttl 20m | mode FIXED |…"),
         // A default that nobody names gives way to a shorter maximum.
         ("NS SET p MAXTTL 5m", "OK"),
-        ("NS INFO p", "ROWS 27 | name p | ttl 5m | maxttl 5m |…"),
+        ("NS INFO p", "ROWS 30 | name p | ttl 5m | maxttl 5m |…"),
     ];
     long_keys_may_be_kept_as_digests: &[
         ("NS SET urls KEYS DIGEST TTL 10m", "OK"),
-        ("NS INFO urls", "ROWS 27 | name urls | ttl 10m |… | full REJECT | key_form DIGEST |…| keys 0 |…"),
+        ("NS INFO urls", "ROWS 30 | name urls | ttl 10m |… | full REJECT | key_form DIGEST |…| keys 0 |…"),
         ("USE urls", "OK"),
         ("SEEN {x*100} FP 0a", "NEW"),
         ("SEEN {x*100} FP 0a", "DUP"),
@@ -561,7 +561,7 @@ scenarios! { play_lines;
         // Other namespaces have nothing to do with it.
         ("SEEN {x*100} NS default", "NEW"),
         ("SEEN {x*100} NS default", "DUP"),
-        ("STATS urls", "ROWS 27 |…| key_form DIGEST |…| keys 5 |… | new 6 |… | mismatch 1 |…"),
+        ("STATS urls", "ROWS 30 |…| key_form DIGEST |…| keys 5 |… | new 6 |… | mismatch 1 |…"),
     ];
     the_form_of_keys_changes_without_keys_alone: &[
         ("NS SET urls KEYS DIGEST TTL 10m", "OK"),
@@ -570,32 +570,32 @@ scenarios! { play_lines;
         ("NS SET urls KEYS EXACT", "ERR RANGE namespace 'urls' has keys, whose form cannot change; NS PURGE urls first"),
         // A refused change changes nothing, and what it already is can be named.
         ("NS SET urls KEYS EXACT MAXKEYS 5", "ERR RANGE namespace 'urls' has keys…"),
-        ("NS INFO urls", "ROWS 27 |…| maxkeys 0 | full REJECT | key_form DIGEST |…| keys 1 |…"),
+        ("NS INFO urls", "ROWS 30 |…| maxkeys 0 | full REJECT | key_form DIGEST |…| keys 1 |…"),
         ("NS SET urls KEYS digest MAXKEYS 6", "OK"),
         ("SEEN {x*100}", "DUP"),
         ("NS PURGE urls", "OK"),
         ("NS SET urls keys exact MODE SLIDE TTL 2h MAXTTL 1h", "ERR RANGE the namespace's ttl (2h) would exceed its longest (1h)"),
-        ("NS INFO urls", "ROWS 27 |…| key_form DIGEST |…| keys 0 |…| new 1 |…"),
+        ("NS INFO urls", "ROWS 30 |…| key_form DIGEST |…| keys 0 |…| new 1 |…"),
         // The policy stays, the counters begin again.
         ("NS SET urls keys exact MODE SLIDE", "OK"),
-        ("NS INFO urls", "ROWS 27 | name urls | ttl 10m | maxttl 365d | mode SLIDE | maxkeys 6 | full REJECT | key_form EXACT | unsure_policy NEW | covered_since_ms … | unsure_until_ms 0 | keys 0 |…| new 0 |…"),
+        ("NS INFO urls", "ROWS 30 | name urls | ttl 10m | maxttl 365d | mode SLIDE | maxkeys 6 | full REJECT | key_form EXACT | unsure_policy NEW | covered_since_ms … | unsure_until_ms 0 | keys 0 |…| new 0 |…"),
         // The connection goes on in it.
         ("SEEN {x*100}", "NEW"),
         ("MSEEN 60s {x*100} {y*100}", "DN"),
         ("TTL {x*100}", "~600000"),
-        ("NS INFO urls", "ROWS 27 |…| key_form EXACT |…| keys 2 |…"),
+        ("NS INFO urls", "ROWS 30 |…| key_form EXACT |…| keys 2 |…"),
         ("NS LIST", "ROWS 2 | default keys=0 | urls keys=2"),
         ("NS DROP urls", "OK"),
         ("NS SET default KEYS EXACT", "OK"),
         ("NS SET default KEYS DIGEST", "ERR ARGS KEYS of the default namespace is chosen in the configuration file"),
-        ("NS INFO default", "ROWS 27 |…| key_form EXACT |…"),
+        ("NS INFO default", "ROWS 30 |…| key_form EXACT |…"),
     ];
     purge_empties_and_drop_removes: &[
         ("USE p", "OK"),
         ("NS SET p TTL 10m", "OK"),
         ("MSEEN 60s a b c", "NNN"),
         ("NS PURGE p", "OK"),
-        ("NS INFO p", "ROWS 27 | name p | ttl 10m |… | keys 0 |…"),
+        ("NS INFO p", "ROWS 30 | name p | ttl 10m |… | keys 0 |…"),
         ("PEEK a b c", "NNN"),
         ("MSEEN 60s a b c", "NNN"),
         ("NS DROP p", "OK"),
@@ -630,10 +630,10 @@ scenarios! { play_lines;
     ];
     stats_tells_of_the_server_or_a_namespace: &[
         ("MSEEN 60s a b a", "NND"),
-        ("STATS", "ROWS … | version 0.1.0 | time_ms … | namespaces 1 | keys 2 | memory_bytes … | memory_bytes_max 1073741824 | memory_overhead_bytes 0 | waiters 0 | new 2 | dup 1 | mismatch 0 | unsure 2 | refused 0 | expired 0 | evicted 0 | hit_rate 0.3333 | records_begun 0 | records_busy 0 | records_replayed 0 | records_completed 0 | records_failed 0 | records_released 0 | records_stale 0 | connections 1 | connections_total 1 | connections_refused 0 | connections_timed_out 0 | bytes_in … | bytes_out … | malformed 0 | verb_mseen_calls 1 | verb_mseen_errors 0 | verb_mseen_p50_us … | verb_mseen_p99_us … | verb_mseen_p999_us … | verb_mseen_p9999_us …"),
+        ("STATS", "ROWS … | version 0.1.0 | time_ms … | clock_ahead_ms 0 | namespaces 1 | keys 2 | memory_bytes … | memory_bytes_max 1073741824 | memory_overhead_bytes 0 | memory ok | waiters 0 | waiters_refused 0 | new 2 | dup 1 | mismatch 0 | unsure 2 | refused 0 | refused_memory 0 | refused_keys 0 | refused_disk 0 | expired 0 | evicted 0 | hit_rate 0.3333 | records_begun 0 | records_busy 0 | records_replayed 0 | records_completed 0 | records_failed 0 | records_released 0 | records_stale 0 | connections 1 | connections_total 1 | connections_refused 0 | connections_timed_out 0 | bytes_in … | bytes_out … | malformed 0 | verb_mseen_calls 1 | verb_mseen_errors 0 | verb_mseen_p50_us … | verb_mseen_p99_us … | verb_mseen_p999_us … | verb_mseen_p9999_us …"),
         ("SEEN", SEEN_USAGE),
         ("STATS", "ROWS…| verb_seen_calls 1 | verb_seen_errors 1 |…"),
-        ("STATS default", "ROWS 27 | name default |…| keys 2 |…| new 2 | dup 1 |…"),
+        ("STATS default", "ROWS 30 | name default |…| keys 2 |…| new 2 | dup 1 |…"),
         ("STATS other", "ERR NONS no namespace 'other'; make it with NS SET other"),
         ("STATS a:b", BAD_NAME),
         ("STATS a b", "ERR ARGS usage: STATS [name]"),
@@ -774,9 +774,9 @@ fn the_file_chooses_the_form_of_keys() {
     play_lines(
         &server,
         &[
-            ("NS INFO default", "ROWS 27 |…| key_form DIGEST |…"),
-            ("NS INFO urls", "ROWS 27 |…| key_form DIGEST |…"),
-            ("NS INFO plain", "ROWS 27 |…| key_form EXACT |…"),
+            ("NS INFO default", "ROWS 30 |…| key_form DIGEST |…"),
+            ("NS INFO urls", "ROWS 30 |…| key_form DIGEST |…"),
+            ("NS INFO plain", "ROWS 30 |…| key_form EXACT |…"),
             ("NS SET default KEYS DIGEST TTL 10m", "OK"),
             (
                 "NS SET default KEYS EXACT",

@@ -20,7 +20,7 @@ const NOT_INTEGER: &str = "-ERR value is not an integer or out of range";
 const EMPTY_KEY: &str = "-ERR ARGS a key has at least one byte";
 const BAD_NAME: &str =
     "-ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . -";
-const FULL: &str = "-OOM no room: the memory or key limit is reached; nothing was stored";
+const FULL: &str = "-OOM no room: namespace 'small' has its MAXKEYS of 1; nothing was stored";
 
 scenarios! { play_resp;
     unsure_has_no_word_in_redis_and_is_counted: &[
@@ -402,8 +402,8 @@ scenarios! { play_resp;
         ("BF.INFO f WHAT", "-ERR Invalid information value"),
         ("BF.RESERVE f 0.01 100", "-ERR item exists"),
         ("BF.RESERVE g 0.01 2 NONSCALING", "+OK"),
-        ("BF.MADD g a b c a", "[:1, :1, -OOM no room: the memory or key limit is reached; nothing was stored, :0]"),
-        ("BF.ADD g c", FULL),
+        ("BF.MADD g a b c a", "[:1, :1, -OOM no room: namespace 'g' has its MAXKEYS of 2; nothing was stored, :0]"),
+        ("BF.ADD g c", "-OOM no room: namespace 'g' has its MAXKEYS of 2; nothing was stored"),
         ("BF.INFO g CAPACITY", "[:2]"),
         ("BF.RESERVE h 0.01 2 EXPANSION 2", "+OK"), ("BF.MADD h a b c", "[:1, :1, :1]"),
         ("BF.INSERT i NOCREATE ITEMS a", "-ERR not found"),
@@ -532,7 +532,19 @@ scenarios! { play_resp;
         ("CONFIG GET cluster-enabled requirepass notify-keyspace-events slowlog-* latency-* replicaof tcp-keepalive proto-*", "[$tcp-keepalive, $60, $proto-max-bulk-len, $1048576, $requirepass, $, $cluster-enabled, $no, $replicaof, $, $notify-keyspace-events, $, $latency-monitor-threshold, $0, $slowlog-log-slower-than, $-1, $slowlog-max-len, $0]"),
         ("CONFIG", "-ERR wrong number of arguments for 'config' command"),
         ("CONFIG GET", "-ERR wrong number of arguments for 'config|get' command"),
-        ("CONFIG SET a b", "-ERR unknown subcommand 'SET'. Try CONFIG HELP."),
+        ("CONFIG SET a b", "-ERR Unknown option or number of arguments for CONFIG SET - 'a'"),
+        ("CONFIG SET max-memory", "-ERR wrong number of arguments for 'config|set' command"),
+        ("CONFIG SET max-memory 1GiB max-value", "-ERR wrong number of arguments for 'config|set' command"),
+        ("CONFIG SET port 7", "-ERR CONFIG SET failed (possibly related to argument 'port') - can't set immutable config: it is changed by a restart"),
+        ("CONFIG SET max-value 7", "-ERR CONFIG SET failed (possibly related to argument 'max-value') - can't set immutable config: it is changed by a restart"),
+        ("CONFIG SET max-memory 1KiB", "-ERR CONFIG SET failed (possibly related to argument 'max-memory') - must be at least 1MiB"),
+        ("CONFIG SET maxmemory 1gb maxmemory 2gb", "-ERR CONFIG SET failed (possibly related to argument 'maxmemory') - duplicate parameter"),
+        ("CONFIG SET max-connections 0", "-ERR CONFIG SET failed (possibly related to argument 'max-connections') - must lie between 1 and 10000, which the start had files for"),
+        ("CONFIG SET max-memory 2GiB max-connections 99999999", "-ERR CONFIG SET failed (possibly related to argument 'max-connections') - must lie between 1 and 10000, which the start had files for"),
+        ("CONFIG GET max-memory", "[$max-memory, $1GiB]"),
+        ("CONFIG SET maxmemory 100mb max-connections 17", "+OK"),
+        ("CONFIG GET maxmemory", "[$maxmemory, $104857600]"), ("CONFIG GET max-memory", "[$max-memory, $100MiB]"), ("CONFIG GET max-connections", "[$max-connections, $17]"),
+        ("CONFIG SET MAX-MEMORY 1GiB maxclients 10000", "+OK"),
         ("SET k v", "+OK"), ("SEEN k", "+DUP"), ("GET", "-ERR wrong number…"),
         ("INFO", "$# Server\r\nredis_version:7.4.0\r\n…# Clients\r\nconnected_clients:1\r\nmaxclients:10000\r\nblocked_clients:0\r\n…# Memory\r\n…# Persistence\r\n…# Stats\r\n…# Replication\r\n…# Commandstats\r\n…# Latencystats\r\n…# Cluster\r\ncluster_enabled:0\r\n…# Keyspace\r\ndb0:keys=1,expires=1,avg_ttl=0\r\n"),
         ("INFO server", "$# Server\r\n…arch_bits:64\r\n…run_id:…\r\n…uptime_in_seconds:…\r\nuptime_in_days:0\r\n"),

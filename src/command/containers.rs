@@ -91,6 +91,7 @@ pub(super) static CONFIG: Container = Container {
     name: "CONFIG",
     subcommands: &[
         sub("GET", ("pattern...", 1, ANY), "Tells settings.", build::config_get),
+        sub("SET", ("name value [name value...]", 2, ANY), "Changes settings that can change while the server runs.", build::config_set),
     ],
 };
 

@@ -476,6 +476,10 @@ pub enum SessionCommand<'a> {
     ConfigGet {
         patterns: Words<'a>,
     },
+    /// Names and values by turns.
+    ConfigSet {
+        pairs: Words<'a>,
+    },
     Info {
         sections: Words<'a>,
     },

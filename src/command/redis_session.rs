@@ -306,6 +306,17 @@ pub(super) fn config_get<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
     })
 }
 
+pub(super) fn config_set<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    if !args.len().is_multiple_of(2) {
+        return Err(Error::redis(
+            "ERR wrong number of arguments for 'config|set' command",
+        ));
+    }
+    session(SessionCommand::ConfigSet {
+        pairs: args.rest(0),
+    })
+}
+
 pub(super) fn cluster<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
     containers::CLUSTER.build(args, limits)
 }

@@ -1,10 +1,10 @@
 //! The memory that keys and buffers share.
 
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
-use crate::store::Ledger;
+use crate::store::{Denial, Ledger};
 
 /// What ending work that was begun may take beyond the bound, in percent of it.
 const RESERVE_PERCENT: isize = 5;
@@ -25,8 +25,12 @@ pub struct Budget {
     replies: CachePadded<AtomicIsize>,
     /// Those of them that commands take which wait for `EXEC`.
     queued: AtomicIsize,
-    max: isize,
+    max: AtomicIsize,
     overhead: AtomicIsize,
+    /// How often something was refused, by reason.
+    refused: [AtomicU64; 3],
+    /// Whether memory is refused at the moment.
+    is_full: AtomicBool,
 }
 
 impl Budget {
@@ -36,8 +40,10 @@ impl Budget {
             used: CachePadded::new(AtomicIsize::new(0)),
             replies: CachePadded::new(AtomicIsize::new(0)),
             queued: AtomicIsize::new(0),
-            max: isize::try_from(bytes_max).unwrap_or(isize::MAX),
+            max: AtomicIsize::new(isize::try_from(bytes_max).unwrap_or(isize::MAX)),
             overhead: AtomicIsize::new(0),
+            refused: Default::default(),
+            is_full: AtomicBool::new(false),
         }
     }
 
@@ -49,7 +55,37 @@ impl Budget {
 
     /// The bound.
     pub fn max(&self) -> usize {
-        self.max.unsigned_abs()
+        self.bound().unsigned_abs()
+    }
+
+    /// Sets another bound. What is beyond it stays, and nothing is added to it.
+    pub fn set_max(&self, bytes_max: usize) {
+        let max = isize::try_from(bytes_max).unwrap_or(isize::MAX);
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    fn bound(&self) -> isize {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a refusal.
+    pub fn note_refusal(&self, denial: Denial) {
+        self.refused[denial as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were for this reason.
+    pub fn refused(&self, denial: Denial) -> u64 {
+        self.refused[denial as usize].load(Ordering::Relaxed)
+    }
+
+    /// Says whether memory is refused at the moment.
+    pub fn set_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
+    }
+
+    /// What was said so.
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
     }
 
     /// Bytes of the bound that are not given out, since the process holds more than is counted.
@@ -72,17 +108,18 @@ impl Budget {
     /// Whether so many more bytes may be used. Threads that ask at the same time may both be
     /// admitted to the last place: the bound is exceeded by at most one insertion per thread.
     pub fn admits(&self, bytes: isize) -> bool {
-        bytes <= 0 || self.taken().saturating_add(bytes) <= self.max
+        bytes <= 0 || self.taken().saturating_add(bytes) <= self.bound()
     }
 
     /// The same where there is a reserve beyond the bound: so that work that was begun can be ended.
     pub fn admits_of_reserve(&self, bytes: isize) -> bool {
-        let reserve = self.max / 100 * RESERVE_PERCENT;
-        let max = self.max.saturating_add(reserve);
+        let bound = self.bound();
+        let reserve = bound / 100 * RESERVE_PERCENT;
+        let max = bound.saturating_add(reserve);
         // What is not given out is not taken of the reserve.
         let taken = self
             .taken()
-            .min(self.max)
+            .min(bound)
             .max(self.used.load(Ordering::Relaxed));
         bytes <= 0 || taken.saturating_add(bytes) <= max
     }
@@ -99,7 +136,7 @@ impl Budget {
 
     /// Whether there is so much left of a share of the bound that keys cannot take.
     fn admits_of_share(&self, taken: &AtomicIsize, percent: isize, bytes: isize) -> bool {
-        let share = (self.max / 100 * percent).max(SHARE_BYTES_MIN);
+        let share = (self.bound() / 100 * percent).max(SHARE_BYTES_MIN);
         taken.load(Ordering::Relaxed).saturating_add(bytes) <= share
     }
 

@@ -35,7 +35,7 @@ impl Here<'_> {
                 Verdict::Unsure => Ok(Reply::Word("UNSURE")),
                 Verdict::Dup => Ok(Reply::Word("DUP")),
                 Verdict::Mismatch => Ok(Reply::Word("MISMATCH")),
-                Verdict::Full => Err(self.engine.no_room()),
+                Verdict::Full => Err(self.engine.no_room(namespace)),
             }
         })
     }

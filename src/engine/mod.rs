@@ -73,7 +73,7 @@ use tokens::Tokens;
 use waiters::Waiters;
 
 use crate::command::{Begin, Code, Command, Complete, Error, PolicyChange, Reply, Seen, Single};
-use crate::limits::Limits;
+use crate::limits::{LOG_PAYLOAD_BYTES_MAX, Limits};
 use crate::log::writer::{Health, Log};
 use crate::metrics::Metrics;
 use crate::store::{Ask, Key, Secret, Verdict};
@@ -273,27 +273,36 @@ impl Engine {
         self.log.get()
     }
 
-    /// Why a change was refused that would have been made if there were room.
-    pub(crate) fn no_room(&self) -> Error {
-        match self.log().map(|log| log.health()) {
-            None => namespace::full(),
-            Some(Health::Good) => Error::new(
-                Code::Full,
-                "no room: the memory or key limit is reached, or it is too large for a segment of the log; nothing was stored",
-            ),
-            Some(_) => self.refusal(Refused),
+    /// Why a change was refused that would have been made if there were room: the bound that is reached, and whose.
+    pub(crate) fn no_room(&self, namespace: &Namespace) -> Error {
+        if self.log().is_some_and(|log| log.health() != Health::Good) {
+            return self.refusal(Refused);
         }
+        let (name, keys_max) = (namespace.name(), namespace.policy().keys_max);
+        let text = if keys_max > 0 && namespace.keys() >= keys_max {
+            format!("no room: namespace '{name}' has its MAXKEYS of {keys_max}; nothing was stored")
+        } else if self.log().is_some() && self.budget.admits(LOG_PAYLOAD_BYTES_MAX as isize) {
+            format!(
+                "no room: memory was short, or it is too large for a segment of the log; nothing was stored in namespace '{name}'"
+            )
+        } else {
+            let max = self.budget.max();
+            format!(
+                "no room: max-memory of {max} bytes is reached; nothing was stored in namespace '{name}'"
+            )
+        };
+        Error::new(Code::Full, text)
     }
 
     /// Why nobody is told to run who would be if there were room, and a token to give.
-    pub(crate) fn no_grant(&self) -> Error {
+    pub(crate) fn no_grant(&self, namespace: &Namespace) -> Error {
         if self.tokens.are_spent() {
             return Error::new(
                 Code::Full,
                 "no token is left that was never given: set the clock, if it is ahead, and start again; nothing was changed",
             );
         }
-        self.no_room()
+        self.no_room(namespace)
     }
 
     /// Why a reply is not made that there is no memory for.

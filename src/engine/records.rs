@@ -48,6 +48,11 @@ impl Engine {
         self.waiters.count()
     }
 
+    /// How many would have waited and found no place, since the start.
+    pub fn waiters_refused(&self) -> u64 {
+        self.waiters.refused()
+    }
+
     /// The reply of who gives up its place.
     pub fn give_up<'s>(&self, place: &Place, now: Millis) -> Reply<'s> {
         match place.purpose() {
@@ -265,7 +270,7 @@ impl Here<'_> {
             Claim::Seen => Ok(Some(outcome(Settled::default()))),
             Claim::Settled(settled) => Ok(Some(outcome(settled))),
             Claim::Mismatch => Ok(Some(Reply::Word("MISMATCH"))),
-            Claim::Full => Err(engine.no_grant()),
+            Claim::Full => Err(engine.no_grant(namespace)),
         }
     }
 
@@ -303,7 +308,7 @@ impl Here<'_> {
             .renew(namespace, key, (token, lease_ms), self.now);
         match told {
             Holding::Ok => Ok(Reply::Figures("OK", [Some(lease_ms as i64), None, None])),
-            told => self.told(told),
+            told => self.told(namespace, told),
         }
     }
 
@@ -333,6 +338,7 @@ impl Here<'_> {
         };
         let asked = (complete.token, &settle);
         self.told(
+            namespace,
             self.engine
                 .settle(namespace, complete.at.key, asked, self.now),
         )
@@ -344,16 +350,19 @@ impl Here<'_> {
         key: &[u8],
         token: u64,
     ) -> Answer<'s> {
-        self.told(self.engine.release(namespace, key, token, self.now))
+        self.told(
+            namespace,
+            self.engine.release(namespace, key, token, self.now),
+        )
     }
 
-    fn told<'s>(&self, told: Holding) -> Answer<'s> {
+    fn told<'s>(&self, namespace: &Namespace, told: Holding) -> Answer<'s> {
         Ok(Reply::Word(match told {
             Holding::Ok => "OK",
             Holding::Stale => "STALE",
             Holding::Gone => "GONE",
             Holding::Mismatch => "MISMATCH",
-            Holding::Full => return Err(self.engine.no_room()),
+            Holding::Full => return Err(self.engine.no_room(namespace)),
         }))
     }
 

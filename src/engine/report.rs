@@ -74,7 +74,20 @@ pub(super) fn server(engine: &Engine, totals: &Totals, now: Millis) -> Rows {
             "memory_overhead_bytes".into(),
             engine.budget().overhead().to_string(),
         ),
+        (
+            "memory".into(),
+            if engine.budget().is_full() {
+                "full"
+            } else {
+                "ok"
+            }
+            .to_owned(),
+        ),
         ("waiters".into(), engine.waiting().to_string()),
+        (
+            "waiters_refused".into(),
+            engine.waiters_refused().to_string(),
+        ),
     ];
     rows.extend(counters(&totals.counters));
     rows.extend(engine.metrics().rows());
@@ -141,6 +154,18 @@ impl Engine {
         totals
     }
 
+    /// Names of namespaces that have as many keys as they may have, so many at most.
+    pub fn full_namespaces(&self, max: usize) -> Vec<String> {
+        let is_full = |namespace: &Namespace| {
+            let keys_max = namespace.policy().keys_max;
+            keys_max > 0 && namespace.keys() >= keys_max
+        };
+        let full = self.namespaces.iter().filter(|found| is_full(found));
+        full.take(max)
+            .map(|found| found.name().to_owned())
+            .collect()
+    }
+
     /// Names and key counts of all namespaces, by name.
     pub fn keyspace(&self) -> Vec<(String, u64)> {
         let mut spaces: Vec<_> = self
@@ -166,6 +191,9 @@ fn counters(counters: &Counters) -> Rows {
         ("mismatch".into(), counters.mismatch.to_string()),
         ("unsure".into(), counters.unsure.to_string()),
         ("refused".into(), counters.full.to_string()),
+        ("refused_memory".into(), counters.full_memory.to_string()),
+        ("refused_keys".into(), counters.full_keys.to_string()),
+        ("refused_disk".into(), counters.full_disk.to_string()),
         ("expired".into(), counters.expired.to_string()),
         ("evicted".into(), counters.evicted.to_string()),
         ("hit_rate".into(), format!("{hit_rate:.4}")),

@@ -271,7 +271,7 @@ impl Here<'_> {
         match self.engine.seen(filter, item, &ask, self.now) {
             Verdict::New | Verdict::Unsure => Ok(Reply::Flag(true)),
             Verdict::Dup | Verdict::Mismatch => Ok(Reply::Flag(false)),
-            Verdict::Full => Err(self.engine.no_room()),
+            Verdict::Full => Err(self.engine.no_room(filter)),
         }
     }
 

@@ -125,7 +125,7 @@ impl Here<'_> {
             (Outcome::WrongType, _) => Err(wrong_type()),
             (Outcome::Full, _) => match self.engine.successor(here) {
                 Some(next) => self.set(&next, set),
-                None => Err(self.engine.no_room()),
+                None => Err(self.engine.no_room(here)),
             },
             (_, SetAnswer::Before) => Ok(before.map_or(Reply::Nil, Reply::Value)),
             (Outcome::Stored, SetAnswer::OkOrNil) => Ok(Reply::OK),

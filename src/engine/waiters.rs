@@ -24,6 +24,8 @@ pub(super) struct Waiters {
     lines: DashMap<LineOf, Line>,
     count: AtomicUsize,
     last: AtomicU64,
+    /// How many found no place.
+    refused: AtomicU64,
 }
 
 /// Which key a line is for.
@@ -103,6 +105,11 @@ impl Waiters {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// How many found no place, since the start.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// Whether somebody came earlier than who has this place, or than who has none.
     pub(super) fn is_behind(
         &self,
@@ -129,10 +136,12 @@ impl Waiters {
     ) -> Option<Place> {
         let bytes = place_bytes(key);
         if !budget.admits(bytes) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         if self.count.fetch_add(1, Ordering::Relaxed) >= max {
             self.count.fetch_sub(1, Ordering::Relaxed);
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         budget.change(bytes);

@@ -145,7 +145,7 @@ impl Batch {
         for (waiting, question) in self.waiting.iter().zip(&self.questions) {
             let is_error = question.verdict == Verdict::Full;
             to.tally.count(waiting.verb, is_error);
-            said.push(waiting.form, question.verdict, engine, to);
+            said.push(waiting.form, question.verdict, (engine, namespace), to);
         }
         self.clear();
     }
@@ -165,12 +165,18 @@ const VERDICTS: usize = 5;
 
 impl Said {
     #[inline]
-    fn push(&mut self, form: Form, verdict: Verdict, engine: &Engine, to: &mut Answers<'_>) {
+    fn push(
+        &mut self,
+        form: Form,
+        verdict: Verdict,
+        from: (&Engine, &Namespace),
+        to: &mut Answers<'_>,
+    ) {
         let out = to.out.bytes();
         let (bytes, len) = &mut self.0[form as usize][verdict as usize];
         if *len == 0 {
             let begins = out.len();
-            to.dialect.encode(&reply(form, verdict, engine), out);
+            to.dialect.encode(&reply(form, verdict, from), out);
             if let Some(place) = bytes.get_mut(..out.len() - begins) {
                 place.copy_from_slice(&out[begins..]);
                 *len = place.len() as u8;
@@ -217,9 +223,13 @@ fn usual_set<'a>(set: &Set<'a>, policy: &Policy) -> Option<Usual<'a>> {
     Some((form, set.key, value, ttl_ms, WindowMode::Fixed))
 }
 
-fn reply(form: Form, verdict: Verdict, engine: &Engine) -> Reply<'static> {
+fn reply(
+    form: Form,
+    verdict: Verdict,
+    (engine, namespace): (&Engine, &Namespace),
+) -> Reply<'static> {
     match (form, verdict) {
-        (_, Verdict::Full) => engine.no_room().into(),
+        (_, Verdict::Full) => engine.no_room(namespace).into(),
         (Form::Word, Verdict::New) => Reply::Word("NEW"),
         (Form::Word, Verdict::Unsure) => Reply::Word("UNSURE"),
         (Form::Word, Verdict::Dup) => Reply::Word("DUP"),

@@ -23,6 +23,7 @@ mod client;
 pub mod clock;
 mod connection;
 pub mod descriptors;
+mod episodes;
 mod gauges;
 mod held;
 mod info;
@@ -220,7 +221,7 @@ impl Server {
         let runtime = current_thread().build()?;
         // All that is to be open beside connections is, but for what the log opens later.
         let allowance = descriptors::allowance(self.shared.connections_max())?;
-        self.shared.set_connections_max(allowance.connections);
+        self.shared.set_connections_ceiling(allowance.connections);
         let ended = runtime.block_on(async {
             let mut accepting = JoinSet::new();
             let refusals = Arc::new(Semaphore::new(allowance.refusals));

@@ -86,6 +86,7 @@ impl Client {
             SessionCommand::Client(ref command) => return self.client(command, now),
             SessionCommand::Commands(ref query) => catalog::commands(query),
             SessionCommand::ConfigGet { patterns } => settings::config(&self.shared, patterns),
+            SessionCommand::ConfigSet { pairs } => settings::set(&self.shared, pairs),
             // What takes slices is executed before.
             SessionCommand::Exec | SessionCommand::Info { .. } => Reply::Nil,
             SessionCommand::WaitReplicas => Reply::Number(0),

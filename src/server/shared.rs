@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::acks::Signal;
 use super::clock::{Clock, Drift};
+use super::episodes::Episodes;
 use super::gauges::Gauges;
 use super::settings::number_of;
 use super::threads::Faults;
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) faults: Arc<Faults>,
     /// Connections at a time: as many as are configured, or as the system has descriptors for.
     connections_max: AtomicUsize,
+    /// How many may be asked for while the server runs.
+    connections_ceiling: AtomicUsize,
     /// Whether the clock was found to be behind the wall clock.
     pub(super) was_clock_behind: AtomicBool,
     /// Whether the log is still being read.
@@ -46,6 +49,7 @@ pub(super) struct Shared {
     on_progress: Mutex<Option<OnProgress>>,
     /// What `INFO` tells that nobody counts as it happens.
     pub(super) gauges: Gauges,
+    pub(super) episodes: Episodes,
     clients: DashMap<u64, Arc<ClientInfo>>,
     last_id: AtomicU64,
 }
@@ -96,7 +100,7 @@ impl Shared {
         tcp_port: u16,
         workers: usize,
     ) -> Self {
-        let connections_max = AtomicUsize::new(engine.limits().connections_max);
+        let connections_max = engine.limits().connections_max;
         Self {
             engine,
             clock,
@@ -104,12 +108,14 @@ impl Shared {
             settings,
             tcp_port,
             faults: Arc::default(),
-            connections_max,
+            connections_ceiling: AtomicUsize::new(connections_max),
+            connections_max: AtomicUsize::new(connections_max),
             signals: (0..workers).map(|_| Signal::default()).collect(),
             was_clock_behind: AtomicBool::new(false),
             loading: AtomicBool::new(false),
             on_progress: Mutex::new(None),
             gauges: Gauges::new(clock.read().now),
+            episodes: Episodes::default(),
             clients: DashMap::new(),
             last_id: AtomicU64::new(0),
         }
@@ -142,6 +148,18 @@ impl Shared {
     /// Connections at a time.
     pub(super) fn connections_max(&self) -> usize {
         self.connections_max.load(Ordering::Relaxed)
+    }
+
+    /// How many may be asked for while the server runs.
+    pub(super) fn connections_ceiling(&self) -> usize {
+        self.connections_ceiling.load(Ordering::Relaxed)
+    }
+
+    /// As many as there are descriptors for.
+    pub(super) fn set_connections_ceiling(&self, connections: usize) {
+        self.connections_ceiling
+            .store(connections, Ordering::Relaxed);
+        self.set_connections_max(connections);
     }
 
     pub(super) fn set_connections_max(&self, connections: usize) {

@@ -67,6 +67,7 @@ impl Sweeper {
                     let now = shared.clock.read().now;
                     more = longest::sweep(|| shared.engine.sweep(now));
                     shared.gauges.look(&shared.engine, now);
+                    shared.episodes.look(&shared, now);
                     swept = Some(Instant::now());
                 }
                 let tended = held.as_mut().map(|held| held.tend(&shared.engine));

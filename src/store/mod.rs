@@ -51,7 +51,7 @@ mod wheel;
 
 pub use kept::{STATE_BYTES_MAX, TOKENS_MAX, push_record, read_record};
 pub use key::{Hashed, Key, Secret};
-pub use model::{Ask, Change, Counters, Fingerprint, Room, Unbounded, Verdict, WindowMode};
+pub use model::{Ask, Change, Counters, Denial, Fingerprint, Room, Unbounded, Verdict, WindowMode};
 pub use pin::Ledger;
 pub use record::{Begin, Held, Outcome, Record, Settle, State};
 pub use records::{Claim, Holding, Settled};

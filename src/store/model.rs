@@ -108,6 +108,11 @@ pub trait Room {
         self.admits(0, bytes)
     }
 
+    /// Takes note that something is refused since the last growth was not allowed; tells why that was.
+    fn refused(&self) -> Denial {
+        Denial::Memory
+    }
+
     /// Whether keys may be evicted to make room.
     fn evicts(&self) -> bool;
 
@@ -142,6 +147,17 @@ impl Room for Unbounded {
     }
 }
 
+/// Why a shard may not grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// The memory that all share is used.
+    Memory,
+    /// The namespace has as many keys as it may have.
+    Keys,
+    /// The log takes no change.
+    Disk,
+}
+
 /// What became of the keys of a shard since it was made; survives [`super::Shard::clear`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -159,6 +175,12 @@ pub struct Counters {
     pub evicted: u64,
     /// Answers [`Verdict::Full`], and the like for records.
     pub full: u64,
+    /// Those of them for want of memory.
+    pub full_memory: u64,
+    /// Those for the namespace's bound on keys.
+    pub full_keys: u64,
+    /// Those for want of space in the log.
+    pub full_disk: u64,
     /// Of records: how often somebody was told to do the work.
     pub begun: u64,
     /// How often somebody was told that another is at work.
@@ -176,6 +198,16 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Counts a refusal for this reason.
+    pub(super) fn refuse(&mut self, denial: Denial) {
+        self.full += 1;
+        match denial {
+            Denial::Memory => self.full_memory += 1,
+            Denial::Keys => self.full_keys += 1,
+            Denial::Disk => self.full_disk += 1,
+        }
+    }
+
     /// Adds another shard's counts.
     pub fn add(&mut self, other: &Self) {
         self.new += other.new;
@@ -185,6 +217,9 @@ impl Counters {
         self.expired += other.expired;
         self.evicted += other.evicted;
         self.full += other.full;
+        self.full_memory += other.full_memory;
+        self.full_keys += other.full_keys;
+        self.full_disk += other.full_disk;
         self.begun += other.begun;
         self.busy += other.busy;
         self.replayed += other.replayed;

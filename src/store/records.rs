@@ -128,14 +128,18 @@ impl Shard {
         };
         // Before anything is evicted for it.
         let is_unsure = is_absent && room.may_have_lost(ask.ttl_ms, now);
-        if ask.lacks_token || !room.admits(0, 0) {
+        if ask.lacks_token {
             self.counters.full += 1;
+            return Claim::Full;
+        }
+        if !room.admits(0, 0) {
+            self.counters.refuse(room.refused());
             return Claim::Full;
         }
         let (token, attempt) = (token(), record.attempt);
         let content = Content::Record(StoredRecord::new(key, &Record { token, ..record }));
         if !self.become_record(key, content, deadline, Growth::Reserve, room, now) {
-            self.counters.full += 1;
+            self.counters.refuse(room.refused());
             return Claim::Full;
         }
         self.counters.begun += 1;
@@ -376,7 +380,7 @@ impl Shard {
             Holding::Ok => {}
             Holding::Stale | Holding::Gone => self.counters.stale += 1,
             Holding::Mismatch => self.counters.mismatch += 1,
-            Holding::Full => self.counters.full += 1,
+            Holding::Full => self.counters.refuse(room.refused()),
         }
         told
     }

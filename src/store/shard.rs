@@ -181,7 +181,7 @@ impl Shard {
         // Before anything is evicted for it: what goes then is another key.
         let is_unsure = is_unsure(ask, room, now);
         if !self.put(found, key, deadline, content, room, now) {
-            self.counters.full += 1;
+            self.counters.refuse(room.refused());
             return (Verdict::Full, None);
         }
         (self.count_new(is_unsure), Some(change))
@@ -245,7 +245,7 @@ impl Shard {
         }
         // An end beyond a slot's reach takes memory.
         if !room.admits(0, self.table.end_bytes(key, slid) as isize) {
-            self.counters.full += 1;
+            self.counters.refuse(room.refused());
             return (Verdict::Full, None);
         }
         self.counters.dup += 1;
@@ -274,8 +274,11 @@ impl Shard {
         };
         let found = self.table.find(key);
         let stored = self.put(found, key, deadline, marker(None, value), room, now);
-        self.counters.full += u64::from(!stored);
-        stored.then_some(change)
+        if !stored {
+            self.counters.refuse(room.refused());
+            return None;
+        }
+        Some(change)
     }
 
     /// A live key.

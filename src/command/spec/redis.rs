@@ -127,7 +127,7 @@ pub(super) static ROWS: &[Spec] = &[
         "as in Redis", "Tells about connections and names this one.").without_log().while_loading(),
     redis("COMMAND", ("[COUNT|LIST|INFO name...|DOCS name...]", 0, ANY), Effect::Connection, NO_KEY, on_session::command,
         "as in Redis", "Lists the commands.").without_log().while_loading(),
-    redis("CONFIG", ("GET pattern...", 1, ANY), Effect::Admin, NO_KEY, on_session::config,
+    redis("CONFIG", ("GET pattern...|SET name value...", 1, ANY), Effect::Admin, NO_KEY, on_session::config,
         "names and values", "Tells settings.").without_log(),
     redis("INFO", ("[section...]", 0, ANY), Effect::Admin, NO_KEY, on_session::info,
         "text", "Tells about the server.").without_log().while_loading(),

@@ -30,7 +30,6 @@ pub(super) use self::emptying::{Emptying, Garbage, Kept, Search};
 pub use self::policy::Policy;
 use self::policy::SharedPolicy;
 pub(super) use self::room::NamespaceRoom;
-pub(crate) use self::room::full;
 use super::budget::Budget;
 use super::journal::{Promise, Refused, Writing};
 use crate::command::{Error, PolicyChange};

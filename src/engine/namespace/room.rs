@@ -1,10 +1,11 @@
 //! Whether a shard may grow: a namespace's answer, with its bound, the server's memory and the log in mind.
 
+use std::cell::Cell;
+
 use parking_lot::MutexGuard;
 
 use super::{Namespace, Policy};
-use crate::command::{Code, Error};
-use crate::store::{Room, Shard, Verdict};
+use crate::store::{Denial, Room, Shard, Verdict};
 use crate::time::Millis;
 
 /// A namespace's answer to a shard that wants to grow.
@@ -17,6 +18,8 @@ pub(in crate::engine) struct NamespaceRoom<'a> {
     evict: bool,
     /// The log takes no change.
     refuses: bool,
+    /// Why the last change was not admitted.
+    denial: Cell<Denial>,
     /// What changes under this lock have added to keys and bytes and not yet published.
     keys: isize,
     bytes: isize,
@@ -33,6 +36,7 @@ impl<'a> NamespaceRoom<'a> {
             keys_max: policy.keys_max,
             evict: policy.evict,
             refuses: false,
+            denial: Cell::new(Denial::Memory),
             keys: 0,
             bytes: 0,
             keys_before: 0,
@@ -69,6 +73,22 @@ impl<'a> NamespaceRoom<'a> {
         }
     }
 
+    /// Whether a change is admitted, and if not, why.
+    #[inline]
+    fn admits_if(&self, memory_fits: bool, keys_fit: bool) -> bool {
+        if memory_fits && keys_fit && !self.refuses {
+            return true;
+        }
+        self.denial.set(if self.refuses {
+            Denial::Disk
+        } else if keys_fit {
+            Denial::Memory
+        } else {
+            Denial::Keys
+        });
+        false
+    }
+
     /// Another shard, unless it is busy: waiting for it while holding one could wait for ever.
     fn try_lock_other(&self, further: usize) -> Option<MutexGuard<'_, Shard>> {
         let shards = &self.namespace.shards;
@@ -87,11 +107,18 @@ impl Room for NamespaceRoom<'_> {
                 <= self.keys_max;
         let is_open = keys <= 0 || !self.namespace.is_closed();
         let memory_fits = self.namespace.budget.admits(bytes + self.bytes);
-        is_open && keys_fit && memory_fits && !self.refuses
+        self.admits_if(is_open && memory_fits, keys_fit)
     }
 
     fn admits_of_reserve(&self, bytes: isize) -> bool {
-        self.namespace.budget.admits_of_reserve(bytes + self.bytes) && !self.refuses
+        let memory_fits = self.namespace.budget.admits_of_reserve(bytes + self.bytes);
+        self.admits_if(memory_fits, true)
+    }
+
+    fn refused(&self) -> Denial {
+        let denial = self.denial.get();
+        self.namespace.budget.note_refusal(denial);
+        denial
     }
 
     fn evicts(&self) -> bool {
@@ -134,12 +161,4 @@ impl Room for NamespaceRoom<'_> {
     fn may_have_lost(&self, ttl_ms: u64, now: Millis) -> bool {
         self.namespace.reach.may_have_lost(ttl_ms, now)
     }
-}
-
-/// The refusal of a change for which there is no room in memory.
-pub(crate) fn full() -> Error {
-    Error::new(
-        Code::Full,
-        "no room: the memory or key limit is reached; nothing was stored",
-    )
 }

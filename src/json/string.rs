@@ -28,11 +28,12 @@ pub(crate) fn unescaped(string: &str) -> Option<Cow<'_, str>> {
 #[inline]
 pub(super) fn is(string: &str, text: &str) -> bool {
     let inside = inside(string);
-    if !has_escapes(inside) {
-        return inside == text;
-    }
     // An escape is longer than what it stands for.
-    inside.len() > text.len() && Units::of(inside).eq(text.encode_utf16())
+    match inside.len().cmp(&text.len()) {
+        Ordering::Less => false,
+        Ordering::Equal => inside == text && !has_escapes(inside),
+        Ordering::Greater => has_escapes(inside) && Units::of(inside).eq(text.encode_utf16()),
+    }
 }
 
 /// The order of members: by the UTF-16 code units of their names.

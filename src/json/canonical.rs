@@ -68,8 +68,8 @@ struct Plan {
 /// An object that has not ended: its place among the objects, and where its members begin among those that
 /// are not sorted yet.
 struct Unended {
-    object: usize,
-    members: usize,
+    object: u32,
+    members: u32,
 }
 
 impl Plan {
@@ -86,8 +86,8 @@ impl Plan {
             match reader.next()? {
                 Token::Open if reader.is_in_object() => {
                     unended.push(Unended {
-                        object: plan.objects.len(),
-                        members: unsorted.len(),
+                        object: plan.objects.len() as u32,
+                        members: unsorted.len() as u32,
                     });
                     plan.objects.push(Object::default());
                 }
@@ -104,13 +104,13 @@ impl Plan {
                 Token::Close if text.as_bytes()[reader.span().start] == b'}' => {
                     let Unended { object, members } = unended.pop()?;
                     let first = plan.members.len() as u32;
-                    plan.sort(text, &mut unsorted, members);
+                    plan.sort(text, &mut unsorted, members as usize);
                     if plan.members.len() as u32 == first {
                         // An empty one needs no notes, and has nothing in it that has.
                         plan.objects.pop();
                         continue;
                     }
-                    plan.objects[object] = Object {
+                    plan.objects[object as usize] = Object {
                         first,
                         last: plan.members.len() as u32,
                         end: reader.at() as u32,

@@ -1,6 +1,7 @@
 //! Where a server listens or is reached: `HOST:PORT` or `unix:PATH`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -24,6 +25,19 @@ pub enum AddressError {
     /// Neither `HOST:PORT` nor `unix:PATH`.
     #[error("'{0}' is not an address: write HOST:PORT, such as 127.0.0.1:6623, or unix:PATH")]
     Malformed(String),
+}
+
+impl Address {
+    /// Whether it is of this machine, going by its words: a host name other than `localhost` is not looked up.
+    pub fn is_local(&self) -> bool {
+        let Self::Tcp(host_port) = self else {
+            return true;
+        };
+        let host = host_port.rsplit_once(':').map_or("", |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+        host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
+    }
 }
 
 impl FromStr for Address {
@@ -57,6 +71,30 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_of_this_machine_is_told_by_its_words() {
+        for local in [
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "localhost:1",
+            "LOCALHOST:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+            "unix:/x",
+        ] {
+            assert!(local.parse::<Address>().unwrap().is_local(), "{local}");
+        }
+        for other in [
+            "10.0.0.7:1",
+            "0.0.0.0:1",
+            "[::]:1",
+            "onced.example:1",
+            "localhost.example:1",
+        ] {
+            assert!(!other.parse::<Address>().unwrap().is_local(), "{other}");
+        }
+    }
 
     #[test]
     fn addresses_read_and_print_alike() {

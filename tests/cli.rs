@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -360,6 +361,96 @@ fn a_reply_that_is_held_is_waited_for() {
     assert_eq!((lines[0], lines[2]), ("TIMEOUT", "PONG"), "{said}");
     assert!(lines[1].starts_with("BUSY "), "{said}");
     assert_eq!(outcome.status.code(), Some(0));
+}
+
+/// It left its keys, four million of them, in the default namespace of a server in use.
+#[test]
+fn a_load_leaves_nothing_behind() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let bench = |more: &[&str]| {
+        let at = [
+            "bench",
+            "--server",
+            &server.address,
+            "-n",
+            "2000",
+            "-c",
+            "3",
+        ];
+        onced(&[&at[..], more].concat())
+    };
+    for more in [&[][..], &["--protocol", "resp"], &["--command", "mseen"]] {
+        let outcome = bench(more);
+        assert!(outcome.status.success(), "{}", text(&outcome.stderr));
+        assert_eq!(client.ask_all("NS LIST").len(), 2, "{more:?}");
+        assert_eq!(client.gauge("keys"), 0, "{more:?}");
+    }
+    assert!(bench(&["--namespace", "load"]).status.success());
+    assert_eq!(client.ask_all("NS LIST").len(), 3);
+    assert!(bench(&["--keep"]).status.success());
+    assert!(client.gauge("keys") > 2_000);
+
+    // Also one that is ended in the middle, or whose server does not make namespaces.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_onced"))
+        .args(["bench", "--server", &server.address, "--duration", "60s"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    common::eventually("it has begun", || client.ask_all("NS LIST").len() == 4);
+    common::process::signal("INT", child.id());
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
+    assert_eq!(client.ask_all("NS LIST").len(), 3);
+    let closed = TestServer::with(|raw| raw.create_namespaces = Some(false));
+    let refused = onced(&["bench", "--server", &closed.address, "-n", "10"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("--namespace NAME uses one that is there"));
+}
+
+#[test]
+fn a_server_on_another_machine_is_not_loaded_without_a_word() {
+    for server in ["192.0.2.1:6623", "onced.invalid:6623"] {
+        let outcome = onced(&["bench", "--server", server, "-n", "10"]);
+        assert_eq!(outcome.status.code(), Some(2));
+        let told = text(&outcome.stderr);
+        assert!(
+            told.contains("is not on this machine") && told.contains("--yes"),
+            "{told}"
+        );
+    }
+    let named = onced(&[
+        "bench",
+        "--server",
+        "onced.invalid:6623",
+        "-n",
+        "10",
+        "--yes",
+    ]);
+    assert!(!text(&named.stderr).contains("is not on this machine"));
+}
+
+#[test]
+fn ping_waits_for_a_server_that_is_starting() {
+    let outcome = onced(&["ping", "--server", "127.0.0.1:1", "--wait", "100ms"]);
+    assert_eq!(outcome.status.code(), Some(2));
+    assert_eq!(text(&outcome.stderr).lines().count(), 1);
+    let place = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = place.local_addr().unwrap().to_string();
+    drop(place);
+    let waiting = Command::new(env!("CARGO_BIN_EXE_onced"))
+        .args(["ping", "--quiet", "--wait", "30s", "--server", &address])
+        .spawn()
+        .unwrap();
+    let server = Command::new(env!("CARGO_BIN_EXE_onced"))
+        .args(["serve", "--listen", &address, "--max-memory", "64MiB"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let waited = waiting.wait_with_output().unwrap();
+    common::process::signal("TERM", server.id());
+    assert!(server.wait_with_output().unwrap().status.success());
+    assert!(waited.status.success());
 }
 
 /// A file that an editor of another system wrote once had other keys in `import` than in `filter`.

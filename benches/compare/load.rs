@@ -131,6 +131,8 @@ impl Load {
         command
             .args(["bench", "--json", "--protocol", protocol, "--command", verb])
             .arg(format!("--server=127.0.0.1:{}", server.port))
+            // What it fills is looked at afterwards.
+            .arg("--keep")
             .arg(format!("--seed={}", self.seed))
             .arg(format!("--pipeline={}", self.pipeline))
             .arg(format!("--connections={}", self.connections))

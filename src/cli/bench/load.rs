@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -25,17 +25,34 @@ use super::Plan;
 use super::connection::{Connection, Outcome, Worker};
 use super::pacer;
 use super::schedule::Cursor;
+use super::space;
 use crate::address::Address;
+use crate::cli::signals::EndRequest;
 
 /// Connecting takes no longer than this, per connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the progress bar moves and the watchdogs look.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs the load of `plan` to its end and returns what was measured.
-pub(super) fn run(plan: Plan) -> anyhow::Result<Outcome> {
+/// Runs the load of `plan` to its end, or until asked to end, and returns what was measured.
+pub(super) fn run(plan: Plan, end: Option<&EndRequest>) -> anyhow::Result<Outcome> {
     let endpoint = Endpoint::resolve(&plan.server)?;
     let plan = Arc::new(plan);
+    let mut threads = Vec::new();
+    let outcome = run_threads(&plan, &endpoint, end, &mut threads);
+    // None of them sends anything afterwards; what they have to say they have said.
+    for thread in threads {
+        let _ = thread.join();
+    }
+    outcome
+}
+
+fn run_threads(
+    plan: &Arc<Plan>,
+    endpoint: &Endpoint,
+    end: Option<&EndRequest>,
+    threads: &mut Vec<thread::JoinHandle<()>>,
+) -> anyhow::Result<Outcome> {
     let progress = Arc::new(AtomicU64::new(0));
     let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
     let (events_sender, events) = mpsc::channel();
@@ -45,17 +62,18 @@ pub(super) fn run(plan: Plan) -> anyhow::Result<Outcome> {
         gates.push(gate_sender);
         let load = LoadThread {
             number,
-            plan: Arc::clone(&plan),
+            plan: Arc::clone(plan),
             endpoint: endpoint.clone(),
             progress: Arc::clone(&progress),
             stop: Arc::clone(&stop.0),
             events: events_sender.clone(),
             gate,
         };
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(format!("bench-{number}"))
             .spawn(move || load.run())
             .context("cannot start a load thread")?;
+        threads.push(thread);
     }
     drop(events_sender);
     for _ in 0..plan.threads {
@@ -69,7 +87,7 @@ pub(super) fn run(plan: Plan) -> anyhow::Result<Outcome> {
         // A thread that is gone has reported why; `watch` will read it.
         let _ = gate.send(started);
     }
-    watch(&plan, &events, &progress, started)
+    watch(plan, (&events, end), &progress, started)
 }
 
 fn premature(outcome: anyhow::Result<Outcome>) -> anyhow::Error {
@@ -81,7 +99,7 @@ fn premature(outcome: anyhow::Result<Outcome>) -> anyhow::Error {
 /// Moves the progress bar until every thread is done.
 fn watch(
     plan: &Plan,
-    events: &Receiver<Event>,
+    (events, end): (&Receiver<Event>, Option<&EndRequest>),
     progress: &AtomicU64,
     started: Instant,
 ) -> anyhow::Result<Outcome> {
@@ -89,6 +107,10 @@ fn watch(
     let mut total = Outcome::new();
     let mut threads_left = plan.threads;
     while threads_left > 0 {
+        if end.is_some_and(|end| end.signal().is_some()) {
+            bar.clear();
+            bail!("ended by a signal");
+        }
         match events.recv_timeout(TICK) {
             Ok(Event::Done(outcome)) => {
                 total.merge((*outcome)?);
@@ -247,19 +269,36 @@ impl LoadThread {
         }
     }
 
-    async fn dial_all<S>(&self, dial: impl AsyncFn() -> io::Result<S>) -> anyhow::Result<Vec<S>> {
+    async fn dial_all<S>(&self, dial: impl AsyncFn() -> io::Result<S>) -> anyhow::Result<Vec<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let Plan {
             server,
             connections,
             threads,
+            namespace,
+            form,
             ..
         } = &*self.plan;
         let mine = connections / threads + usize::from(self.number < connections % threads);
         let mut streams = Vec::with_capacity(mine);
         while streams.len() < mine {
+            ensure!(
+                !self.stop.load(Ordering::Relaxed),
+                "another load thread failed"
+            );
             let outcome = tokio::time::timeout(CONNECT_TIMEOUT, dial()).await;
             match outcome {
-                Ok(Ok(stream)) => streams.push(stream),
+                Ok(Ok(mut stream)) => {
+                    if let Some(name) = namespace {
+                        let entered = space::enter(&mut stream, form.protocol, name);
+                        tokio::time::timeout(CONNECT_TIMEOUT, entered)
+                            .await
+                            .with_context(|| format!("{server} does not answer"))??;
+                    }
+                    streams.push(stream);
+                }
                 // The first one failing says that the server is not there; a later one, that
                 // a limit was reached, and then the number matters.
                 Ok(Err(error)) if streams.is_empty() => {
@@ -389,7 +428,7 @@ mod tests {
     }
 
     fn outcome(server: SocketAddr, line: &str) -> anyhow::Result<Outcome> {
-        run(plan(&format!("--server {server} {line}")).unwrap())
+        run(plan(&format!("--server {server} {line}")).unwrap(), None)
     }
 
     fn failure(server: SocketAddr, line: &str) -> String {
@@ -523,7 +562,7 @@ mod tests {
                 "{error}"
             );
         }
-        let unknown = run(plan("--server host.invalid:1").unwrap()).unwrap_err();
+        let unknown = run(plan("--server host.invalid:1").unwrap(), None).unwrap_err();
         assert!(
             unknown.to_string().starts_with("cannot resolve"),
             "{unknown}"
@@ -545,7 +584,7 @@ mod tests {
             "--server unix:{} --command ping -c 1 -n 300",
             path.display()
         );
-        let found = run(plan(&line).unwrap());
+        let found = run(plan(&line).unwrap(), None);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(found.unwrap().measured.pong, 300);
     }

@@ -15,18 +15,23 @@ mod protocol;
 mod reply;
 mod report;
 mod schedule;
+mod space;
 mod workload;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
 use self::protocol::{Command, Encoder, Protocol, RequestForm};
 use self::report::Report;
 use self::schedule::{Schedule, Timeline};
+use self::space::OwnSpace;
 use self::workload::{Draw, KeyShape, SHAPES};
 use crate::address::Address;
+use crate::cli::signals::{self, EndRequest};
+use crate::limits::{NAMESPACE_NAME_FORM, is_namespace_name};
 use crate::time::parse_duration_ms;
 
 /// Measure throughput and latency of a server
@@ -127,6 +132,19 @@ pub(crate) struct BenchArgs {
     #[arg(long = "timeout", value_name = "D", default_value = "10s", value_parser = parse_ms)]
     timeout_ms: u64,
 
+    /// Use this namespace, which keeps the keys of the run. Without it, and without --keep, onced is
+    /// loaded in a namespace that the run makes and drops at its end; other servers keep the keys
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+
+    /// Load the namespace that is there anyway, and leave the keys in it
+    #[arg(long, conflicts_with = "namespace")]
+    keep: bool,
+
+    /// Load a server on another machine without asking whether that may be
+    #[arg(long)]
+    yes: bool,
+
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -137,8 +155,29 @@ pub(crate) struct BenchArgs {
 /// Errors are arguments that contradict each other, a server that cannot be reached, and one
 /// that goes away or falls silent during the run.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
-    let plan = Plan::new(args)?;
-    let outcome = load::run(plan.clone())?;
+    let mut plan = Plan::new(args)?;
+    if !args.yes && !plan.server.is_local() {
+        confirm(&plan)?;
+    }
+    let end = EndRequest::watch().context("cannot wait for signals")?;
+    let own = match plan.namespace {
+        None if !args.keep && plan.form.protocol != Protocol::Memcached => {
+            let timeout = Duration::from_millis(plan.timeout_ms);
+            OwnSpace::make(&plan.server, timeout, plan.seed)?
+        }
+        _ => None,
+    };
+    if let Some(own) = &own {
+        plan.namespace = Some(own.name().to_owned());
+    }
+    let ran = load::run(plan.clone(), Some(&end));
+    let removed = own.map_or(Ok(()), OwnSpace::remove);
+    if let Some(signal) = end.signal() {
+        removed?;
+        signals::end_by(signal);
+    }
+    let outcome = ran?;
+    removed?;
     let report = Report::new(&plan, &outcome);
     ensure!(
         report.replies == report.requests,
@@ -164,6 +203,26 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Asks whether a server on another machine may be loaded.
+fn confirm(plan: &Plan) -> anyhow::Result<()> {
+    let server = &plan.server;
+    let is_asked = io::stdin().is_terminal() && io::stderr().is_terminal();
+    ensure!(
+        is_asked,
+        "{server} is not on this machine, and whoever uses it will notice the load: --yes says that it may be"
+    );
+    eprint!(
+        "{server} is not on this machine, and whoever uses it will notice the load. Go on? [y/N] "
+    );
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    ensure!(
+        matches!(answer.trim(), "y" | "Y" | "yes"),
+        "nothing was sent to {server}"
+    );
+    Ok(())
+}
+
 /// A run whose settings fit together.
 #[derive(Clone, Debug)]
 struct Plan {
@@ -181,6 +240,8 @@ struct Plan {
     warmup_ms: u64,
     rate_per_s: Option<u64>,
     timeout_ms: u64,
+    /// What connections enter, if anything.
+    namespace: Option<String>,
 }
 
 const REQUESTS_DEFAULT: u64 = 1_000_000;
@@ -217,6 +278,17 @@ impl Plan {
             args.connections
         );
         ensure!(args.timeout_ms > 0, "--timeout must be longer than zero");
+        ensure!(
+            args.namespace.is_none() || args.protocol != Protocol::Memcached,
+            "--protocol memcached has no --namespace"
+        );
+        if let Some(name) = &args.namespace {
+            ensure!(
+                is_namespace_name(name.as_bytes()),
+                "--namespace '{}' is no name: {NAMESPACE_NAME_FORM}",
+                name.escape_debug()
+            );
+        }
         ensure!(args.warmup_ms <= DURATION_MS_MAX, "--warmup is at most 30d");
         let duration_ms = args.duration_ms;
         if let Some(duration_ms) = duration_ms {
@@ -259,6 +331,7 @@ impl Plan {
             warmup_ms: args.warmup_ms,
             rate_per_s,
             timeout_ms: args.timeout_ms,
+            namespace: args.namespace.clone(),
         })
     }
 

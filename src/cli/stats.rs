@@ -1,5 +1,9 @@
 //! `onced stats`: a server's counters, once or every second.
+//!
+//! Watching, all figures but keys and memory are of the interval between two looks, by namespace, and a line fits
+//! 80 columns.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -9,15 +13,17 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::ServerArgs;
-use super::remote::Remote;
+use super::remote::{Remote, ReplyText};
 use crate::wire::line::push_word;
 
 /// How often `--watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// The counters that `--watch` shows as rates.
-const RATES: [&str; 7] = [
-    "new", "dup", "mismatch", "refused", "expired", "evicted", "bytes_in",
-];
+/// Namespaces that `--watch` shows, the busiest ones.
+const NAMESPACES_MAX: usize = 10;
+/// Lines after which the heading is repeated where somebody scrolls.
+const HEADING_EVERY: usize = 20;
+/// What the line of the whole server is called.
+const ALL: &str = "(all)";
 
 /// Show a server's counters
 #[derive(Debug, clap::Args)]
@@ -26,7 +32,8 @@ pub(crate) struct StatsArgs {
     #[arg(value_name = "NAMESPACE")]
     namespace: Option<String>,
 
-    /// Show gauges and rates once a second, until interrupted
+    /// Show what happens once a second, until interrupted: of the server, and of the namespaces that were asked the
+    /// most since the last look
     #[arg(short, long)]
     watch: bool,
 
@@ -40,23 +47,28 @@ pub(crate) struct StatsArgs {
 
 pub(crate) fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
     let mut remote = Remote::connect(&args.at)?;
-    let mut request = b"STATS".to_vec();
-    if let Some(namespace) = &args.namespace {
-        request.push(b' ');
-        push_word(namespace.as_bytes(), &mut request);
-    }
     if args.watch {
-        return watch(&mut remote, &request, args.count);
+        return watch(&mut remote, args.namespace.as_deref(), args.count);
     }
     let mut out = std::io::stdout().lock();
-    for (name, value) in ask(&mut remote, &request)? {
+    let reply = remote.request(&stats_of(args.namespace.as_deref()))?;
+    for (name, value) in rows(&reply)? {
         writeln!(out, "{name:<28} {value}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(remote: &mut Remote, request: &[u8]) -> anyhow::Result<Vec<(String, String)>> {
-    let reply = remote.request(request)?;
+fn stats_of(namespace: Option<&str>) -> Vec<u8> {
+    let mut request = b"STATS".to_vec();
+    if let Some(namespace) = namespace {
+        request.push(b' ');
+        push_word(namespace.as_bytes(), &mut request);
+    }
+    request
+}
+
+/// Rows of a reply as names and values.
+fn rows(reply: &ReplyText) -> anyhow::Result<Vec<(String, String)>> {
     if !reply.head.starts_with(b"ROWS ") {
         bail!(
             "the server answered '{}'",
@@ -71,82 +83,295 @@ fn ask(remote: &mut Remote, request: &[u8]) -> anyhow::Result<Vec<(String, Strin
     Ok(rows.collect())
 }
 
-fn watch(remote: &mut Remote, request: &[u8], count: u64) -> anyhow::Result<ExitCode> {
-    let is_terminal = std::io::stdout().is_terminal();
-    let mut before: Option<(Instant, BTreeMap<String, String>)> = None;
-    let mut shown = 0;
-    loop {
-        let now: BTreeMap<_, _> = ask(remote, request)?.into_iter().collect();
-        let looked = Instant::now();
-        let line = watch_line(&now, before.as_ref().map(|(at, rows)| (looked - *at, rows)));
-        let mut out = std::io::stdout().lock();
-        // A heading now and then, where somebody scrolls.
-        if shown == 0 || is_terminal && shown % 20 == 0 {
-            writeln!(out, "{}", heading())?;
+/// The counters of one namespace, or of the server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    keys: u64,
+    bytes: u64,
+    new: u64,
+    dup: u64,
+    mismatch: u64,
+    /// Answers to `BEGIN` and its like.
+    records: u64,
+    refused: u64,
+    evicted: u64,
+}
+
+impl Sample {
+    fn of(rows: &[(String, String)]) -> Self {
+        let number = |name: &str| {
+            let found = rows.iter().find(|(row, _)| row == name);
+            found.and_then(|(_, value)| value.parse().ok())
+        };
+        let count = |name: &str| number(name).unwrap_or(0);
+        Self {
+            keys: count("keys"),
+            bytes: number("memory_bytes").or(number("bytes")).unwrap_or(0),
+            new: count("new"),
+            dup: count("dup"),
+            mismatch: count("mismatch"),
+            records: count("records_begun") + count("records_busy") + count("records_replayed"),
+            refused: count("refused"),
+            evicted: count("evicted"),
         }
-        writeln!(out, "{line}")?;
+    }
+
+    /// What was counted since an earlier one; keys and bytes are of now.
+    fn since(&self, earlier: &Self) -> Self {
+        let grown = |field: fn(&Self) -> u64| field(self).saturating_sub(field(earlier));
+        Self {
+            keys: self.keys,
+            bytes: self.bytes,
+            new: grown(|sample| sample.new),
+            dup: grown(|sample| sample.dup),
+            mismatch: grown(|sample| sample.mismatch),
+            records: grown(|sample| sample.records),
+            refused: grown(|sample| sample.refused),
+            evicted: grown(|sample| sample.evicted),
+        }
+    }
+
+    /// How often it was asked.
+    fn asked(&self) -> u64 {
+        self.new + self.dup + self.mismatch + self.records + self.refused
+    }
+
+    /// The share of repeats, in percent; `None` where none was asked about.
+    fn hit_percent(&self) -> Option<f64> {
+        let all = self.new + self.dup + self.mismatch;
+        (all > 0).then(|| 100.0 * self.dup as f64 / all as f64)
+    }
+}
+
+/// One look: the server, or the one namespace, and then all namespaces.
+fn look(
+    remote: &mut Remote,
+    namespace: Option<&str>,
+) -> anyhow::Result<(Sample, BTreeMap<String, Sample>)> {
+    let of_all = Sample::of(&rows(&remote.request(&stats_of(namespace))?)?);
+    let mut spaces = BTreeMap::new();
+    if namespace.is_some() {
+        return Ok((of_all, spaces));
+    }
+    let names: Vec<_> = rows(&remote.request(b"NS LIST")?)?
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    // One namespace is the server.
+    if names.len() > 1 {
+        for name in &names {
+            remote.send(&stats_of(Some(name)))?;
+        }
+        remote.flush()?;
+        for name in names {
+            // One that was dropped meanwhile has none.
+            if let Ok(rows) = rows(&remote.recv()?) {
+                spaces.insert(name, Sample::of(&rows));
+            }
+        }
+    }
+    Ok((of_all, spaces))
+}
+
+fn watch(remote: &mut Remote, namespace: Option<&str>, count: u64) -> anyhow::Result<ExitCode> {
+    let is_terminal = std::io::stdout().is_terminal();
+    let mut before: Option<(Instant, Sample, BTreeMap<String, Sample>)> = None;
+    let (mut shown, mut lines) = (0, 0);
+    loop {
+        let looked = Instant::now();
+        let (of_all, spaces) = look(remote, namespace)?;
+        let passed = before.as_ref().map(|(at, ..)| looked - *at);
+        let grown = before
+            .as_ref()
+            .map_or(of_all, |(_, earlier, _)| of_all.since(earlier));
+        let mut block = vec![line(namespace.unwrap_or(ALL), &grown, passed)];
+        if let Some((_, _, earlier)) = &before {
+            for (name, sample) in busiest(&spaces, earlier) {
+                block.push(line(name, &sample, passed));
+            }
+        }
+        let mut out = std::io::stdout().lock();
+        if lines == 0 || is_terminal && lines >= HEADING_EVERY {
+            writeln!(out, "{}", heading())?;
+            lines = 0;
+        }
+        for line in &block {
+            writeln!(out, "{line}")?;
+        }
         out.flush()?;
+        lines += block.len();
         shown += 1;
         if shown == count {
             return Ok(ExitCode::SUCCESS);
         }
-        before = Some((looked, now));
+        before = Some((looked, of_all, spaces));
         sleep(WATCH_EVERY);
     }
 }
 
+/// Those that were asked since the last look, the busiest first.
+fn busiest<'a>(
+    spaces: &'a BTreeMap<String, Sample>,
+    earlier: &BTreeMap<String, Sample>,
+) -> Vec<(&'a str, Sample)> {
+    let mut grown: Vec<_> = spaces
+        .iter()
+        .map(|(name, sample)| {
+            let before = earlier.get(name).copied().unwrap_or_default();
+            (name.as_str(), sample.since(&before))
+        })
+        .filter(|(_, sample)| sample.asked() > 0)
+        .collect();
+    grown.sort_by_key(|(_, sample)| Reverse(sample.asked()));
+    grown.truncate(NAMESPACES_MAX);
+    grown
+}
+
 fn heading() -> String {
     columns(
+        "namespace",
         "keys",
-        "bytes",
-        "hit_rate",
-        RATES.map(|name| format!("{name}/s")),
+        "memory",
+        "asked/s",
+        "hits %",
+        "new/s",
+        "refused/s",
+        "evicted/s",
     )
 }
 
-fn watch_line(
-    now: &BTreeMap<String, String>,
-    before: Option<(Duration, &BTreeMap<String, String>)>,
-) -> String {
-    let text = |name: &str| now.get(name).map(String::as_str);
-    let number = |rows: &BTreeMap<String, String>, name: &str| {
-        rows.get(name).and_then(|value| value.parse::<u64>().ok())
+/// A line of figures; without a span there are no rates yet.
+fn line(name: &str, sample: &Sample, passed: Option<Duration>) -> String {
+    let rate = |count: u64| match passed {
+        None => "-".to_owned(),
+        Some(passed) => short(count as f64 / passed.as_secs_f64().max(0.001), 1_000.0, ""),
     };
-    let rate = |name: &str| {
-        let (passed, rows) = before?;
-        let grown = number(now, name)?.saturating_sub(number(rows, name)?);
-        let rate = grown as f64 / passed.as_secs_f64().max(0.001);
-        Some(format!("{rate:.0}"))
-    };
-    let rates = RATES.map(|name| rate(name).unwrap_or_else(|| "-".to_owned()));
-    let bytes = text("memory_bytes").or(text("bytes")).unwrap_or("-");
+    let hits = passed.and(sample.hit_percent());
     columns(
-        text("keys").unwrap_or("-"),
-        bytes,
-        text("hit_rate").unwrap_or("-"),
-        rates,
+        &shortened(name),
+        &short(sample.keys as f64, 1_000.0, ""),
+        &short(sample.bytes as f64, 1_024.0, "iB"),
+        &rate(sample.asked()),
+        &hits.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.1}")),
+        &rate(sample.new),
+        &rate(sample.refused),
+        &rate(sample.evicted),
     )
 }
 
-fn columns(keys: &str, bytes: &str, hit_rate: &str, rates: [String; RATES.len()]) -> String {
-    let rates = rates.map(|rate| format!("{rate:>11}")).join(" ");
-    format!("{keys:>12} {bytes:>14} {hit_rate:>9} {rates}")
+#[expect(clippy::too_many_arguments, reason = "a row has as many cells")]
+fn columns(
+    name: &str,
+    keys: &str,
+    memory: &str,
+    asked: &str,
+    hits: &str,
+    new: &str,
+    refused: &str,
+    evicted: &str,
+) -> String {
+    format!(
+        "{name:<NAME_WIDTH$} {keys:>7} {memory:>8} {asked:>8} {hits:>6} {new:>8} {refused:>9} {evicted:>9}"
+    )
+}
+
+/// Characters of a namespace's name that are shown.
+const NAME_WIDTH: usize = 17;
+
+/// A name that may be longer: its end tells more.
+fn shortened(name: &str) -> String {
+    let chars = name.chars().count();
+    if chars <= NAME_WIDTH {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(chars - NAME_WIDTH + 1).collect();
+    format!("…{end}")
+}
+
+/// A number in four characters or so, and a unit: `950`, `12.3k`, `4.56M`, `305MiB`.
+fn short(number: f64, step: f64, suffix: &str) -> String {
+    const UNITS: [&str; 5] = ["", "k", "M", "G", "T"];
+    let mut number = number;
+    let mut unit = 0;
+    while number >= 999.5 && unit + 1 < UNITS.len() {
+        number /= step;
+        unit += 1;
+    }
+    let decimals = match (unit, number) {
+        (0, _) | (_, 100.0..) => 0,
+        (_, 10.0..) => 1,
+        _ => 2,
+    };
+    let suffix = match (unit, suffix) {
+        (0, "iB") => "B",
+        _ => suffix,
+    };
+    format!("{number:.decimals$}{}{suffix}", UNITS[unit])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn sample(new: u64, dup: u64) -> Sample {
+        Sample {
+            keys: 5,
+            bytes: 305 << 20,
+            new,
+            dup,
+            ..Sample::default()
+        }
+    }
+
     #[test]
-    fn rates_are_what_was_counted_per_second() {
-        let rows = |new: u64| {
-            BTreeMap::from(
-                [("keys", 5), ("new", new)].map(|(k, v): (&str, u64)| (k.into(), v.to_string())),
-            )
-        };
-        let line = watch_line(&rows(300), Some((Duration::from_secs(2), &rows(100))));
+    fn figures_are_of_the_interval_and_fit_80_columns() {
+        let grown = sample(400, 1_900).since(&sample(100, 1_000));
+        let line = line(&"n".repeat(64), &grown, Some(Duration::from_secs(2)));
         let words: Vec<_> = line.split_whitespace().collect();
-        assert_eq!(words, ["5", "-", "-", "100", "-", "-", "-", "-", "-", "-"]);
-        assert_eq!(heading().split_whitespace().count(), words.len());
+        assert_eq!(words[1..], ["5", "305MiB", "600", "75.0", "150", "0", "0"]);
+        assert_eq!(words[0].chars().count(), NAME_WIDTH);
+        for shown in [line, heading()] {
+            assert!(shown.chars().count() <= 80, "{shown}");
+        }
+        let widest = Sample {
+            new: 999_400_000_000,
+            keys: 99_940_000_000,
+            bytes: 1_018 << 30,
+            refused: u64::MAX / 4,
+            ..Sample::default()
+        };
+        let line = super::line("x", &widest, Some(Duration::from_secs(1)));
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+
+    #[test]
+    fn the_busiest_namespaces_come_first() {
+        let samples = |figures: [(&str, u64); 3]| -> BTreeMap<String, Sample> {
+            let named = figures.map(|(name, new)| (name.to_owned(), sample(new, 0)));
+            named.into()
+        };
+        let earlier = samples([("a", 10), ("b", 10), ("c", 10)]);
+        let now = samples([("a", 11), ("b", 10), ("c", 15)]);
+        let names: Vec<_> = busiest(&now, &earlier)
+            .iter()
+            .map(|(name, _)| *name)
+            .collect();
+        assert_eq!(names, ["c", "a"]);
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        for (number, want) in [
+            (0.0, "0"),
+            (999.0, "999"),
+            (999.7, "1.00k"),
+            (12_345.0, "12.3k"),
+            (4_560_000.0, "4.56M"),
+            (123_000_000.0, "123M"),
+        ] {
+            assert_eq!(short(number, 1_000.0, ""), want);
+        }
+        assert_eq!(short(512.0, 1_024.0, "iB"), "512B");
+        assert_eq!(short((305 << 20) as f64, 1_024.0, "iB"), "305MiB");
     }
 }

@@ -372,6 +372,6 @@ mod tests {
             assert_eq!(short(number, 1_000.0, ""), want);
         }
         assert_eq!(short(512.0, 1_024.0, "iB"), "512B");
-        assert_eq!(short((305 << 20) as f64, 1_024.0, "iB"), "305MiB");
+        assert_eq!(short(f64::from(305 << 20), 1_024.0, "iB"), "305MiB");
     }
 }

@@ -143,7 +143,7 @@ fn ping_stats_and_repl_talk_to_a_server() {
     repl.stdin
         .take()
         .unwrap()
-        .write_all(b"SEEN b 60s\n\nHELP PING\nBEGIN b\nCOMPLETE b 1 LEN 5\nQUIT\nSEEN never 60s\n")
+        .write_all(b"\xef\xbb\xbfSEEN b 60s\r\n\nHELP PING\nBEGIN b\nCOMPLETE b 1 LEN 5\nQUIT\nSEEN never 60s\n")
         .unwrap();
     let said = text(&repl.wait_with_output().unwrap().stdout);
     let lines: Vec<_> = said.lines().collect();

@@ -10,6 +10,7 @@ use rustyline::hint::Hinter;
 use rustyline::{Context, Editor, Helper, Highlighter, Validator};
 
 use super::ServerArgs;
+use super::input::without_mark;
 use super::remote::{Remote, ReplyText};
 use crate::command::spec::{Home, takes_body, verbs};
 use crate::command::{Begin, Command, lookup_line};
@@ -26,8 +27,10 @@ pub(crate) struct ReplArgs {
 pub(crate) fn run(args: &ReplArgs) -> anyhow::Result<ExitCode> {
     let mut remote = Remote::connect(&args.at)?;
     if !std::io::stdin().is_terminal() {
-        for line in std::io::stdin().lock().split(b'\n') {
-            if !exchange(&mut remote, &line?, args.at.timeout)? {
+        for (number, line) in std::io::stdin().lock().split(b'\n').enumerate() {
+            let line = line?;
+            let line = if number == 0 { without_mark(&line) } else { &line };
+            if !exchange(&mut remote, line, args.at.timeout)? {
                 break;
             }
         }

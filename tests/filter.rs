@@ -305,6 +305,13 @@ fn csv_fields_may_have_quotes_delimiters_and_line_ends() {
     let kept = stdout(onced(&args).args(["-d", ";", &third]));
     assert_same(&kept, b"id;name\n1;x\n");
 
+    let behind_blank = filter(
+        &["--csv", "--field", "name"],
+        format!("\r\n\n{input}").as_bytes(),
+    );
+    let want = ["\r\n\n", header, john, jane, long, quoted].concat();
+    assert_same(&behind_blank.stdout, want.as_bytes());
+
     let missing = filter(&["--csv", "--field", "user"], input.as_bytes());
     assert_eq!(missing.status.code(), Some(2));
     let told = String::from_utf8(missing.stderr).unwrap();

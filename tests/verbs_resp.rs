@@ -1048,3 +1048,16 @@ fn every_command_of_the_table_has_a_scenario() {
         assert!(played.contains(name.as_str()), "{name} has no scenario");
     }
 }
+
+/// The rest of the value became a reply of its own, and all later ones were shifted by one.
+#[test]
+fn a_value_that_an_error_repeats_does_not_end_its_line() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let told = client.call(&["CONFIG", "SET", "maxmemory", "1\r\n+OK\n7"]);
+    assert!(told.contains("'1  +ok 7' is not a size"), "{told}");
+    assert_eq!(client.call(&["PING"]), "+PONG");
+    let long = "9".repeat(100_000);
+    let told = client.call(&["CONFIG", "SET", "max-memory", &long]);
+    assert!(told.len() < 400, "{} bytes", told.len());
+}

@@ -70,6 +70,11 @@ impl Remote {
             .with_context(|| format!("cannot use the connection to {}", self.address))
     }
 
+    /// Ends the connection, without sending what is still queued.
+    pub(crate) fn abandon(self) {
+        let _unsent = self.requests.into_parts();
+    }
+
     /// Sends one request line, given without its line end, and reads its reply.
     pub(crate) fn request(&mut self, line: &[u8]) -> anyhow::Result<ReplyText> {
         self.send(line)?;

@@ -29,7 +29,11 @@ pub(crate) fn run(args: &ReplArgs) -> anyhow::Result<ExitCode> {
     if !std::io::stdin().is_terminal() {
         for (number, line) in std::io::stdin().lock().split(b'\n').enumerate() {
             let line = line?;
-            let line = if number == 0 { without_mark(&line) } else { &line };
+            let line = if number == 0 {
+                without_mark(&line)
+            } else {
+                &line
+            };
             if !exchange(&mut remote, line, args.at.timeout)? {
                 break;
             }

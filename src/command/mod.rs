@@ -547,7 +547,7 @@ pub enum ClientCommand<'a> {
 pub struct ClientFilter<'a> {
     /// One of these numbers; each of them is one.
     pub ids: Option<Words<'a>>,
-    /// Whether clients of that type exist here: all are `normal`.
+    /// Whether it is none, since no client of that type exists here: all are `normal`.
     pub never: bool,
     /// The other side's address.
     pub address: Option<&'a [u8]>,

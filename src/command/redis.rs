@@ -30,7 +30,7 @@ const PX: Keyword = Keyword::name("PX");
 const EXAT: Keyword = Keyword::name("EXAT");
 const PXAT: Keyword = Keyword::name("PXAT");
 
-/// Places that `SCAN` looks at unless told otherwise.
+/// Keys that one `SCAN` tells of, about, unless told otherwise.
 const SCAN_COUNT: u32 = 10;
 
 pub(super) fn set<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {

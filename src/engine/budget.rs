@@ -28,7 +28,7 @@ pub struct Budget {
     max: AtomicIsize,
     overhead: AtomicIsize,
     /// How often something was refused, by reason.
-    refused: [AtomicU64; 3],
+    refused: [AtomicU64; 4],
     /// Whether memory is refused at the moment.
     is_full: AtomicBool,
 }

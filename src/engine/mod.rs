@@ -142,10 +142,10 @@ pub struct Engine {
     limits: Limits,
     shards: usize,
     create_namespaces: bool,
-    /// What a namespace that is made has as its own: it may have been there before the start, or
-    /// have been dropped since. Changed by who holds `making`.
     /// How far the wall clock is ahead.
     wall_ahead_ms: AtomicI64,
+    /// What a namespace that is made has as its own: it may have been there before the start, or
+    /// have been dropped since. Changed by who holds `making`.
     covered_since: AtomicU64,
     budget: Arc<Budget>,
     metrics: Metrics,
@@ -224,12 +224,18 @@ impl Engine {
 
     /// Says how far the wall clock, by which clients name moments and are told them, is ahead of the clock that
     /// tells the engine the present, in milliseconds; behind where that is negative.
-    pub fn set_wall_ahead(&self, ms: i64) {
-        self.wall_ahead_ms.store(ms, Ordering::Relaxed);
+    ///
+    /// False if that is not `known_ms` any more, as it was last [told](Self::wall_ahead_ms): then nothing is changed.
+    pub fn set_wall_ahead(&self, known_ms: i64, ms: i64) -> bool {
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let changed = self
+            .wall_ahead_ms
+            .compare_exchange(known_ms, ms, success, failure);
+        changed.is_ok()
     }
 
-    /// What was said so.
-    fn wall_ahead_ms(&self) -> i64 {
+    /// What was said so; 0 at first.
+    pub fn wall_ahead_ms(&self) -> i64 {
         self.wall_ahead_ms.load(Ordering::Relaxed)
     }
 
@@ -239,7 +245,7 @@ impl Engine {
     }
 
     /// A moment as a client is told it; 0 is no moment.
-    fn by_wall_clock(&self, moment: Millis) -> Millis {
+    pub(crate) fn by_wall_clock(&self, moment: Millis) -> Millis {
         match moment {
             Millis(0) => moment,
             _ => moment.shifted(self.wall_ahead_ms()),

@@ -5,9 +5,8 @@
 //! where the system has it.
 //!
 //! The wall clock is looked at again only to notice that it was set since: what that means for windows tells
-//! [`Clock::is_behind`], and for moments that clients name or are told [`Drift`].
+//! [`Clock::is_behind`], and for moments that clients name or are told [`Clock::drift_ms`].
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -98,9 +97,26 @@ impl Clock {
     }
 
     /// How far the wall clock is ahead of this one, in milliseconds; negative where it is behind.
-    pub fn wall_ahead_ms(&self) -> i64 {
+    fn wall_ahead_ms(&self) -> i64 {
         let (wall, now) = (self.wall_now(), self.read().now);
         wall.0.cast_signed().wrapping_sub(now.0.cast_signed())
+    }
+
+    /// How far the wall clock was set ahead of this one since the start, or back, in milliseconds, where that was
+    /// `known_ms` at the last look.
+    ///
+    /// Clients name moments by the present wall clock, and are told moments by it. Below [`CLOCK_BEHIND_MS`] the two
+    /// clocks count as one, and a difference that was found counts until it is wrong by more than that: a moment
+    /// that a client named is told again as it was named, whatever fractions of milliseconds lie between the clocks.
+    pub fn drift_ms(&self, known_ms: i64) -> i64 {
+        let ahead = self.wall_ahead_ms();
+        if ahead.unsigned_abs() <= CLOCK_BEHIND_MS {
+            0
+        } else if ahead.abs_diff(known_ms) <= CLOCK_BEHIND_MS {
+            known_ms
+        } else {
+            ahead
+        }
     }
 
     /// The wall clock as it is now, or this one where it is ahead of that.
@@ -118,38 +134,6 @@ impl Clock {
     }
 }
 
-/// How far the wall clock was set ahead of the server's since the start, or back.
-///
-/// Clients name moments by the present wall clock, and are told moments by it. Below [`CLOCK_BEHIND_MS`] the two
-/// clocks count as one, and a difference that was found counts until it is wrong by more than that: a moment
-/// that a client named is told again as it was named, whatever fractions of milliseconds lie between the clocks.
-#[derive(Debug, Default)]
-pub struct Drift {
-    known_ms: AtomicI64,
-}
-
-impl Drift {
-    /// The difference, in milliseconds, after a look at both clocks; with the one before, if it is another.
-    pub fn look(&self, clock: &Clock) -> (i64, Option<i64>) {
-        let max = CLOCK_BEHIND_MS.cast_signed();
-        let known = self.known_ms.load(Ordering::Relaxed);
-        let ahead = clock.wall_ahead_ms();
-        let ahead = if (-max..=max).contains(&ahead) {
-            0
-        } else if ahead.abs_diff(known) <= CLOCK_BEHIND_MS {
-            known
-        } else {
-            ahead
-        };
-        if ahead == known {
-            return (known, None);
-        }
-        // Who looks at the same time finds nothing new.
-        let was = self.known_ms.swap(ahead, Ordering::Relaxed);
-        (ahead, (was != ahead).then_some(was))
-    }
-}
-
 fn system_wall() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -164,7 +148,7 @@ fn monotonic_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
 
@@ -186,25 +170,22 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_that_is_set_is_noticed_once_and_small_differences_are_none() {
+    fn a_wall_clock_that_is_set_is_noticed_and_small_differences_are_none() {
         static WALL_MS: AtomicU64 = AtomicU64::new(10_000_000);
         let clock = Clock::start_from(|| Duration::from_millis(WALL_MS.load(Ordering::Relaxed)));
         let set = |ms| WALL_MS.store(ms, Ordering::Relaxed);
-        let drift = Drift::default();
-        assert_eq!(drift.look(&clock), (0, None));
+        assert_eq!(clock.drift_ms(0), 0);
         // The wall clock stands still in between, so the server's is a little ahead each time.
         set(10_000_000 + CLOCK_BEHIND_MS / 2);
-        assert_eq!(drift.look(&clock), (0, None));
+        assert_eq!(clock.drift_ms(0), 0);
         set(10_000_000 - 3_600_000);
-        let (back, was) = drift.look(&clock);
+        let back = clock.drift_ms(0);
         assert!((-3_660_000..=-3_600_000).contains(&back), "{back}");
-        assert_eq!(was, Some(0));
         set(10_000_000 - 3_600_000 + CLOCK_BEHIND_MS / 2);
-        assert_eq!(drift.look(&clock), (back, None));
+        assert_eq!(clock.drift_ms(back), back);
         set(10_000_000 + 60_000);
-        let (ahead, was) = drift.look(&clock);
+        let ahead = clock.drift_ms(back);
         assert!((0..=60_000).contains(&ahead), "{ahead}");
-        assert_eq!(was, Some(back));
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl Episodes {
                 }
                 Some(News::Ended { count, ms }) => {
                     let lasted = DurationWord(ms / 1_000 * 1_000);
-                    tracing::info!(count, %lasted, "over for {QUIET_MS} ms: {text}");
+                    let (what, _) = text.split_once(':').unwrap_or((text, ""));
+                    tracing::info!(count, %lasted, "no longer, for {QUIET_MS} ms: {what}");
                 }
             }
             if kind == Kind::Memory {

@@ -125,7 +125,10 @@ fn server(shared: &Shared, moment: &Moment) -> String {
         ("process_id", std::process::id().to_string()),
         ("run_id", shared.gauges.run_id.clone()),
         ("tcp_port", shared.tcp_port.to_string()),
-        ("server_time_usec", (moment.now.0 * 1_000).to_string()),
+        (
+            "server_time_usec",
+            (shared.engine.by_wall_clock(moment.now).0 * 1_000).to_string(),
+        ),
         ("uptime_in_seconds", uptime_s.to_string()),
         ("uptime_in_days", (uptime_s / 86_400).to_string()),
     ])
@@ -197,13 +200,15 @@ fn persistence(shared: &Shared, moment: &Moment) -> String {
     if !shared.is_loading() {
         return text;
     }
-    text + &loading(&shared.gauges.reading(moment.now), moment.now)
+    let reading = shared.gauges.reading(moment.now);
+    let began = shared.engine.by_wall_clock(reading.began);
+    text + &loading(&reading, began, moment.now)
 }
 
 /// How far the log is read.
-fn loading(reading: &Reading, now: Millis) -> String {
+fn loading(reading: &Reading, began: Millis, now: Millis) -> String {
     fields(&[
-        ("loading_start_time", (reading.began.0 / 1_000).to_string()),
+        ("loading_start_time", (began.0 / 1_000).to_string()),
         ("loading_total_bytes", reading.bytes_total.to_string()),
         ("loading_loaded_bytes", reading.bytes.to_string()),
         ("loading_loaded_perc", format!("{:.2}", reading.percent())),

@@ -12,8 +12,9 @@
 //! - [`keeper`]: the log's life beside the workers; `acks`: replies that wait for it
 //! - [`descriptors`]: how many connections the system has descriptors for; `threads`: the server's end
 //!   where one of its threads panics
-//! - `sweeper`: the thread that gives memory back
-//! - `info`: `INFO` and `HELLO`; `catalog`: `COMMAND`; `settings`: `CONFIG GET`; `gauges`: what `INFO` tells
+//! - `intake`: who reads a long request while memory is short
+//! - `sweeper`: the thread that gives memory back, and looks after the clocks; `episodes`: what it says of refusals
+//! - `info`: `INFO` and `HELLO`; `catalog`: `COMMAND`; `settings`: `CONFIG`; `gauges`: what `INFO` tells
 //!   that nobody counts as it happens; `shared`: what all connections share
 
 mod acks;

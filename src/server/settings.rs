@@ -141,6 +141,9 @@ fn read<'a>(
 
 /// In Redis's words.
 fn refused<'a>(name: &str, reason: &str) -> Reply<'a> {
+    const REASON_BYTES_MAX: usize = 200;
+    // It may repeat a value, of any length.
+    let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
     Error::redis(format!(
         "ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}"
     ))

@@ -10,7 +10,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::acks::Signal;
-use super::clock::{Clock, Drift};
+use super::clock::Clock;
 use super::episodes::Episodes;
 use super::gauges::Gauges;
 use super::settings::number_of;
@@ -28,7 +28,6 @@ const LINES_PER_SLICE: usize = 1_000;
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) clock: Clock,
-    drift: Drift,
     /// Settings as `CONFIG GET` tells them.
     pub(super) settings: Vec<(String, String)>,
     /// The port of the first TCP listener; 0 if there is none.
@@ -104,7 +103,6 @@ impl Shared {
         Self {
             engine,
             clock,
-            drift: Drift::default(),
             settings,
             tcp_port,
             faults: Arc::default(),
@@ -123,9 +121,9 @@ impl Shared {
 
     /// Compares the clock with the wall clock, for those who name moments and are told them.
     pub(super) fn look_at_wall_clock(&self) {
-        let (ahead_ms, was) = self.drift.look(&self.clock);
-        self.engine.set_wall_ahead(ahead_ms);
-        if let Some(was_ms) = was {
+        let was_ms = self.engine.wall_ahead_ms();
+        let ahead_ms = self.clock.drift_ms(was_ms);
+        if ahead_ms != was_ms && self.engine.set_wall_ahead(was_ms, ahead_ms) {
             tracing::warn!(
                 ahead_ms,
                 was_ms,

@@ -156,6 +156,8 @@ pub enum Denial {
     Keys,
     /// The log takes no change.
     Disk,
+    /// The namespace is closed, and another will answer for it.
+    Closed,
 }
 
 /// What became of the keys of a shard since it was made; survives [`super::Shard::clear`].
@@ -205,6 +207,7 @@ impl Counters {
             Denial::Memory => self.full_memory += 1,
             Denial::Keys => self.full_keys += 1,
             Denial::Disk => self.full_disk += 1,
+            Denial::Closed => {}
         }
     }
 

@@ -5,7 +5,7 @@
 
 use memchr::memchr;
 
-use super::{Decoded, Sink, push_number, recycle};
+use super::{Decoded, Sink, push_number, push_on_one_line, recycle};
 use crate::command::spec::takes_body;
 use crate::command::{Args, Code, Error, Reply, Span, too_big};
 use crate::eight::{TOPS, all};
@@ -465,7 +465,7 @@ pub fn encode(reply: &Reply<'_>, sink: &mut impl Sink) {
             out.extend_from_slice(b"ERR ");
             out.extend_from_slice(error.code.word().as_bytes());
             out.push(b' ');
-            out.extend_from_slice(error.text.as_bytes());
+            push_on_one_line(error.text.as_bytes(), out);
         }
         other => encode_word(other, out),
     }

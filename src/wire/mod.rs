@@ -198,6 +198,17 @@ fn recycle<T>(buffer: &mut Vec<T>) {
     }
 }
 
+/// A text that must not end its line: what a client sent may be in it.
+fn push_on_one_line(text: &[u8], out: &mut Vec<u8>) {
+    let begins = out.len();
+    out.extend_from_slice(text);
+    for byte in &mut out[begins..] {
+        if matches!(byte, b'\r' | b'\n') {
+            *byte = b' ';
+        }
+    }
+}
+
 /// Appends a number's decimal digits.
 fn push_number(number: i64, out: &mut Vec<u8>) {
     const DIGITS_MAX: usize = 20;

@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use memchr::memchr;
 
-use super::{Decoded, Sink, push_number, recycle};
+use super::{Decoded, Sink, push_number, push_on_one_line, recycle};
 use crate::command::{Args, Code, Error, Reply, Span};
 use crate::limits::{DISCARD_BYTES_MAX, Limits, RESP_ELEMENTS_MAX};
 
@@ -416,7 +416,7 @@ fn push_error(error: &Error, out: &mut Vec<u8>) {
             out.push(b' ');
         }
     }
-    out.extend_from_slice(error.text.as_bytes());
+    push_on_one_line(error.text.as_bytes(), out);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -163,7 +163,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let own = match plan.namespace {
         None if !args.keep && plan.form.protocol != Protocol::Memcached => {
             let timeout = Duration::from_millis(plan.timeout_ms);
-            OwnSpace::make(&plan.server, timeout, plan.seed)?
+            OwnSpace::make(&plan.server, timeout)?
         }
         _ => None,
     };
@@ -171,7 +171,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         plan.namespace = Some(own.name().to_owned());
     }
     let ran = load::run(plan.clone(), Some(&end));
-    let removed = own.map_or(Ok(()), OwnSpace::remove);
+    let removed = own.map_or(Ok(()), |own| own.remove(ran.is_err()));
     if let Some(signal) = end.signal() {
         removed?;
         signals::end_by(signal);

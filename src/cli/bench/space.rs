@@ -3,6 +3,7 @@
 //! It is made before the load, entered by each connection, and dropped afterwards, whatever became of the run.
 //! A server that is not onced has no such thing: there the keys stay until their window ends.
 
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -12,6 +13,9 @@ use super::protocol::Protocol;
 use crate::address::Address;
 use crate::cli::remote::Remote;
 
+/// How often a namespace is removed after a run that was given up, and how long after one another.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// The longest reply to entering it.
 const REPLY_BYTES_MAX: usize = 256;
 
@@ -25,14 +29,16 @@ pub(super) struct OwnSpace {
 
 impl OwnSpace {
     /// Makes one on the server; `None` where that is not onced.
-    pub(super) fn make(
-        server: &Address,
-        timeout: Duration,
-        seed: u64,
-    ) -> anyhow::Result<Option<Self>> {
+    pub(super) fn make(server: &Address, timeout: Duration) -> anyhow::Result<Option<Self>> {
         let mut remote = Remote::connect_to(server, timeout)?;
-        let name = format!("bench-{seed:016x}");
-        let reply = remote.request(format!("USE {name}").as_bytes())?.head;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).context("cannot get random bytes")?;
+        let name = format!("bench-{:016x}", u64::from_le_bytes(random));
+        // What closes the connection at this is something else, such as a proxy before a Redis.
+        let Ok(reply) = remote.request(format!("USE {name}").as_bytes()) else {
+            return Ok(None);
+        };
+        let reply = reply.head;
         if reply.starts_with(b"ERR ") {
             bail!(
                 "cannot make a namespace for the load, '{}': --namespace NAME uses one that is there",
@@ -52,26 +58,31 @@ impl OwnSpace {
         &self.name
     }
 
-    /// Removes it, with all that is in it.
-    pub(super) fn remove(self) -> anyhow::Result<()> {
-        let Self {
-            name,
-            server,
-            timeout,
-        } = self;
-        let drop = || {
-            let mut remote = Remote::connect_to(&server, timeout)?;
-            let reply = remote
-                .request(format!("NS DROP {name} FORCE").as_bytes())?
-                .head;
-            ensure!(
-                reply == b"OK",
-                "the server answered '{}'",
-                String::from_utf8_lossy(&reply)
-            );
+    /// Removes it, with all that is in it. After a run that was given up, what its connections have sent may make
+    /// it anew for a moment, so it is looked for until it stays away.
+    pub(super) fn remove(self, was_given_up: bool) -> anyhow::Result<()> {
+        let looks = if was_given_up { LOOKS } else { 1 };
+        let remove = || {
+            let mut remote = Remote::connect_to(&self.server, self.timeout)?;
+            for look in 0..looks {
+                if look > 0 {
+                    sleep(BETWEEN_LOOKS);
+                }
+                let reply = remote.request(format!("NS DROP {} FORCE", self.name).as_bytes())?;
+                ensure!(
+                    reply.head == b"OK" || look > 0 && reply.head.starts_with(b"ERR NONS"),
+                    "the server answered '{}'",
+                    String::from_utf8_lossy(&reply.head)
+                );
+            }
             anyhow::Ok(())
         };
-        drop().with_context(|| format!("the load's namespace '{name}' stays on {server}"))
+        remove().with_context(|| {
+            format!(
+                "the load's namespace '{}' stays on {}",
+                self.name, self.server
+            )
+        })
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Batch {
     pub(super) keys: Spans,
     /// For each line, whether a key of `keys` belongs to it, and what if none does.
     pub(super) kinds: Vec<Key<()>>,
+    /// The lines' numbers, where they are not consecutive.
+    numbers: Vec<u64>,
 }
 
 /// A line's key, or why it has none.
@@ -47,6 +49,7 @@ impl Batch {
             lines: Spans::default(),
             keys: Spans::default(),
             kinds: Vec::new(),
+            numbers: Vec::new(),
         }
     }
 
@@ -57,6 +60,7 @@ impl Batch {
         self.lines.clear();
         self.keys.clear();
         self.kinds.clear();
+        self.numbers.clear();
     }
 
     /// Whether a line with a key of so many bytes stays within the bounds.
@@ -79,9 +83,21 @@ impl Batch {
         });
     }
 
+    /// Appends a line with a key that does not follow the one before it.
+    pub(super) fn push_apart(&mut self, number: u64, line: &[u8], key: &[u8]) {
+        self.push(line, Key::Is(key));
+        self.numbers.push(number);
+    }
+
+    /// The number of the line at this position.
+    pub(super) fn number_of(&self, position: usize) -> u64 {
+        let apart = self.numbers.get(position).copied();
+        apart.unwrap_or(self.first_line + position as u64)
+    }
+
     /// The line that starts the batch and the one that ends it, for messages.
     pub(super) fn place(&self) -> String {
-        let last_line = self.first_line + (self.lines.len() as u64).saturating_sub(1);
+        let last_line = self.number_of(self.lines.len().saturating_sub(1));
         if last_line == self.first_line {
             return format!("line {last_line} of {}", self.input);
         }

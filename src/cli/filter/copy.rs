@@ -24,6 +24,8 @@ use crate::cli::signals::EndRequest;
 
 /// Lines that may wait for others who have claimed their keys; with more, no further input is read.
 const HELD_BATCHES_MAX: usize = 8;
+/// Bytes of lines that wait together, but for a single longer one.
+const HELD_BATCH_BYTES_MAX: usize = 8 << 20;
 /// How long to wait before asking again about held lines: at first, and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -49,6 +51,8 @@ pub(super) struct Copy<D> {
     text: Vec<u8>,
     /// For each of its keys, where in `text` its line ends; 0 if it is not there.
     ends: Vec<usize>,
+    /// The same for each line that is there, whether it has a key or not.
+    line_ends: Vec<usize>,
     /// Keys whose lines were not written, and how they were stored.
     refused: (Spans, Vec<Verdict>),
     /// The last line written had no line end.
@@ -112,6 +116,7 @@ impl<D: Dedup> Copy<D> {
             verdicts: Vec::new(),
             text: Vec::new(),
             ends: Vec::new(),
+            line_ends: Vec::new(),
             refused: Default::default(),
             owes_line_end: false,
             line_end,
@@ -231,8 +236,10 @@ impl<D: Dedup> Copy<D> {
         self.compose(&batch, again);
         let taken = self.write();
         self.account_for(&batch, taken);
-        self.progress
-            .advance(batch.lines.len(), batch.lines.bytes_len());
+        if !again {
+            self.progress
+                .advance(batch.lines.len(), batch.lines.bytes_len());
+        }
         // The reader has ended when it takes no batches back.
         let _ = batches.spent.send(batch);
     }
@@ -241,10 +248,11 @@ impl<D: Dedup> Copy<D> {
     fn compose(&mut self, batch: &Batch, again: bool) {
         self.text.clear();
         self.ends.clear();
+        self.line_ends.clear();
         let mut verdicts = self.verdicts.iter().copied();
         let mut keys = batch.keys.iter();
-        let numbered = batch.lines.iter().zip(batch.first_line..);
-        for ((line, number), kind) in numbered.zip(&batch.kinds) {
+        for (position, (line, kind)) in batch.lines.iter().zip(&batch.kinds).enumerate() {
+            let number = batch.number_of(position);
             let (verdict, key) = match kind {
                 Key::Is(()) => (verdicts.next(), keys.next()),
                 Key::None | Key::NotAsked => (None, None),
@@ -283,6 +291,7 @@ impl<D: Dedup> Copy<D> {
                 }
                 self.text.extend_from_slice(line);
                 self.owes_line_end = line.last() != Some(&self.line_end);
+                self.line_ends.push(self.text.len());
             }
             if *kind == Key::Is(()) {
                 self.ends.push(if stays { self.text.len() } else { 0 });
@@ -320,6 +329,8 @@ impl<D: Dedup> Copy<D> {
         if taken == self.text.len() {
             return;
         }
+        let untaken = self.line_ends.iter().filter(|end| **end > taken).count();
+        self.tally.kept -= untaken as u64;
         for ((key, verdict), end) in judged {
             if end > taken && verdict.may_be_stored() {
                 self.refused.0.push(key);
@@ -359,10 +370,12 @@ impl<D: Dedup> Copy<D> {
     /// What was stored for lines that are not written is removed again.
     fn give_back(&mut self) {
         let (keys, verdicts) = &self.refused;
-        match self.dedup.give_back(keys, verdicts) {
-            Ok(()) => self.tally.given_back = keys.len() as u64,
+        let (given_back, outcome) = self.dedup.give_back(keys, verdicts);
+        self.tally.given_back = given_back as u64;
+        match outcome {
+            Ok(()) => {}
             Err(err) => {
-                let count = keys.len();
+                let count = keys.len() - given_back;
                 let lost = anyhow!(
                     "{count} lines are marked as seen and were not written, and could not be given back: {err:#}"
                 );
@@ -379,17 +392,18 @@ impl Held {
     fn hold(&mut self, input: &Arc<str>, number: u64, line: &[u8], key: &[u8]) {
         self.ask_again_at
             .get_or_insert_with(|| Instant::now() + self.pause.max(PAUSE_MIN));
-        // Consecutive lines or not: a batch counts its lines from the first.
         let is_last_of_round = self.round_left == self.batches.len();
-        match self.batches.back_mut() {
-            Some(last) if !is_last_of_round && last.has_room(key.len()) => {
-                last.push(line, Key::Is(key));
-            }
-            _ => {
-                let mut batch = Batch::new(Arc::clone(input), number);
-                batch.push(line, Key::Is(key));
-                self.batches.push_back(batch);
-            }
+        let fits = |last: &&mut Batch| {
+            let bytes = last.lines.bytes_len() + line.len();
+            last.has_room(key.len()) && bytes <= HELD_BATCH_BYTES_MAX && last.input == *input
+        };
+        let last = self.batches.back_mut().filter(|_| !is_last_of_round);
+        if let Some(last) = last.filter(fits) {
+            last.push_apart(number, line, key);
+        } else {
+            let mut batch = Batch::new(Arc::clone(input), number);
+            batch.push_apart(number, line, key);
+            self.batches.push_back(batch);
         }
     }
 
@@ -397,8 +411,8 @@ impl Held {
     fn due(&mut self, now: Instant) -> Option<Batch> {
         if self.round_left == 0 && self.ask_again_at.is_some_and(|at| at <= now) {
             self.round_left = self.batches.len();
-            self.ask_again_at = Some(now + self.pause);
-            self.pause = (2 * self.pause).min(PAUSE_MAX);
+            self.ask_again_at = Some(now + self.pause.max(PAUSE_MIN));
+            self.pause = (2 * self.pause).clamp(2 * PAUSE_MIN, PAUSE_MAX);
         }
         self.round_left = self.round_left.checked_sub(1)?;
         let batch = self.batches.pop_front();

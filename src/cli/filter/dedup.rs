@@ -71,9 +71,9 @@ pub(super) trait Dedup {
     /// too late: another may have written those lines too.
     fn finish(&mut self) -> anyhow::Result<u64>;
 
-    /// The lines of these keys, which were stored by us, are not written and will not be.
-    /// Comes last.
-    fn give_back(&mut self, keys: &Spans, verdicts: &[Verdict]) -> anyhow::Result<()>;
+    /// The lines of these keys, which may be stored by us, are not written and will not be; tells
+    /// how many are removed again, and why not all. Comes last.
+    fn give_back(&mut self, keys: &Spans, verdicts: &[Verdict]) -> (usize, anyhow::Result<()>);
 }
 
 /// A store in this process, gone with it.
@@ -148,8 +148,8 @@ impl Dedup for Embedded {
         Ok(0)
     }
 
-    fn give_back(&mut self, _: &Spans, _: &[Verdict]) -> anyhow::Result<()> {
-        Ok(())
+    fn give_back(&mut self, _: &Spans, _: &[Verdict]) -> (usize, anyhow::Result<()>) {
+        (0, Ok(()))
     }
 }
 

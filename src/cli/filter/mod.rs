@@ -56,7 +56,10 @@ Where several filters share a server, another one may have dropped the line of a
 forgotten again. For them, and against kills, there is --ack: a key counts as seen once its line
 is written, and until then others hold their line back, for the lease at most. A killed filter
 then writes at most 8000 lines twice, the second time when it is run again. Lines that were held
-back come out later than those behind them.
+back come out later than those behind them. All filters over a namespace use --ack, or none, and
+what is run again uses what it used before: to one without, a claim that came to nothing is seen.
+If the server is lost and the output fails as well, keys are forgotten whose answers never came,
+whoever stored them.
 
 Exit status: 0 also when the reader of the output goes away; 1 if the output could not take all
 lines; 2 for all other errors; killed by the signal that ended it.";

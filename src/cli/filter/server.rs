@@ -24,8 +24,9 @@ const IN_FLIGHT_MAX: usize = 8;
 /// than a server takes closes the connection. A batch is below it; a key that stands alone may not be.
 const REQUEST_BYTES_MAX: usize = 512 << 10;
 
-/// Keys, and their bytes, of one request that gives back.
-const GIVEN_BACK_KEYS_MAX: usize = 1_000;
+/// The most keys of one request that acknowledges or gives back, unless the server takes fewer.
+const KEYS_MAX: usize = 1_000;
+/// Bytes of keys that are given back together.
 const GIVEN_BACK_BYTES_MAX: usize = 64 << 10;
 
 /// How the server is asked.
@@ -47,6 +48,10 @@ pub(super) struct Server {
     remote: Remote,
     /// Why nothing more can be asked on this connection. What was asked before may be answered.
     failure: Option<String>,
+    /// Whether a reply did not come, or not whole. What comes later is not known to be the next one's.
+    is_deaf: bool,
+    /// The most keys that are acknowledged or given back together.
+    keys_max: usize,
     /// What is still to be told, oldest first.
     expected: VecDeque<Expected>,
     /// Replies that were read ahead of their turn, oldest first.
@@ -101,6 +106,8 @@ impl Server {
             timeout,
             asking,
             failure: None,
+            is_deaf: false,
+            keys_max: KEYS_MAX,
             expected: VecDeque::new(),
             read_ahead: VecDeque::new(),
             prefix: prefix.into_bytes(),
@@ -138,7 +145,12 @@ impl Server {
     }
 
     fn receive_next(&mut self) -> Result<Vec<u8>, Failure> {
+        if self.is_deaf {
+            let failure = self.failure.clone().unwrap_or_default();
+            return Err(Failure::Unknown(anyhow!(failure)));
+        }
         let received = self.remote.recv();
+        self.is_deaf = received.is_err();
         received
             .map(|reply| reply.head)
             .map_err(|err| self.fail(&err))
@@ -154,7 +166,7 @@ impl Server {
     fn next_verdicts(&mut self) -> Result<Vec<u8>, Failure> {
         loop {
             match self.expected.pop_front() {
-                Some(Expected::Acknowledged(count)) => self.read_acknowledged(count)?,
+                Some(Expected::Acknowledged(count)) => self.read_acknowledged(count),
                 Some(Expected::Verdicts) => return self.receive(),
                 Some(Expected::TooLong) => return Err(Failure::TooBig),
                 None => {
@@ -166,15 +178,22 @@ impl Server {
         }
     }
 
-    fn read_acknowledged(&mut self, count: usize) -> Result<(), Failure> {
-        let reply = self.receive()?;
-        if reply.len() == count && reply.iter().all(|letter| b"OSG".contains(letter)) {
-            let overtaken = reply.iter().filter(|letter| **letter != b'O').count();
-            self.overtaken += overtaken as u64;
-        } else {
-            self.unacknowledged.get_or_insert(answered(&reply));
+    fn read_acknowledged(&mut self, count: usize) {
+        match self.receive() {
+            Ok(reply) if reply.len() == count && reply.iter().all(|l| b"OSG".contains(l)) => {
+                let overtaken = reply.iter().filter(|letter| **letter != b'O').count();
+                self.overtaken += overtaken as u64;
+            }
+            Ok(reply) => {
+                self.unacknowledged.get_or_insert(answered(&reply));
+            }
+            Err(_) => self.note_unacknowledged(),
         }
-        Ok(())
+    }
+
+    fn note_unacknowledged(&mut self) {
+        let failure = self.failure.clone().unwrap_or_default();
+        self.unacknowledged.get_or_insert(failure);
     }
 
     /// Appends what a reply says about these keys, one verdict for each, also on an error.
@@ -202,6 +221,14 @@ impl Server {
                 let first_judged = self.judge(first, reply, verdicts);
                 let reply = self.ask(second);
                 let second_judged = self.judge(second, reply, verdicts);
+                let judged = &verdicts[end - keys.len()..];
+                if first_judged.is_ok()
+                    && second_judged.is_ok()
+                    && !judged.contains(&Verdict::TooLong)
+                {
+                    // It was their number.
+                    self.keys_max = self.keys_max.min(second.len());
+                }
                 first_judged.and(second_judged)
             }
             Err(Failure::Refused(err)) => {
@@ -259,19 +286,44 @@ impl Server {
         Ok(())
     }
 
-    /// Sends the request that was put together, on a new connection if this one has failed: what
-    /// was stored outlives it.
-    fn ask_to_give_back(&mut self) -> anyhow::Result<()> {
+    /// Gives these back, on a new connection if this one has failed: what was stored outlives it.
+    fn give_back_some(&mut self, keys: &[(&[u8], Verdict)]) -> anyhow::Result<()> {
         if self.failure.is_some() {
             let namespace = self.asking.namespace.as_deref();
-            self.remote = enter(&self.address, self.timeout, namespace)?;
-            self.failure = None;
+            let remote = enter(&self.address, self.timeout, namespace)?;
+            // What was not sent whole must not be sent now.
+            std::mem::replace(&mut self.remote, remote).abandon();
+            (self.failure, self.is_deaf) = (None, false);
         }
+        let word: &[u8] = match self.asking.lease_ms {
+            None => b"FORGET",
+            Some(_) => b"MFAIL",
+        };
+        self.request.clear();
+        self.request.extend_from_slice(word);
+        self.push_pairs(keys.iter().copied());
         let reply = self.remote.request(&self.request)?.head;
+        if reply.starts_with(b"ERR TOOBIG") && keys.len() > 1 {
+            let (first, second) = keys.split_at(keys.len() / 2);
+            self.give_back_some(first)?;
+            return self.give_back_some(second);
+        }
         if reply.starts_with(b"ERR ") {
             bail!(answered(&reply));
         }
         Ok(())
+    }
+
+    /// Appends keys to a request, each with its token if it is claimed.
+    fn push_pairs<'k>(&mut self, keys: impl Iterator<Item = (&'k [u8], Verdict)>) {
+        for (key, verdict) in keys {
+            self.request.push(b' ');
+            push_word(key, &mut self.request);
+            if let Some(token) = verdict.token() {
+                self.request
+                    .extend_from_slice(format!(" {token}").as_bytes());
+            }
+        }
     }
 }
 
@@ -344,37 +396,26 @@ impl Dedup for Server {
     }
 
     fn acknowledge<'k>(&mut self, written: impl Iterator<Item = (&'k [u8], Verdict)>) {
-        self.request.clear();
-        self.request.extend_from_slice(b"MCOMPLETE");
-        let mut count = 0;
-        for (key, verdict) in written {
-            if let Some(token) = verdict.token() {
-                self.request.push(b' ');
-                push_word(key, &mut self.request);
-                self.request
-                    .extend_from_slice(format!(" {token}").as_bytes());
-                count += 1;
+        let claims: Vec<_> = written
+            .filter(|(_, verdict)| verdict.token().is_some())
+            .collect();
+        for claims in claims.chunks(self.keys_max) {
+            self.request.clear();
+            self.request.extend_from_slice(b"MCOMPLETE");
+            self.push_pairs(claims.iter().copied());
+            if self.send().is_err() {
+                self.note_unacknowledged();
+                return;
             }
-        }
-        if count == 0 {
-            return;
-        }
-        if self.send().is_ok() {
-            self.expected.push_back(Expected::Acknowledged(count));
-        } else {
-            let failure = self.failure.clone().unwrap_or_default();
-            self.unacknowledged.get_or_insert(failure);
+            self.expected
+                .push_back(Expected::Acknowledged(claims.len()));
         }
     }
 
     fn finish(&mut self) -> anyhow::Result<u64> {
         while let Some(expected) = self.expected.pop_front() {
-            if let Expected::Acknowledged(count) = expected
-                && self.read_acknowledged(count).is_err()
-            {
-                let failure = self.failure.clone().unwrap_or_default();
-                self.unacknowledged.get_or_insert(failure);
-                self.expected.clear();
+            if let Expected::Acknowledged(count) = expected {
+                self.read_acknowledged(count);
             }
         }
         match &self.unacknowledged {
@@ -385,35 +426,31 @@ impl Dedup for Server {
         }
     }
 
-    fn give_back(&mut self, keys: &Spans, verdicts: &[Verdict]) -> anyhow::Result<()> {
-        let mut keys = keys.iter().zip(verdicts).peekable();
-        while keys.peek().is_some() {
-            let claims = self.asking.lease_ms.is_some();
-            self.request.clear();
-            self.request
-                .extend_from_slice(if claims { b"MFAIL" } else { b"FORGET" });
-            let (mut count, mut bytes) = (0, 0);
-            while count < GIVEN_BACK_KEYS_MAX
-                && let Some((key, verdict)) =
-                    keys.next_if(|(key, _)| count == 0 || bytes + key.len() <= GIVEN_BACK_BYTES_MAX)
-            {
-                // A claim whose token never came ends with its lease.
-                if claims && verdict.token().is_none() {
-                    continue;
-                }
-                self.request.push(b' ');
-                push_word(key, &mut self.request);
-                if let Some(token) = verdict.token() {
-                    self.request
-                        .extend_from_slice(format!(" {token}").as_bytes());
-                }
-                (count, bytes) = (count + 1, bytes + key.len());
+    fn give_back(&mut self, keys: &Spans, verdicts: &[Verdict]) -> (usize, anyhow::Result<()>) {
+        let claims = self.asking.lease_ms.is_some();
+        // A claim whose token never came ends with its lease.
+        let keys: Vec<_> = keys
+            .iter()
+            .zip(verdicts.iter().copied())
+            .filter(|(_, verdict)| !claims || verdict.token().is_some())
+            .collect();
+        let mut done = 0;
+        while done < keys.len() {
+            let mut bytes = 0;
+            let fit = keys[done..]
+                .iter()
+                .take(self.keys_max)
+                .take_while(|(key, _)| {
+                    bytes += key.len();
+                    bytes <= GIVEN_BACK_BYTES_MAX
+                });
+            let end = done + fit.count().max(1);
+            if let Err(err) = self.give_back_some(&keys[done..end]) {
+                return (done, Err(err));
             }
-            if count > 0 {
-                self.ask_to_give_back()?;
-            }
+            done = end;
         }
-        Ok(())
+        (done, Ok(()))
     }
 }
 
@@ -512,9 +549,8 @@ mod tests {
         );
         assert_eq!(verdicts(&mut server, &[]), (vec![], None));
         assert_eq!(verdicts(&mut server, &[b"z"]), (vec![New], None));
-        server
-            .give_back(&spans(&[b"a", b"\""]), &[New, Unsure])
-            .unwrap();
+        let (given_back, outcome) = server.give_back(&spans(&[b"a", b"\""]), &[New, Unsure]);
+        assert_eq!((given_back, outcome.is_ok()), (2, true));
         assert_eq!(
             lines.join().unwrap(),
             [
@@ -547,7 +583,9 @@ mod tests {
         server.acknowledge(keys[..7].iter().copied().zip(judged.iter().copied()));
         assert_eq!(verdicts(&mut server, &[b"b"]), (vec![Seen], None));
         assert_eq!(server.finish().unwrap(), 1, "one was stale");
-        server.give_back(&spans(&[b"h"]), &[Claimed(9)]).unwrap();
+        let lost = Verdict::Unanswered;
+        let (given_back, outcome) = server.give_back(&spans(&[b"x", b"h"]), &[lost, Claimed(9)]);
+        assert_eq!((given_back, outcome.is_ok()), (1, true), "one has no token");
         assert_eq!(
             lines.join().unwrap(),
             [
@@ -652,11 +690,69 @@ mod tests {
         let (address, lines) = scripted(&["N", "ERR FULL 0 of 1 keys"]);
         let mut server = connect(&address, MARKS);
         verdicts(&mut server, &[b"a"]);
-        let err = server
-            .give_back(&spans(&[b"a"]), &[Verdict::New])
-            .unwrap_err();
-        assert!(err.to_string().contains("ERR FULL"), "{err}");
+        let (given_back, outcome) = server.give_back(&spans(&[b"a"]), &[Verdict::New]);
+        let err = outcome.unwrap_err();
+        assert!(
+            given_back == 0 && err.to_string().contains("ERR FULL"),
+            "{err}"
+        );
         lines.join().unwrap();
+    }
+
+    /// The reply to the first batch came late, and was taken for that to the second: a line whose key had just
+    /// been marked was dropped.
+    #[test]
+    fn a_reply_that_comes_late_is_nobodys() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+        let patience = Duration::from_millis(200);
+        let mut server = Server::connect(&address, patience, MARKS).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let (first, second) = (spans(&[b"a"]), spans(&[b"b"]));
+        assert!(server.submit(&first) && server.submit(&second));
+        let mut judged = Vec::new();
+        server.collect(&first, &mut judged).unwrap_err();
+        stream.write_all(b"D\nN\n").unwrap();
+        server.collect(&second, &mut judged).unwrap_err();
+        assert_eq!(judged, [Verdict::Unanswered, Verdict::Unanswered]);
+    }
+
+    #[test]
+    fn a_server_that_takes_few_keys_is_asked_about_few() {
+        use Verdict::Claimed;
+        let (address, lines) = scripted(&[
+            "ERR TOOBIG 4 keys, 2 at most",
+            "N:1 N:2",
+            "N:3 N:4",
+            "OO",
+            "OO",
+            "OO",
+            "ERR TOOBIG 2 pairs, 1 at most",
+            "O",
+            "O",
+        ]);
+        let mut server = connect(&address, CLAIMS);
+        let keys: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
+        let (judged, err) = verdicts(&mut server, &keys);
+        assert_eq!(err, None);
+        assert_eq!(judged, [1, 2, 3, 4].map(Claimed));
+        server.acknowledge(keys.into_iter().zip(judged.iter().copied()));
+        assert_eq!(server.finish().unwrap(), 0);
+        let (given_back, outcome) = server.give_back(&spans(&keys), &judged);
+        assert_eq!((given_back, outcome.is_ok()), (4, true));
+        let lines = lines.join().unwrap();
+        let asked: Vec<_> = lines.iter().map(String::as_str).collect();
+        assert_eq!(
+            asked[3..],
+            [
+                "MCOMPLETE a 1 b 2",
+                "MCOMPLETE c 3 d 4",
+                "MFAIL a 1 b 2",
+                "MFAIL c 3 d 4",
+                "MFAIL c 3",
+                "MFAIL d 4"
+            ]
+        );
     }
 
     #[test]

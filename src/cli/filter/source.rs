@@ -218,6 +218,12 @@ impl Cutter {
         let is_first = std::mem::take(&mut self.is_first);
         let text = self.framing.text(line, is_first);
         if is_first && self.rule.has_header() {
+            if text.is_empty() {
+                // An empty line in front is none.
+                self.is_first = true;
+                self.batch.push(line, Key::NotAsked);
+                return Ok(Flow::GoOn);
+            }
             return self.push_header(line, text.to_vec());
         }
         let key = self.rule.key(text);

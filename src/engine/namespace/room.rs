@@ -105,9 +105,12 @@ impl Room for NamespaceRoom<'_> {
                 .keys()
                 .saturating_add_signed((keys + self.keys) as i64)
                 <= self.keys_max;
-        let is_open = keys <= 0 || !self.namespace.is_closed();
+        if keys > 0 && self.namespace.is_closed() {
+            self.denial.set(Denial::Closed);
+            return false;
+        }
         let memory_fits = self.namespace.budget.admits(bytes + self.bytes);
-        self.admits_if(is_open && memory_fits, keys_fit)
+        self.admits_if(memory_fits, keys_fit)
     }
 
     fn admits_of_reserve(&self, bytes: isize) -> bool {

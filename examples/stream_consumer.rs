@@ -7,8 +7,8 @@
 //!
 //! Each event is delivered up to three times, to any of four consumers. A consumer claims what it was
 //! delivered with one `MBEGIN`, works on what is its own, and says so with one `MCOMPLETE`. What another
-//! has done is dropped; what another is at is left for a later delivery. When a consumer dies, its leases
-//! lapse and the stream delivers again.
+//! has done is dropped; what another is at, or what there was no room for, is left for a later delivery. When
+//! a consumer dies, or a reply is lost, the leases lapse and the stream delivers again.
 //!
 //! Between working on an event and saying so a consumer may die too, and then the event is worked on
 //! again: no queue can prevent that. So what is written keeps the fencing token it was written under,
@@ -130,7 +130,17 @@ impl Consumer {
                 return Ok(deaths);
             }
             let dies = self.dice.below(DEATHS) == 0;
-            let acknowledged = self.consume(&batch, dies).await?;
+            let acknowledged = match self.consume(&batch, dies).await {
+                Ok(acknowledged) => acknowledged,
+                // A reply was lost: nobody knows what was claimed, or ended. What is not acknowledged to the
+                // stream comes again, and by then it is done, or its claim has lapsed.
+                Err(error) if error.is_transient() => {
+                    sleep(LEASE / 10).await;
+                    self.stream.deliver_again(batch);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if !acknowledged {
                 // Dead; its batch is delivered to others, some time later.
                 deaths += 1;

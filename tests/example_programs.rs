@@ -10,10 +10,13 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use common::TestServer;
 use common::process::signal;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -102,6 +105,50 @@ fn consumers_that_die_come_to_the_right_total() {
     // Only what a dead consumer had begun is begun again.
     assert_eq!(worked, 10_000 + number_behind(&said, "times: "));
     assert!(worked < 12_000, "{said}");
+}
+
+/// Passes bytes on to a server, and breaks each connection after so many replies, before the last one is told.
+fn loses_replies(server: String, every: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let Ok(far) = TcpStream::connect(&server) else {
+                return;
+            };
+            let (mut from_near, mut to_far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut from_near, &mut to_far));
+            thread::spawn(move || {
+                let (mut far, mut near) = (far, near);
+                let mut bytes = vec![0; 1 << 20];
+                for _ in 1..every {
+                    match far.read(&mut bytes) {
+                        Ok(read @ 1..) if near.write_all(&bytes[..read]).is_ok() => {}
+                        _ => break,
+                    }
+                }
+                let _the_last_one = far.read(&mut bytes);
+                let _either_way = (near.shutdown(Shutdown::Both), far.shutdown(Shutdown::Both));
+            });
+        }
+    });
+    address
+}
+
+/// Replies are lost all the time, and for a while there is no room for new keys.
+#[test]
+fn consumers_come_to_the_right_total_whatever_becomes_of_replies() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    assert_eq!(client.ask("NS SET default MAXKEYS 6000"), "OK");
+    let through = loses_replies(server.address.clone(), 9);
+    let mut consumers = Example::run("stream_consumer", &[("ONCED_SERVER", &through)]);
+    consumers.line(|line| line.starts_with("onced is at ").then_some(()));
+    common::eventually("some found no room", || client.gauge("refused_keys") > 0);
+    assert_eq!(client.ask("NS SET default MAXKEYS 0"), "OK");
+    let said = consumers.rest();
+    assert_eq!(number_behind(&said, "\ntotal "), 50_005_000, "{said}");
+    assert!(client.gauge("connections_total") > 20);
 }
 
 #[test]

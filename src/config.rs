@@ -892,7 +892,7 @@ mod tests {
             "listen = [\"127.0.0.1:0\", \"unix:/tmp/on\\\"ced\"]\nworkers = 3\nmax-memory = \"2GiB\"\ninsecure = true\n\
              create-namespaces = false\nmax-ttl = \"2h\"\n\
              [namespace.orders]\nttl = \"10m\"\nmode = \"slide\"\nmax-keys = 5\nfull = \"evict\"\nkeys = \"digest\"\n\
-             unsure = \"report\"\n[namespace.plain]\nkeys = \"exact\"\nunsure = \"new\"\n",
+             unsure = \"report\"\n[namespace.\"plain:set\"]\nkeys = \"exact\"\nunsure = \"new\"\n",
         )
         .unwrap();
         assert_eq!(
@@ -919,7 +919,10 @@ mod tests {
         };
         assert_eq!(
             settings.namespaces,
-            [("orders".to_owned(), change), ("plain".to_owned(), plain)]
+            [
+                ("orders".to_owned(), change),
+                ("plain:set".to_owned(), plain)
+            ]
         );
         let again = check(&settings.to_toml()).unwrap();
         assert_eq!(

@@ -13,7 +13,7 @@ pub const PORT: u16 = 6623;
 /// Bytes of a namespace's name.
 pub const NAMESPACE_NAME_BYTES_MAX: usize = 64;
 /// What a namespace's name looks like, in words; [`is_namespace_name`] tells.
-pub const NAMESPACE_NAME_FORM: &str = "1 to 64 of the characters A-Z a-z 0-9 _ . -";
+pub const NAMESPACE_NAME_FORM: &str = "1 to 64 of the characters A-Z a-z 0-9 _ . : -";
 /// Hex digits of a fingerprint.
 pub const FINGERPRINT_DIGITS_MAX: usize = 32;
 /// Bytes of the name of who begins the work behind a record (`OWNER`).
@@ -289,7 +289,7 @@ impl Default for Limits {
 
 /// Whether a word can be a namespace's name.
 pub fn is_namespace_name(word: &[u8]) -> bool {
-    let is_part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    let is_part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-');
     (1..=NAMESPACE_NAME_BYTES_MAX).contains(&word.len()) && word.iter().all(is_part)
 }
 

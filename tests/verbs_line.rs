@@ -20,7 +20,8 @@ const ZERO: &str = "ERR RANGE a ttl is at least 1ms";
 const NEGATIVE: &str = "ERR RANGE a ttl is not negative";
 const EMPTY_KEY: &str = "ERR ARGS a key has at least one byte";
 const BAD_FP: &str = "ERR ARGS FP takes 1 to 32 hex digits";
-const BAD_NAME: &str = "ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . -";
+const BAD_NAME: &str =
+    "ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . : -";
 const FULL: &str = "ERR FULL no room: namespace 'small' has its MAXKEYS of 2; nothing was stored";
 const NS_USAGE: &str = "ERR ARGS usage: NS LIST, NS INFO name, NS SET name [options], NS PURGE name [FORCE], NS DROP name [FORCE]";
 const BAD_ESCAPE: &str = r#"ERR SYNTAX unknown escape; known are \" \\ \n \r \t \xHH"#;
@@ -392,7 +393,7 @@ scenarios! { play_lines;
         ("SEEN k NS a/b", BAD_NAME),
         ("SEEN k NS {n*65}", BAD_NAME),
         ("TTL k NS é", BAD_NAME),
-        ("TOUCH k 1s NS a:b", BAD_NAME),
+        ("TOUCH k 1s NS a=b", BAD_NAME),
         ("INSPECT k NS *", BAD_NAME),
     ];
     use_chooses_and_makes_a_namespace: &[
@@ -403,12 +404,12 @@ scenarios! { play_lines;
         ("SEEN k 60s", "DUP"),
         ("USE Other", "OK"),
         ("SEEN k 60s", "NEW"),
-        ("USE A-z0_9.", "OK"),
+        ("USE :A-z0_9.", "OK"), ("SEEN k 60s NS :A-z0_9.", "NEW"), ("STATS :A-z0_9.", "ROWS …"),
         ("USE", "ERR ARGS usage: USE name"),
         ("USE a b", "ERR ARGS usage: USE name"),
         ("USE \"\"", BAD_NAME),
-        ("USE a:b", BAD_NAME),
-        ("NS LIST", "ROWS 4 | A-z0_9. keys=0 | Other keys=1 | default keys=1 | other keys=1"),
+        ("USE a=b", BAD_NAME),
+        ("NS LIST", "ROWS 4 | :A-z0_9. keys=1 | Other keys=1 | default keys=1 | other keys=1"),
     ];
     ns_makes_sets_and_tells: &[
         ("NS LIST", "ROWS 1 | default keys=0"),
@@ -492,10 +493,10 @@ scenarios! { play_lines;
         ("NS INFO p more", NS_USAGE),
         ("NS PURGE p FORCED", "ERR ARGS unknown option 'FORCED'; expected FORCE"),
         ("NS INFO \"\"", BAD_NAME),
-        ("NS SET a:b", BAD_NAME),
+        ("NS SET a=b", BAD_NAME),
         ("NS SET {n*65}", BAD_NAME),
-        ("NS PURGE a:b", BAD_NAME),
-        ("NS DROP a:b", BAD_NAME),
+        ("NS PURGE a=b", BAD_NAME),
+        ("NS DROP a=b", BAD_NAME),
         ("NS INFO p", "ERR NONS no namespace 'p'; make it with NS SET p"),
         ("NS PURGE p", "ERR NONS no namespace 'p'; make it with NS SET p"),
         ("NS DROP p", "ERR NONS no namespace 'p'; make it with NS SET p"),
@@ -635,7 +636,7 @@ scenarios! { play_lines;
         ("STATS", "ROWS…| verb_seen_calls 1 | verb_seen_errors 1 |…"),
         ("STATS default", "ROWS 30 | name default |…| keys 2 |…| new 2 | dup 1 |…"),
         ("STATS other", "ERR NONS no namespace 'other'; make it with NS SET other"),
-        ("STATS a:b", BAD_NAME),
+        ("STATS a=b", BAD_NAME),
         ("STATS a b", "ERR ARGS usage: STATS [name]"),
     ];
     small_talk: &[

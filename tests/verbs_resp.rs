@@ -19,7 +19,7 @@ const NX_ALONE: &str = "-ERR NX and XX, GT or LT options at the same time are no
 const NOT_INTEGER: &str = "-ERR value is not an integer or out of range";
 const EMPTY_KEY: &str = "-ERR ARGS a key has at least one byte";
 const BAD_NAME: &str =
-    "-ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . -";
+    "-ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . : -";
 const FULL: &str = "-OOM no room: namespace 'small' has its MAXKEYS of 1; nothing was stored";
 
 scenarios! { play_resp;
@@ -436,7 +436,7 @@ scenarios! { play_resp;
         ("BF.INSERT f ERROR 2 ITEMS a", "-ERR (0 < error rate range < 1)"),
         ("BF.INSERT f EXPANSION x ITEMS a", "-ERR bad expansion"),
         ("BF.INSERT f WHAT ITEMS a", SYNTAX),
-        ("BF.ADD a:b x", BAD_NAME), ("BF.CARD a:b", BAD_NAME), ("BF.INFO \"\"", BAD_NAME),
+        ("BF.ADD a=b x", BAD_NAME), ("BF.CARD a=b", BAD_NAME), ("BF.INFO \"\"", BAD_NAME),
         ("BF.ADD f \"\"", EMPTY_KEY), ("BF.MADD f a \"\"", EMPTY_KEY), ("BF.INSERT f ITEMS a \"\"", EMPTY_KEY),
         ("ONCE.NS LIST", "[$default, $keys=0]"),
     ];
@@ -678,7 +678,7 @@ scenarios! { play_resp;
         ("ONCE.TTL k", ":~3600000"), ("ONCE.TTL none", "nil"),
         ("ONCE.INSPECT k", "[$state, $seen, $expires_in_ms, $~3600000, $fingerprint, $a]"), ("INSPECT none", "nil"),
         ("ONCE.FORGET k none", ":1"), ("FORGET k", ":0"),
-        ("ONCE.USE other", "+OK"), ("USE default", "+OK"), ("USE a:b", BAD_NAME),
+        ("ONCE.USE other", "+OK"), ("USE default", "+OK"), ("USE a=b", BAD_NAME),
         ("ONCE.NS LIST", "[$default, $keys=2, $other, $keys=0]"), ("NS SET other TTL 2h", "+OK"), ("NS INFO other", "[$name, $other, $ttl, $2h,…]"),
         ("NS DROP other", "+OK"), ("NS INFO other", "-ERR NONS no namespace 'other'; make it with NS SET other"),
         ("SEEN k NS other", "-ERR NONS no namespace 'other'; make it with NS SET other"),

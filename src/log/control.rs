@@ -327,7 +327,7 @@ mod tests {
     fn space(id: u32) -> Space {
         Space {
             id,
-            name: format!("orders.{id}"),
+            name: format!("orders:{id}"),
             keeps_digests: id.is_multiple_of(2),
             ttl_ms: 1,
             ttl_max_ms: 2,

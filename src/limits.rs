@@ -41,6 +41,9 @@ pub const CONFIG_PATTERNS_MAX: usize = 256;
 pub const INFO_SECTIONS_MAX: usize = 256;
 /// Keys of a namespace that `KEYS` will look through; `SCAN` has no such bound.
 pub const KEYS_COMMAND_KEYS_MAX: u64 = 1_000_000;
+/// Keys that one `MSETNX` names, whose shards are all locked until it is done: as much as takes about a
+/// millisecond.
+pub const TOGETHER_KEYS_MAX: usize = 1_000;
 /// Bytes of a stored value from which on replies share it with the store; one below that is copied for
 /// each.
 pub const SHARED_VALUE_BYTES_MIN: usize = 4 << 10;

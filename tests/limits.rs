@@ -17,7 +17,7 @@ use common::{Client, TestServer, eventually, resp_request};
 use onced::limits::{
     AT_AHEAD_MAX_MS, CLIENT_NAME_BYTES_MAX, CONFIG_PATTERNS_MAX, DISCARD_BYTES_MAX, DRAIN_MS,
     FINGERPRINT_DIGITS_MAX, INFO_SECTIONS_MAX, NAMESPACE_NAME_BYTES_MAX, REFUSALS_MAX,
-    RESP_ELEMENTS_MAX, SELECT_MAX, TRANSACTION_BYTES_MAX,
+    RESP_ELEMENTS_MAX, SELECT_MAX, TOGETHER_KEYS_MAX, TRANSACTION_BYTES_MAX,
 };
 
 const KIB: usize = 1 << 10;
@@ -68,6 +68,10 @@ fn a_key_has_so_many_bytes() {
             ),
             (
                 "BF.ADD f {k*33}",
+                "-ERR TOOBIG the key has 33 bytes; the longest is 32",
+            ),
+            (
+                "MSETNX a 1 {k*33} 2",
                 "-ERR TOOBIG the key has 33 bytes; the longest is 32",
             ),
         ],
@@ -141,8 +145,34 @@ fn a_request_has_so_many_keys() {
             ("BF.MEXISTS f a b c d", RESP),
             ("BF.INSERT f ITEMS a b c d", RESP),
             ("BF.INSERT f ITEMS a b c", "[:1, :1, :1]"),
+            ("MSET a 1 b 2 c 3 d 4", RESP),
+            ("MSETNX a 1 b 2 c 3 d 4", RESP),
+            ("MSET a 1 b 2 c 3", "+OK"),
         ],
     );
+}
+
+#[test]
+fn so_many_keys_are_stored_together() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let pairs = |keys| {
+        let pairs = (0..keys).flat_map(|n| [format!("key-{n}"), "v".to_owned()]);
+        let words: Vec<_> = ["MSETNX".to_owned()].into_iter().chain(pairs).collect();
+        words
+    };
+    let mut told = |keys| {
+        let words = pairs(keys);
+        client.call(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let most = TOGETHER_KEYS_MAX;
+    let refused = format!(
+        "-ERR TOOBIG {} keys in one request; the most are {most}",
+        most + 1
+    );
+    assert_eq!(told(most + 1), refused);
+    assert_eq!(told(most), ":1");
+    assert_eq!(told(most), ":0");
 }
 
 #[test]
@@ -159,7 +189,10 @@ fn a_value_has_so_many_bytes() {
             ("SETEX j 60 123456789", REFUSED),
             ("PSETEX j 60000 123456789", REFUSED),
             ("GETSET k 123456789", REFUSED),
+            ("MSET j 1 k 123456789", REFUSED),
+            ("MSETNX j 123456789", REFUSED),
             ("MGET j k", "[nil, $12345678]"),
+            ("INCRBY n 12345678901", ":12345678901"),
         ],
     );
 }

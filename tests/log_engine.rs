@@ -10,6 +10,8 @@
 mod frames;
 #[path = "log_engine/full_disk.rs"]
 mod full_disk;
+#[path = "log_engine/msetnx.rs"]
+mod msetnx;
 #[path = "log_engine/no_space.rs"]
 mod no_space;
 #[path = "log_engine/purges.rs"]
@@ -59,8 +61,8 @@ fn state(run: &Run, now: Millis) -> String {
         let (since, until) = (found.covered_since(), found.unsure_until());
         let digests = found.keeps_digests();
         writeln!(all, "{space} {policy:?} {digests} {since:?} {until:?}").unwrap();
-        for number in 0..KEYS {
-            let key = key(number);
+        let others = ["b", "c", "n"].map(str::to_owned);
+        for key in (0..KEYS).map(key).chain(others) {
             for verb in ["GET", "PEXPIRETIME", "ONCE.INSPECT"] {
                 let told = run.execute_in(&space, &format!("{verb} {key}"), now);
                 writeln!(all, "{verb} {key} {told}").unwrap();
@@ -85,7 +87,7 @@ fn command(draw: &mut Draw) -> (usize, String) {
     let key = key(draw.below(KEYS));
     let ms = 1 + draw.below(60_000);
     let word = draw.below(1_000);
-    let request = match draw.below(42) {
+    let request = match draw.below(46) {
         0 => "FLUSHDB".to_owned(),
         1 => format!("NS SET {} TTL {ms}ms MAXKEYS 100000", SPACES[space]),
         2 => format!("NS SET {} MODE SLIDE UNSURE REPORT", SPACES[space]),
@@ -110,6 +112,9 @@ fn command(draw: &mut Draw) -> (usize, String) {
             "MSEEN {ms}ms {}",
             (0..KEYS).map(self::key).collect::<Vec<_>>().join(" ")
         ),
+        42 => format!("INCRBY n {word}"),
+        43 => format!("MSET {key} {word} b {word} n {word}"),
+        44 | 45 => format!("MSETNX {key} {word} b {word}"),
         _ => format!("DELIFEQ {key} value-{word}"),
     };
     (space, request)

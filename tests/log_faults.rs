@@ -149,6 +149,10 @@ fn check_failed(server: &Process, told: &mut Vec<String>, open: &[String]) -> us
         &["PEXPIRE", known, "99999999"],
         &["FLUSHALL"],
         &["BF.ADD", "default", "never"],
+        &["INCR", known],
+        &["INCR", "never"],
+        &["MSET", "never", "v"],
+        &["MSETNX", "never", "v", "either", "v"],
     ] {
         let reply = redis.call(request);
         assert!(is_read_only(&reply), "{request:?}: {reply}");

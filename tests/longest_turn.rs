@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::{Client, PATIENCE, TestServer, resp_request};
 use onced::command::spec::{Home, Spec, verbs};
-use onced::limits::{DRAIN_MS, Limits, PATTERN_BYTES_MAX};
+use onced::limits::{DRAIN_MS, Limits, PATTERN_BYTES_MAX, TOGETHER_KEYS_MAX};
 use onced::server::longest;
 
 /// As in the binary, since much of what is long is freeing.
@@ -69,7 +69,7 @@ fn largest(spec: &Spec) -> Vec<Vec<String>> {
         std::iter::once(name.clone()).chain(rest).collect()
     };
     let with = |head: &[&str], keys: Vec<String>| [of(head), keys].concat();
-    let pairs = |prefix| {
+    let pairs = |prefix| -> Vec<String> {
         words(KEYS, prefix)
             .into_iter()
             .flat_map(|key| [key, "1".to_owned()])
@@ -94,6 +94,20 @@ fn largest(spec: &Spec) -> Vec<Vec<String>> {
         "ONCE.MCOMPLETE" | "ONCE.MFAIL" => {
             vec![with(&[], pairs("job")), with(&[], pairs("record"))]
         }
+        "MSET" => vec![
+            with(&[], pairs("item")),
+            with(
+                &[],
+                words(3, "item")
+                    .into_iter()
+                    .flat_map(|key| [key, value.clone()])
+                    .collect(),
+            ),
+        ],
+        "MSETNX" => vec![with(
+            &[],
+            pairs("together")[..2 * TOGETHER_KEYS_MAX].to_vec(),
+        )],
         "BF.MADD" | "BF.MEXISTS" => vec![
             with(&["filter"], words(KEYS, "item")),
             with(&["filter"], long_keys()),
@@ -154,6 +168,8 @@ fn largest_of_few_words(name: &str, long: &str, value: &str) -> Option<Vec<Vec<S
     Some(match name {
         "ECHO" | "AUTH" => vec![of(&[value])],
         "SELECT" => vec![of(&["0"])],
+        "INCR" | "DECR" => vec![of(&["count"])],
+        "INCRBY" | "DECRBY" => vec![of(&["count", "7"])],
         "WAIT" => vec![of(&["0", "1"])],
         "CLIENT" => vec![
             of(&["LIST"]),

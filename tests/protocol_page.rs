@@ -161,6 +161,10 @@ fn the_table_of_constants_is_the_constants() {
             "keys of a namespace that `KEYS` looks through",
             limits::KEYS_COMMAND_KEYS_MAX,
         ),
+        (
+            "keys that one `MSETNX` stores",
+            limits::TOGETHER_KEYS_MAX as u64,
+        ),
         ("draining", limits::DRAIN_MS),
         (
             "connections told that there are too many, at a time",

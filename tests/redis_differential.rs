@@ -343,7 +343,7 @@ impl Pair {
             for words in pipeline {
                 to_onced.extend(request(words));
                 to_redis.extend(request(words));
-                to_redis.extend(bounding(words).map_or(Vec::new(), |words| request(&words)));
+                to_redis.extend(bounding(words).iter().flat_map(request));
             }
             redis.send(&to_redis);
             onced.send(&to_onced);
@@ -356,8 +356,10 @@ impl Pair {
                 if theirs.is("+QUEUED") {
                     queued.push_back(Some(words.clone()));
                 }
-                if bounding(words).is_some() && redis.reply().is("+QUEUED") {
-                    queued.push_back(None);
+                for _ in bounding(words) {
+                    if redis.reply().is("+QUEUED") {
+                        queued.push_back(None);
+                    }
                 }
                 let is_same = match &mut theirs {
                     Reply::Many(_, answers) if name == "EXEC" => {
@@ -397,8 +399,8 @@ impl Pair {
 }
 
 /// What Redis is told behind a request, so that no key lives for longer than onced lets it.
-fn bounding(words: &Words) -> Option<Words> {
-    const LEAVE_LONGER: [&[u8]; 13] = [
+fn bounding(words: &Words) -> Vec<Words> {
+    const LEAVE_LONGER: [&[u8]; 15] = [
         b"SET",
         b"SETNX",
         b"SETEX",
@@ -410,20 +412,26 @@ fn bounding(words: &Words) -> Option<Words> {
         b"EXPIREAT",
         b"PEXPIREAT",
         b"PERSIST",
-        b"APPEND",
         b"INCR",
+        b"INCRBY",
+        b"DECR",
+        b"DECRBY",
     ];
     let name = words[0].to_ascii_uppercase();
-    if words.len() < 2 || !LEAVE_LONGER.contains(&&name[..]) {
-        return None;
-    }
+    let keys: Vec<_> = if name.starts_with(b"MSET") {
+        words[1..].iter().step_by(2).collect()
+    } else if LEAVE_LONGER.contains(&&name[..]) {
+        words.get(1).into_iter().collect()
+    } else {
+        Vec::new()
+    };
     let longest = LONGEST_S.to_string().into_bytes();
-    Some(vec![
-        b"EXPIRE".to_vec(),
-        words[1].clone(),
-        longest,
-        b"LT".to_vec(),
-    ])
+    let bound = |key: &Vec<u8>| {
+        let mut bound = vec![b"EXPIRE".to_vec(), key.clone(), longest.clone()];
+        bound.push(b"LT".to_vec());
+        bound
+    };
+    keys.into_iter().map(bound).collect()
 }
 
 /// Whether two replies to a request are the same, but for what may differ.
@@ -609,6 +617,11 @@ impl Writer {
         if let Some(key) = words.get_mut(key_at).filter(|key| key.is_empty()) {
             *key = b"x".to_vec();
         }
+        if words[0].to_ascii_uppercase().starts_with(b"MSET") {
+            let keys = words[1..].iter_mut().step_by(2);
+            keys.filter(|key| key.is_empty())
+                .for_each(|key| *key = b"x".to_vec());
+        }
         let takes_keys = ["MGET", "DEL", "UNLINK", "EXISTS", "TOUCH"];
         if takes_keys
             .iter()
@@ -734,7 +747,22 @@ impl Writer {
         ];
         let mut words = Vec::new();
         let key = self.key();
-        match self.dice.below(20) {
+        match self.dice.below(23) {
+            20 | 21 => {
+                let name = *self.dice.pick(&["INCR", "INCRBY", "DECR", "DECRBY"]);
+                words.extend([name.to_owned(), key]);
+                if name.ends_with("BY") {
+                    let amount = *self.dice.pick(&["1", "7", "-3", "9223372036854775807"]);
+                    words.push(amount.to_owned());
+                }
+            }
+            22 => {
+                words.push((*self.dice.pick(&["MSET", "MSETNX"])).to_owned());
+                for _ in 0..=self.dice.below(3) {
+                    let pair = [self.key(), self.value()];
+                    words.extend(pair);
+                }
+            }
             0..=3 => {
                 words.extend(["SET".to_owned(), key, self.value()]);
                 self.options(&mut words, &SET);

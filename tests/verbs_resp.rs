@@ -20,6 +20,7 @@ const NOT_INTEGER: &str = "-ERR value is not an integer or out of range";
 const EMPTY_KEY: &str = "-ERR ARGS a key has at least one byte";
 const BAD_NAME: &str =
     "-ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . : -";
+const OVERFLOW: &str = "-ERR increment or decrement would overflow";
 const FULL: &str = "-OOM no room: namespace 'small' has its MAXKEYS of 1; nothing was stored";
 
 scenarios! { play_resp;
@@ -97,6 +98,28 @@ scenarios! { play_resp;
         ("GET p", "nil"),
         ("SET n w NX PXAT 1", "nil"),
         ("GET n", "$v"),
+    ];
+    numbers_are_values: &[
+        ("INCR n", ":1"), ("INCR n", ":2"), ("GET n", "$2"), ("TTL n", ":~3600"), ("INCRBY n 40", ":42"), ("DECR n", ":41"), ("DECRBY n 42", ":-1"), ("INCRBY n -9223372036854775807", ":-9223372036854775808"), ("DECR n", OVERFLOW), ("GET n", "$-9223372036854775808"),
+        ("DECRBY m -9223372036854775807", ":9223372036854775807"), ("INCR m", OVERFLOW), ("DECRBY m -9223372036854775808", "-ERR decrement would overflow"), ("DECR fresh", ":-1"), ("DECRBY fresh 3", ":-4"),
+        // What was only seen counts as 1; the end stays, and nothing slides.
+        ("SEEN k 60s FP 5f", "+NEW"), ("INCR k", ":2"), ("ONCE.TTL k", ":~60000"), ("SEEN k 60s FP 77", "+DUP"), ("DECR k", ":1"), ("GET k", "$1"), ("ONCE.TTL k", ":~60000"),
+        ("NS SET default MODE SLIDE", "+OK"), ("SEEN j 60s", "+NEW"), ("INCRBY j 5", ":6"), ("ONCE.TTL j", ":~60000"),
+        ("SET v text", "+OK"), ("INCR v", NOT_INTEGER), ("GET v", "$text"), ("SET v 01", "+OK"), ("INCR v", NOT_INTEGER), ("INCRBY v x", NOT_INTEGER), ("INCRBY v 1.5", NOT_INTEGER), ("DECRBY v 99999999999999999999", NOT_INTEGER), ("SET v 9223372036854775808", "+OK"), ("DECR v", NOT_INTEGER),
+        ("BEGIN job", "[+RUN, :{token}, :30000, :1]"), ("INCR job", WRONG_TYPE), ("COMPLETE job {token} BODY 5", "+OK"), ("INCR job", WRONG_TYPE), ("GET job", "$5"),
+        ("INCRBYFLOAT n 1.5", "-ERR unknown command 'INCRBYFLOAT', with args beginning with: 'n' '1.5' "), ("INCR", "-ERR wrong number of arguments for 'incr' command"), ("INCR n 1", "-ERR wrong number of arguments for 'incr' command"),
+    ];
+    numbers_need_room: &[
+        ("NS SET small MAXKEYS 1", "+OK"), ("USE small", "+OK"), ("INCR a", ":1"), ("INCR b", FULL), ("INCR a", ":2"), ("EXISTS b", ":0"), ("MSET a 5 b 6", "-OOM no room for more; 1 of 2 keys are set, the first ones, nothing else was changed"), ("MGET a b", "[$5, nil]"), ("MSET b 1 a 2", FULL), ("GET a", "$5"),
+        ("DEL a", ":1"), ("NS SET small MAXKEYS 2", "+OK"), ("MSETNX a 1 b 2 c 3", FULL), ("DBSIZE", ":0"), ("EXISTS a b c", ":0"), ("MSETNX a 1 b two b 2", ":1"), ("MGET a b c", "[$1, $2, nil]"),
+    ];
+    many_values_at_once: &[
+        ("MSET a 1 b two a three", "+OK"), ("MGET a b", "[$three, $two]"), ("TTL a", ":~3600"), ("SET a x EX 60", "+OK"), ("MSET a y", "+OK"), ("TTL a", ":~3600"),
+        ("MSETNX c 1 a 2", ":0"), ("EXISTS c", ":0"), ("MSETNX c 1 d \"\" e 3 c 4", ":1"), ("MGET c d e", "[$4, $, $3]"), ("TTL c", ":~3600"), ("MSETNX e 1", ":0"),
+        ("MSET a", "-ERR wrong number of arguments for 'mset' command"), ("MSET a 1 b", "-ERR wrong number of arguments for 'mset' command"), ("MSETNX a 1 b", "-ERR wrong number of arguments for 'msetnx' command"), ("MSET \"\" 1", EMPTY_KEY),
+        ("MULTI", "+OK"), ("MSET f 1 g", "+QUEUED"), ("MSETNX f 1 g 2", "+QUEUED"), ("EXEC", "[-ERR wrong number of arguments for 'mset' command, :1]"),
+        ("SEEN h 60s", "+NEW"), ("MSETNX h 1 i 2", ":0"), ("BEGIN job", "[+RUN, :{token}, :30000, :1]"), ("MSETNX x 1 job 2", ":0"), ("EXISTS x", ":0"),
+        ("MSET x 1 job 2 y 3", "-WRONGTYPE the key holds an idempotency record that is in progress or has no value; 1 of 3 keys are set, the first ones, nothing else was changed"), ("MGET x y", "[$1, nil]"), ("COMPLETE job {token}", "+OK"), ("MSET job 2", "+OK"), ("GET job", "$2"),
     ];
     digests_of_keys_have_all_that_keys_have: &[
         ("NS SET urls KEYS DIGEST", "+OK"),

@@ -6,7 +6,7 @@
 //!
 //! - [`args`]: a request's words; [`containers`]: commands that are several; `keyword`: a name, folded to be compared fast
 //! - [`spec`]: the table; its rows are in `spec/native.rs` and `spec/redis.rs`
-//! - `native`, `records`, `redis`, `redis_session`: how words become commands, in this protocol's manner and in Redis's
+//! - `native`, `records`, `redis`, `redis_values`, `redis_session`: how words become commands, in this protocol's manner and in Redis's
 //! - [`reply`]: answers and refusals
 
 pub mod args;
@@ -16,11 +16,13 @@ mod native;
 mod records;
 mod redis;
 mod redis_session;
+mod redis_values;
 pub mod reply;
 pub mod spec;
 
 pub(crate) use native::printable;
 pub(crate) use records::{token, too_big};
+pub(crate) use redis::integer;
 pub(crate) use redis_session::unknown_command;
 
 pub use args::{Args, Span, Words};
@@ -181,11 +183,9 @@ pub struct Set<'a> {
 /// The value of a key for which none is stored.
 pub const MARKER_VALUE: &[u8] = b"1";
 
-impl<'a> Set<'a> {
-    /// The value as it is stored; `None` if it is the one that every key has without.
-    pub fn stored_value(&self) -> Option<&'a [u8]> {
-        (self.value != MARKER_VALUE).then_some(self.value)
-    }
+/// A value as it is stored; `None` if it is the one that every key has without.
+pub fn stored_value(value: &[u8]) -> Option<&[u8]> {
+    (value != MARKER_VALUE).then_some(value)
 }
 
 /// When `EXPIRE` and its relatives go ahead; every key here has an expiry.
@@ -368,6 +368,22 @@ pub enum Command<'a> {
     },
     MGet {
         keys: Words<'a>,
+    },
+    /// `MSET`.
+    MSet {
+        /// Keys, each with its value behind it.
+        pairs: Words<'a>,
+    },
+    /// `MSETNX`.
+    MSetNx {
+        /// The same.
+        pairs: Words<'a>,
+    },
+    /// `INCR` and its relatives.
+    Add {
+        key: &'a [u8],
+        /// What is added to the number that is the key's value.
+        amount: i64,
     },
     Exists {
         keys: Words<'a>,

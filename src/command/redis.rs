@@ -542,7 +542,7 @@ impl Unit {
     }
 }
 
-fn value<'a>(word: &'a [u8], limits: &Limits) -> Result<&'a [u8], Error> {
+pub(super) fn value<'a>(word: &'a [u8], limits: &Limits) -> Result<&'a [u8], Error> {
     if word.len() > limits.body_bytes_max {
         let (n, max) = (word.len(), limits.body_bytes_max);
         return Err(Error::too_big(format!(
@@ -567,7 +567,7 @@ pub(super) fn is(word: &[u8], name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
 }
 
-pub(super) fn integer(word: &[u8]) -> Result<i64, Error> {
+pub(crate) fn integer(word: &[u8]) -> Result<i64, Error> {
     number(word).ok_or_else(not_integer)
 }
 

@@ -62,7 +62,7 @@ const KEYS_FROM_3: KeyWords = KeyWords {
     last: -1,
     step: 1,
 };
-const KEYS_AND_TOKENS: KeyWords = KeyWords {
+const KEYS_IN_PAIRS: KeyWords = KeyWords {
     first: 1,
     last: -1,
     step: 2,

@@ -188,6 +188,63 @@ impl<'e> Staying<'e> {
     }
 }
 
+/// Changes to several shards of a namespace, all of which are locked until the end, on their way into one frame
+/// of the log: so it has all of them or none, wherever it ends.
+#[derive(Debug)]
+pub(super) struct Joint<'e> {
+    promise: Promise<'e>,
+    frame: Vec<u8>,
+    last: Millis,
+}
+
+impl<'e> Joint<'e> {
+    pub(super) fn new(promise: Promise<'e>) -> Self {
+        Self {
+            promise,
+            frame: FRAME.take(),
+            last: Millis(0),
+        }
+    }
+
+    /// Changes one of the shards.
+    pub(super) fn write<R>(
+        &mut self,
+        shard: &mut Shard,
+        namespace: &Namespace,
+        change: impl FnOnce(&mut Writing<'_, 'e>) -> R,
+    ) -> R {
+        let mut writing = Writing {
+            frame: std::mem::take(&mut self.frame),
+            last: self.last,
+            is_joint: true,
+            ..Writing::new(shard, &mut self.promise, namespace)
+        };
+        let result = change(&mut writing);
+        self.last = writing.last;
+        self.frame = writing.frame;
+        result
+    }
+
+    /// Appends all of them. The shards are still locked.
+    pub(super) fn finish(mut self, namespace: &Namespace) {
+        if self.frame.len() > frame::HEADER_BYTES {
+            frame::finish(&mut self.frame, 0, namespace.logged_as());
+            if let Some(log) = self.promise.log {
+                log.append(&self.frame, self.last);
+            }
+            self.frame.clear();
+        }
+        self.give_up();
+    }
+
+    /// Appends nothing of what was not appended: the changes are taken back, or there were none.
+    pub(super) fn give_up(mut self) {
+        self.promise.bytes += self.frame.len();
+        self.frame.clear();
+        FRAME.set(self.frame);
+    }
+}
+
 /// A locked shard that is being changed. It can be read as it is; the ways to change it are here.
 #[derive(Debug)]
 pub(super) struct Writing<'a, 'e> {
@@ -197,6 +254,8 @@ pub(super) struct Writing<'a, 'e> {
     frame: Vec<u8>,
     /// The last deadline in it.
     last: Millis,
+    /// Whether it is one frame with other shards' changes, and not to be more than one.
+    is_joint: bool,
 }
 
 impl Deref for Writing<'_, '_> {
@@ -219,6 +278,7 @@ impl<'a, 'e> Writing<'a, 'e> {
             namespace,
             frame: Vec::new(),
             last: Millis(0),
+            is_joint: false,
         }
     }
 
@@ -297,6 +357,12 @@ impl<'a, 'e> Writing<'a, 'e> {
             self.promise.bytes += most + removal;
         }
         is_set
+    }
+
+    /// Takes back that a key was stored, whose change was not appended.
+    pub(super) fn take_back(&mut self, key: &Key<'_>, now: Millis) {
+        self.shard.remove(key, now);
+        self.namespace.follow(self.shard, key, now);
     }
 
     /// As [`Shard::set_deadline`]; whether the key was there.
@@ -405,6 +471,9 @@ impl<'a, 'e> Writing<'a, 'e> {
         };
         let most = log.frame_bytes_max();
         if !self.frame.is_empty() && self.frame.len() + bytes > most {
+            if self.is_joint {
+                return false;
+            }
             self.append();
         }
         if self.frame.is_empty() {

@@ -7,7 +7,9 @@
 //! - [`namespace`]: policy, shards, one key's way to its shard
 //! - [`batch`]: many questions at once
 //! - [`budget`]: the memory that keys and buffers share
-//! - `keys`: the commands on keys of this protocol; `values`: Redis's, `facts`: what those tell about a key; `spaces`: those on namespaces
+//! - `keys`: the commands on keys of this protocol; `values`: Redis's; `numbers`: `INCR`; `msets`: `MSET`; `facts`: what
+//!   Redis's tell about a key
+//! - `spaces`: the commands on namespaces
 //! - `records`: the commands on idempotency records; `tokens`: what proves who does the work; [`waiters`]:
 //!   who waits for what comes of it
 //! - `report`: `STATS`, `NS INFO`, `HELP`
@@ -37,7 +39,9 @@ mod facts;
 pub mod glob;
 mod journal;
 mod keys;
+mod msets;
 pub mod namespace;
+mod numbers;
 mod records;
 mod report;
 mod restore;
@@ -298,6 +302,18 @@ impl Engine {
             )
         };
         Error::new(Code::Full, text)
+    }
+
+    /// The same for a request of many parts, some of which were done before there was none.
+    fn no_room_after(&self, how_far: HowFar) -> Error {
+        let is_good = |log: &Arc<Log>| log.health() == Health::Good;
+        if how_far.done == 0 {
+            self.no_room()
+        } else if self.log().is_none_or(is_good) {
+            Error::new(Code::Full, format!("no room for more; {how_far}"))
+        } else {
+            self.refusal_after(Refused, how_far)
+        }
     }
 
     /// Why nobody is told to run who would be if there were room, and a token to give.
@@ -728,6 +744,8 @@ impl Here<'_> {
             Command::GetEx { key, expiry } => self.get_ex(here, key, expiry),
             Command::GetDel { key } => self.get_del(here, key),
             Command::DelIf { key, equals } => self.del_if(here, key, equals),
+            Command::MSetNx { pairs } => self.msetnx(here, pairs),
+            Command::Add { key, amount } => self.add(here, key, amount),
             Command::Type { key } => Ok(Reply::Word(if self.is_live(here, key) {
                 "string"
             } else {

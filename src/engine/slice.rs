@@ -245,6 +245,7 @@ impl Here<'_> {
             Command::MEnd { pairs, is_failure } => self.mend(session, pairs, is_failure, slice),
             Command::Forget { keys } => self.forget(session, keys, slice),
             Command::MGet { keys } => self.mget(session, keys, slice),
+            Command::MSet { pairs } => self.mset(session, pairs, slice),
             Command::Exists { keys } => self.exists(session, keys, slice),
             Command::Keys { pattern } => self.keys(session, pattern, slice),
             Command::BfInsert(ref insert) => self.bf_insert(session, insert, slice),
@@ -307,6 +308,7 @@ impl Here<'_> {
             }
             Command::NsPurge { .. }
             | Command::NsDrop { .. }
+            | Command::MSet { .. }
             | Command::FlushDb
             | Command::FlushAll => Reply::OK,
             _ => Reply::Letters(letters),
@@ -366,6 +368,7 @@ mod tests {
             |_, _| {},
         );
         let all = keys(0);
+        let pairs = all.replace(' ', " v ").split_off(2) + " v";
         for (request, slices_min) in [
             (format!("PEEK{all}"), KEYS * READ_UNITS / SLICE_UNITS),
             (format!("EXISTS{all}"), KEYS * READ_UNITS / SLICE_UNITS),
@@ -382,6 +385,8 @@ mod tests {
                 KEYS * WRITE_UNITS / SLICE_UNITS,
             ),
             (format!("DEL{all}"), KEYS * WRITE_UNITS / SLICE_UNITS),
+            (format!("MSET{pairs}"), KEYS * WRITE_UNITS / SLICE_UNITS),
+            (format!("UNLINK{all}"), KEYS * WRITE_UNITS / SLICE_UNITS),
             (
                 format!("MBEGIN 1h 1m{all}"),
                 KEYS * RECORD_UNITS / SLICE_UNITS,

@@ -12,6 +12,7 @@ use super::waiters::Concerns;
 use super::{Answer, Engine, Here, Namespace, Policy, Session};
 use crate::command::{
     self, BadExpiry, Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words,
+    stored_value,
 };
 use crate::limits::KEYS_COMMAND_KEYS_MAX;
 use crate::store::shard::Entry;
@@ -58,7 +59,7 @@ impl Here<'_> {
     pub(super) fn set<'s>(&self, here: &Namespace, set: &Set<'_>) -> Answer<'s> {
         let policy = here.policy();
         let key = self.key(here, set.key);
-        let value = set.stored_value();
+        let value = stored_value(set.value);
         let (outcome, before) = here.write(&key, value, &policy, |shard, room| {
             let held = shard.get(&key, self.now);
             let told = set.answer == SetAnswer::Before;
@@ -512,7 +513,7 @@ fn is_running(entry: &Entry<'_>) -> bool {
     entry.record().is_some_and(|record| record.is_running())
 }
 
-fn wrong_type() -> Error {
+pub(super) fn wrong_type() -> Error {
     Error::redis(
         "WRONGTYPE the key holds an idempotency record that is in progress or has no value",
     )

@@ -5,7 +5,7 @@
 
 use super::output::Output;
 use crate::command::spec::Verb;
-use crate::command::{Command, Reply, Seen, Set, SetAnswer, SetIf};
+use crate::command::{Command, Reply, Seen, Set, SetAnswer, SetIf, stored_value};
 use crate::command::{Expiry, Ttl};
 use crate::engine::{BATCH_MAX, Engine, Namespace, Policy, Question};
 use crate::metrics::Tally;
@@ -219,7 +219,7 @@ fn usual_set<'a>(set: &Set<'a>, policy: &Policy) -> Option<Usual<'a>> {
         Expiry::In(ms) => ms.min(policy.ttl_max_ms),
         _ => return None,
     };
-    let value = set.stored_value();
+    let value = stored_value(set.value);
     Some((form, set.key, value, ttl_ms, WindowMode::Fixed))
 }
 

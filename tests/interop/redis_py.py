@@ -138,6 +138,17 @@ def values(r, k):
     refused("unknown command", "unknown command 'NOSUCH'", lambda: r.execute_command("NOSUCH", "a"))
 
 
+def numbers(r, k):
+    check("INCR", [r.incr(k("n")), r.incr(k("n"), 41), r.decr(k("n"), 2)], [1, 42, 40])
+    check("its value", r.get(k("n")), b"40")
+    check("MSETNX", [r.msetnx({k("m"): 1, k("o"): b"two"}), r.msetnx({k("p"): 1, k("m"): 2})], [True, False])
+    check("all or nothing", r.mget(k("m"), k("o"), k("p")), [b"1", b"two", None])
+    check("MSET", r.mset({k("m"): 3, k("p"): 4}), True)
+    check("all of it", r.mget(k("m"), k("p")), [b"3", b"4"])
+    r.set(k("text"), "text", px=60_000)
+    refused("INCR of a text", "not an integer", lambda: r.incr(k("text")))
+
+
 def pipelines(r, k):
     for transaction in (True, False):
         style = "MULTI" if transaction else "plain"
@@ -313,7 +324,7 @@ def everything(name, protocol, **address):
         return f"py:{os.getpid()}:{name}:{word}".replace(" ", "-")
 
     with connect() as r:
-        for part in (first_sight, expiry, deadlines, values, pipelines, one_winner):
+        for part in (first_sight, expiry, deadlines, values, numbers, pipelines, one_winner):
             part(r, k)
         databases(r, k, connect)
         session(r, connect)

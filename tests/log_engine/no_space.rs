@@ -78,6 +78,36 @@ fn a_refused_forgetting_says_how_many_keys_are_gone() {
 }
 
 #[test]
+fn a_refused_storing_of_many_says_how_far_it_came() {
+    const KEYS: usize = 3_000;
+    let names: Vec<_> = (0..KEYS)
+        .map(|n| format!("a-name-that-is-not-packed-{n}"))
+        .collect();
+    let count = |run: &Run, request: &str| -> usize {
+        let told = run.execute(request, START);
+        told.trim_start_matches("Number(")
+            .trim_end_matches(')')
+            .parse()
+            .unwrap()
+    };
+    let run = full(&["other".to_owned()]);
+    let pairs: Vec<_> = names.iter().map(|name| format!("{name} value")).collect();
+    let told = run.told(&format!("MSETNX {}", pairs[..200].join(" ")), START);
+    assert!(
+        told.contains("too large for a segment") || how_far(&told) == Some((0, 0)),
+        "{told}"
+    );
+    let told = run.told(&format!("MSET {}", pairs.join(" ")), START);
+    let (done, of) = how_far(&told).unwrap_or_else(|| panic!("{told}"));
+    assert!(done > 0 && of == KEYS, "{told}");
+    assert_eq!(count(&run, &format!("EXISTS {}", names.join(" "))), done);
+    assert_eq!(
+        count(&run, &format!("EXISTS {}", names[..done].join(" "))),
+        done
+    );
+}
+
+#[test]
 fn a_refused_flushing_says_how_many_namespaces_are_empty() {
     let run = full(&["a".to_owned()]);
     run.disk.set_capacity(u64::MAX);

@@ -3,7 +3,7 @@
 use super::super::native as build;
 use super::super::records;
 use super::{
-    ALL_KEYS, Effect, Home, KEYS_AND_TOKENS, KEYS_FROM_2, KEYS_FROM_3, KeyWords, NO_KEY, ONE_KEY,
+    ALL_KEYS, Effect, Home, KEYS_FROM_2, KEYS_FROM_3, KEYS_IN_PAIRS, KeyWords, NO_KEY, ONE_KEY,
     Spec,
 };
 
@@ -204,7 +204,7 @@ pub(super) static ROWS: &[Spec] = &[
             2,
             ANY,
             Effect::Write,
-            KEYS_AND_TOKENS,
+            KEYS_IN_PAIRS,
         )
     },
     Spec {
@@ -218,7 +218,7 @@ pub(super) static ROWS: &[Spec] = &[
             2,
             ANY,
             Effect::Write,
-            KEYS_AND_TOKENS,
+            KEYS_IN_PAIRS,
         )
     },
     Spec {

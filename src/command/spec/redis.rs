@@ -2,7 +2,8 @@
 
 use super::super::redis as build;
 use super::super::redis_session as on_session;
-use super::{ALL_KEYS, Build, Effect, Home, KeyWords, NO_KEY, ONE_KEY, Spec};
+use super::super::redis_values as on_values;
+use super::{ALL_KEYS, Build, Effect, Home, KEYS_IN_PAIRS, KeyWords, NO_KEY, ONE_KEY, Spec};
 
 const ANY: usize = usize::MAX;
 
@@ -57,6 +58,18 @@ pub(super) static ROWS: &[Spec] = &[
         "1, 0", "Forgets a key if its value is this."),
     redis("MGET", ("key...", 1, ANY), Effect::Read, ALL_KEYS, build::mget,
         "an array of values and nils", "Tells many values."),
+    redis("MSET", ("key value...", 2, ANY), Effect::Write, KEYS_IN_PAIRS, on_values::mset,
+        "OK", "Stores many values, one after the other."),
+    redis("MSETNX", ("key value...", 2, ANY), Effect::Write, KEYS_IN_PAIRS, on_values::msetnx,
+        "1, 0", "Stores many values if none of the keys is there: all in one step, or none."),
+    redis("INCR", ("key", 1, 1), Effect::Write, ONE_KEY, on_values::incr,
+        "the sum", "Adds 1 to the number that is a key's value; its end stays."),
+    redis("INCRBY", ("key amount", 2, 2), Effect::Write, ONE_KEY, on_values::incrby,
+        "the sum", "Adds to the number that is a key's value."),
+    redis("DECR", ("key", 1, 1), Effect::Write, ONE_KEY, on_values::decr,
+        "the difference", "Takes 1 from the number that is a key's value."),
+    redis("DECRBY", ("key amount", 2, 2), Effect::Write, ONE_KEY, on_values::decrby,
+        "the difference", "Takes from the number that is a key's value."),
     redis("EXISTS", ("key...", 1, ANY), Effect::Read, ALL_KEYS, build::exists,
         "how many", "Counts those of the keys that are there."),
     redis("TOUCH", ("key...", 1, ANY), Effect::Read, ALL_KEYS, build::exists,

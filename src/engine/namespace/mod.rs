@@ -14,10 +14,12 @@
 //! | `policy` | what it does where a request does not say |
 //! | `emptying` | how all keys are taken out of it, or all but the records in progress |
 //! | `room` | whether a shard of it may grow |
+//! | `several` | several shards locked together |
 
 mod emptying;
 mod policy;
 mod room;
+mod several;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -30,6 +32,7 @@ pub(super) use self::emptying::{Emptying, Garbage, Kept, Search};
 pub use self::policy::Policy;
 use self::policy::SharedPolicy;
 pub(super) use self::room::NamespaceRoom;
+pub(super) use self::several::LockedShards;
 use super::budget::Budget;
 use super::journal::{Promise, Refused, Writing};
 use crate::command::{Error, PolicyChange};

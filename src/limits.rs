@@ -290,6 +290,12 @@ impl Default for Limits {
     }
 }
 
+/// Whether a namespace is one that is there whatever clients do, or a database of `SELECT`: no set has such a name.
+pub fn is_database_name(name: &[u8]) -> bool {
+    let number = name.strip_prefix(b"db").and_then(crate::time::parse_u64);
+    name == b"default" || number.is_some_and(|number| number <= SELECT_MAX)
+}
+
 /// Whether a word can be a namespace's name.
 pub fn is_namespace_name(word: &[u8]) -> bool {
     let is_part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-');

@@ -295,6 +295,18 @@ fn what_is_known_is_answered_without_allocating() {
                 |n| resp(&["BF.ADD", "filter", &uuid(n)]),
                 ":0\r\n",
             ),
+            Shape::new("SADD", |n| resp(&["SADD", "jobs:seen", &uuid(n)]), ":0\r\n"),
+            Shape::new(
+                "SADD of many",
+                |n| resp(&["SADD", "jobs:seen", &uuid(n), "a", "b"]),
+                ":0\r\n",
+            ),
+            Shape::new("TTL of a set", |_| resp(&["TTL", "jobs:seen"]), ":-1\r\n"),
+            Shape::new(
+                "DEL of no key",
+                |n| resp(&["DEL", &format!("no-{n}")]),
+                ":0\r\n",
+            ),
         ],
     );
 }

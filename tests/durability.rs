@@ -156,6 +156,20 @@ const REDIS: &[(&str, &str)] = &[
     ("BF.ADD filter a", ":1"),
     ("BF.RESERVE bounded 0.01 5", "+OK"),
     ("BF.MADD bounded a b a", "[:1, :1, :0]"),
+    ("SADD set:plain a b", ":2"),
+    ("SREM set:plain b", ":1"),
+    ("SADD set:ends a", ":1"),
+    ("EXPIRE set:ends 7200", ":1"),
+    ("EXPIRE set:ends 10000", ":1"),
+    ("EXPIRE set:ends 10001", ":1"),
+    ("SADD set:ends b", ":1"),
+    ("SADD set:removed a", ":1"),
+    ("DEL set:removed", ":1"),
+    ("NS SET set:emptied TTL 3h", "+OK"),
+    ("SADD set:emptied a", ":1"),
+    ("EXPIRE set:emptied 60", ":1"),
+    ("DEL set:emptied", ":1"),
+    ("SADD set:emptied b", ":1"),
     ("SET counted 41 PX 3600000", "+OK"),
     ("INCR counted", ":42"),
     ("DECRBY counted-anew 5", ":-5"),
@@ -208,6 +222,9 @@ fn state_of(server: &Process) -> Vec<String> {
                 .filter(is_kept)
                 .map(|row| format!("{name}: {row}")),
         );
+        redis.call(&["SELECT", "0"]);
+        let as_set = ["TYPE", "PEXPIRETIME"].map(|verb| redis.call(&[verb, name]));
+        state.push(format!("{name} as a set: {as_set:?}"));
         redis.call(&["ONCE.USE", name]);
         let mut keys = redis.call(&["KEYS", "*"]);
         for known in [

@@ -71,6 +71,10 @@ fn a_key_has_so_many_bytes() {
                 "-ERR TOOBIG the key has 33 bytes; the longest is 32",
             ),
             (
+                "SADD f a {k*33}",
+                "-ERR TOOBIG the key has 33 bytes; the longest is 32",
+            ),
+            (
                 "MSETNX a 1 {k*33} 2",
                 "-ERR TOOBIG the key has 33 bytes; the longest is 32",
             ),
@@ -145,6 +149,11 @@ fn a_request_has_so_many_keys() {
             ("BF.MEXISTS f a b c d", RESP),
             ("BF.INSERT f ITEMS a b c d", RESP),
             ("BF.INSERT f ITEMS a b c", "[:1, :1, :1]"),
+            ("SADD f a b c d", RESP),
+            ("SMISMEMBER f a b c d", RESP),
+            ("SREM f a b c d", RESP),
+            ("SADD f a b c", ":0"),
+            ("UNLINK a b c d", RESP),
             ("MSET a 1 b 2 c 3 d 4", RESP),
             ("MSETNX a 1 b 2 c 3 d 4", RESP),
             ("MSET a 1 b 2 c 3", "+OK"),
@@ -218,6 +227,8 @@ fn there_are_so_many_namespaces() {
         &server,
         &[
             ("BF.ADD c x", RESP),
+            ("SADD c x", RESP),
+            ("SISMEMBER c x", ":0"),
             ("BF.MADD c x", RESP),
             ("BF.RESERVE c 0.1 10", RESP),
             ("SELECT 1", RESP),

@@ -36,6 +36,7 @@ use simulated_disk::SimulatedDisk;
 const SEEDS: u64 = 60;
 const SPACES: [&str; 3] = ["default", "orders", "urls"];
 const KEYS: u64 = 40;
+const SET: &str = "set:1";
 
 /// Small numbers from a seed; splitmix64.
 struct Draw(u64);
@@ -61,6 +62,10 @@ fn state(run: &Run, now: Millis) -> String {
         let (since, until) = (found.covered_since(), found.unsure_until());
         let digests = found.keeps_digests();
         writeln!(all, "{space} {policy:?} {digests} {since:?} {until:?}").unwrap();
+        for verb in ["TYPE", "PEXPIRETIME"] {
+            let told = run.execute(&format!("{verb} {space}"), now);
+            writeln!(all, "{verb} {space} {told}").unwrap();
+        }
         let others = ["b", "c", "n"].map(str::to_owned);
         for key in (0..KEYS).map(key).chain(others) {
             for verb in ["GET", "PEXPIRETIME", "ONCE.INSPECT"] {
@@ -87,7 +92,7 @@ fn command(draw: &mut Draw) -> (usize, String) {
     let key = key(draw.below(KEYS));
     let ms = 1 + draw.below(60_000);
     let word = draw.below(1_000);
-    let request = match draw.below(46) {
+    let request = match draw.below(50) {
         0 => "FLUSHDB".to_owned(),
         1 => format!("NS SET {} TTL {ms}ms MAXKEYS 100000", SPACES[space]),
         2 => format!("NS SET {} MODE SLIDE UNSURE REPORT", SPACES[space]),
@@ -115,6 +120,10 @@ fn command(draw: &mut Draw) -> (usize, String) {
         42 => format!("INCRBY n {word}"),
         43 => format!("MSET {key} {word} b {word} n {word}"),
         44 | 45 => format!("MSETNX {key} {word} b {word}"),
+        46 => format!("SADD {SET} {key} b c"),
+        47 => format!("SREM {SET} {key} c"),
+        48 => format!("PEXPIRE {SET} {ms} LT"),
+        49 => format!("DEL {SET}"),
         _ => format!("DELIFEQ {key} value-{word}"),
     };
     (space, request)

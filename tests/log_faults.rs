@@ -149,6 +149,7 @@ fn check_failed(server: &Process, told: &mut Vec<String>, open: &[String]) -> us
         &["PEXPIRE", known, "99999999"],
         &["FLUSHALL"],
         &["BF.ADD", "default", "never"],
+        &["SADD", "never", "never"],
         &["INCR", known],
         &["INCR", "never"],
         &["MSET", "never", "v"],

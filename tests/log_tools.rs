@@ -82,6 +82,7 @@ fn space(name: &str) -> Space {
         reports_unsure: false,
         covered_since: Millis(5),
         unsure_until: Millis(0),
+        set: None,
     }
 }
 

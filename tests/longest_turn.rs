@@ -108,14 +108,13 @@ fn largest(spec: &Spec) -> Vec<Vec<String>> {
             &[],
             pairs("together")[..2 * TOGETHER_KEYS_MAX].to_vec(),
         )],
-        "BF.MADD" | "BF.MEXISTS" => vec![
+        "BF.MADD" | "BF.MEXISTS" | "SADD" | "SMISMEMBER" => vec![
             with(&["filter"], words(KEYS, "item")),
             with(&["filter"], long_keys()),
         ],
         "BF.INSERT" => vec![with(&["filter", "ITEMS"], words(KEYS, "other"))],
-        "BF.ADD" | "BF.EXISTS" => vec![of(&["filter", &long])],
-        "BF.RESERVE" => vec![of(&["reserved", "0.01", "1000000"])],
-        "BF.CARD" | "BF.INFO" => vec![of(&["filter"])],
+        "SSCAN" => vec![of(&["filter", "0", "MATCH", &pattern, "COUNT", "100000"])],
+        "SREM" => vec![with(&["filter"], words(KEYS, "item"))],
         "ONCE.NS" => vec![
             of(&["LIST"]),
             of(&["INFO", "default"]),
@@ -136,16 +135,12 @@ fn largest(spec: &Spec) -> Vec<Vec<String>> {
         | "PING" | "TIME" | "ROLE" | "DBSIZE" | "DISCARD" | "EXEC" | "RESET" | "HELLO" | "INFO" => {
             vec![of(&[])]
         }
-        "SET" => vec![of(&[&long, &value]), of(&["big", &value, "GET"])],
-        "SETNX" | "GETSET" => vec![of(&[&long, &value])],
-        "SETEX" | "PSETEX" => vec![of(&[&long, "3600000", &value])],
         "GET" | "GETEX" | "STRLEN" | "TYPE" | "TTL" | "PTTL" | "EXPIRETIME" | "PEXPIRETIME"
         | "PERSIST" => {
             vec![of(&["big"]), of(&[&long])]
         }
         "DELIFEQ" => vec![of(&["big", &value])],
-        "EXPIRE" | "PEXPIRE" => vec![of(&[&long, "3600000"])],
-        "EXPIREAT" | "PEXPIREAT" => vec![of(&[&long, "4000000000"])],
+        "EXPIRE" | "PEXPIRE" => vec![of(&[&long, "3600000"]), of(&["filter", "3600000"])],
         "CONFIG" => vec![with(&["GET"], vec![pattern; 256])],
         "SCAN" => vec![
             of(&["0", "MATCH", &pattern, "COUNT", "100000"]),
@@ -167,6 +162,13 @@ fn largest_of_few_words(name: &str, long: &str, value: &str) -> Option<Vec<Vec<S
     };
     Some(match name {
         "ECHO" | "AUTH" => vec![of(&[value])],
+        "BF.ADD" | "BF.EXISTS" | "SISMEMBER" => vec![of(&["filter", long])],
+        "BF.RESERVE" => vec![of(&["reserved", "0.01", "1000000"])],
+        "BF.CARD" | "BF.INFO" | "SCARD" | "SMEMBERS" => vec![of(&["filter"])],
+        "SET" => vec![of(&[long, value]), of(&["big", value, "GET"])],
+        "SETNX" | "GETSET" => vec![of(&[long, value])],
+        "SETEX" | "PSETEX" => vec![of(&[long, "3600000", value])],
+        "EXPIREAT" | "PEXPIREAT" => vec![of(&[long, "4000000000"])],
         "SELECT" => vec![of(&["0"])],
         "INCR" | "DECR" => vec![of(&["count"])],
         "INCRBY" | "DECRBY" => vec![of(&["count", "7"])],

@@ -62,6 +62,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "what is told from any other than 0 is not compared",
     ),
     ("`KEYS` and `SCAN` list in another order", "both are sorted"),
+    (
+        "A key and a set of the same name do not know each other",
+        "sets have names that no string has",
+    ),
+    (
+        "`SCAN`, `KEYS` and `DBSIZE` do not have sets",
+        "where there are sets, these are not asked",
+    ),
+    (
+        "the words of `SSCAN` are checked all the same",
+        "those that are sent are right",
+    ),
 ];
 
 /// Where Redis 7.0 answers otherwise than its successors: a cursor that is empty, has a minus or a NUL is none.
@@ -428,6 +440,10 @@ fn bounding(words: &Words) -> Vec<Words> {
     let longest = LONGEST_S.to_string().into_bytes();
     let bound = |key: &Vec<u8>| {
         let mut bound = vec![b"EXPIRE".to_vec(), key.clone(), longest.clone()];
+        // A set may have no end.
+        if SETS.iter().any(|set| set.as_bytes() == &key[..]) {
+            bound.push(b"XX".to_vec());
+        }
         bound.push(b"LT".to_vec());
         bound
     };
@@ -466,8 +482,11 @@ fn are_same(words: &Words, theirs: &Reply, ours: &Reply) -> bool {
     }
     match (name, theirs, ours) {
         ("KEYS", Reply::Many(_, theirs), Reply::Many(_, ours)) => sorted(theirs) == sorted(ours),
+        ("SMEMBERS", Reply::Many(kind, theirs), Reply::Many(as_ours, ours)) => {
+            kind == as_ours && sorted(theirs) == sorted(ours)
+        }
         ("SCAN", Reply::Many(..), Reply::Many(..)) if words[1] != b"0" => true,
-        ("SCAN", Reply::Many(_, theirs), Reply::Many(_, ours)) => {
+        ("SCAN" | "SSCAN", Reply::Many(_, theirs), Reply::Many(_, ours)) => {
             theirs.len() == 2
                 && ours.len() == 2
                 && theirs[0] == ours[0]
@@ -554,6 +573,7 @@ struct Writer {
 
 const KEYS: [&str; 4] = ["a", "b", "key:c", "k\0d"];
 const VALUES: [&str; 5] = ["1", "v", "two words", "10", "\r\n"];
+const SETS: [&str; 2] = ["s:1", "s:2"];
 /// What is no number, or none that is of use.
 const BAD_NUMBERS: [&str; 28] = [
     "abc",
@@ -584,6 +604,13 @@ const BAD_NUMBERS: [&str; 28] = [
     "18446744073709551616",
     "99999999999999999999999",
     "--5",
+];
+/// Commands that move an end, and the unit of each.
+const SPANS: [(&str, &str); 4] = [
+    ("EXPIRE", "EX"),
+    ("PEXPIRE", "PX"),
+    ("EXPIREAT", "EXAT"),
+    ("PEXPIREAT", "PXAT"),
 ];
 const OPTIONS: [&str; 16] = [
     "NX", "XX", "GT", "LT", "GET", "EX", "PX", "EXAT", "PXAT", "KEEPTTL", "PERSIST", "nx", "Ex",
@@ -630,6 +657,66 @@ impl Writer {
             words.retain(|word| !word.is_empty());
         }
         words
+    }
+
+    /// A request that has to do with sets. A key is a string or a set in Redis; here both may be there.
+    fn on_sets(&mut self) -> Words {
+        const MEMBERS: [&str; 7] = ["1", "2", "v", "two words", "10", "\r\n", "a\0b"];
+        const OF_ONE: [&str; 9] = [
+            "SCARD",
+            "SMEMBERS",
+            "TYPE",
+            "TTL",
+            "PTTL",
+            "EXPIRETIME",
+            "PEXPIRETIME",
+            "PERSIST",
+            "SSCAN",
+        ];
+        const CONTROL: [&str; 5] = ["MULTI", "EXEC", "EXEC", "DISCARD", "FLUSHALL"];
+        let set = (*self.dice.pick(&SETS)).to_owned();
+        let mut words = match self.dice.below(16) {
+            0..=5 => {
+                let names = ["SADD", "SADD", "SADD", "SMISMEMBER", "SREM", "SISMEMBER"];
+                let name = *self.dice.pick(&names);
+                let most = if name == "SISMEMBER" { 1 } else { 4 };
+                let members = 0..=self.dice.below(most);
+                let members = members.map(|_| (*self.dice.pick(&MEMBERS)).to_owned());
+                [name.to_owned(), set].into_iter().chain(members).collect()
+            }
+            6..=8 => {
+                let mut words = vec![(*self.dice.pick(&OF_ONE)).to_owned(), set];
+                if words[0] == "SSCAN" {
+                    words.push("0".to_owned());
+                    if self.dice.one_in(2) {
+                        let pattern = *self.dice.pick(&["*", "1*", "?", "nobody"]);
+                        words.extend(["MATCH".to_owned(), pattern.to_owned()]);
+                    }
+                }
+                words
+            }
+            9..=11 => {
+                let (name, unit) = *self.dice.pick(&SPANS);
+                let mut words = vec![name.to_owned(), set, self.amount(unit)];
+                self.options(&mut words, &["NX", "XX", "GT", "LT"]);
+                words
+            }
+            12 | 13 => {
+                let name = *self.dice.pick(&["DEL", "UNLINK", "EXISTS", "TOUCH"]);
+                let sets = 0..=self.dice.below(3);
+                let sets = sets.map(|_| (*self.dice.pick(&SETS)).to_owned());
+                [name.to_owned()].into_iter().chain(sets).collect()
+            }
+            _ => vec![(*self.dice.pick(&CONTROL)).to_owned()],
+        };
+        if words[0] != "SSCAN" && self.dice.one_in(15) {
+            if self.dice.one_in(2) && words.len() > 1 {
+                words.pop();
+            } else {
+                words.push(SETS[0].to_owned());
+            }
+        }
+        words.into_iter().map(String::into_bytes).collect()
     }
 
     /// A request that has to do with conditions on values.
@@ -727,12 +814,6 @@ impl Writer {
         const CONTROL: [&str; 12] = [
             "MULTI", "MULTI", "EXEC", "EXEC", "EXEC", "DISCARD", "PING", "DBSIZE", "FLUSHDB",
             "FLUSHALL", "TIME", "RESET",
-        ];
-        const SPANS: [(&str, &str); 4] = [
-            ("EXPIRE", "EX"),
-            ("PEXPIRE", "PX"),
-            ("EXPIREAT", "EXAT"),
-            ("PEXPIREAT", "PXAT"),
         ];
         const OF_ONE_KEY: [&str; 9] = [
             "GET",
@@ -944,6 +1025,13 @@ fn both_answer_alike() {
 }
 
 #[test]
+fn sets_answer_alike() {
+    if let Some(redis) = Redis::start("ONCED_REDIS_SERVER", "redis-server") {
+        Pair::with(redis).compare(|seed| Sequence::of(seed, Writer::on_sets));
+    }
+}
+
+#[test]
 fn a_scan_takes_about_as_many_calls() {
     let Some(redis) = Redis::start("ONCED_REDIS_SERVER", "redis-server") else {
         return;
@@ -1013,7 +1101,8 @@ fn newer_conditions_are_those_of_valkey() {
 fn every_redis_command_is_compared_or_named() {
     let mut sent = std::collections::BTreeSet::new();
     for seed in 0..SEQUENCES {
-        for words in Sequence::of(seed, Writer::request).requests {
+        let of = |write: fn(&mut Writer) -> Words| Sequence::of(seed, write).requests;
+        for words in [of(Writer::request), of(Writer::on_sets)].concat() {
             sent.insert(String::from_utf8_lossy(&words[0]).to_ascii_uppercase());
         }
     }

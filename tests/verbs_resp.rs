@@ -20,6 +20,10 @@ const NOT_INTEGER: &str = "-ERR value is not an integer or out of range";
 const EMPTY_KEY: &str = "-ERR ARGS a key has at least one byte";
 const BAD_NAME: &str =
     "-ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . : -";
+const BAD_SET: &str =
+    "-ERR ARGS a set is a namespace, whose name is 1 to 64 of the characters A-Z a-z 0-9 _ . : -";
+const NO_SET: &str =
+    "-ERR ARGS default, and db with a number, are databases and no sets: choose another name";
 const OVERFLOW: &str = "-ERR increment or decrement would overflow";
 const FULL: &str = "-OOM no room: namespace 'small' has its MAXKEYS of 1; nothing was stored";
 
@@ -98,6 +102,63 @@ scenarios! { play_resp;
         ("GET p", "nil"),
         ("SET n w NX PXAT 1", "nil"),
         ("GET n", "$v"),
+    ];
+    sets_are_namespaces: &[
+        ("SADD jobs:seen a", ":1"), ("SADD jobs:seen a", ":0"), ("SADD jobs:seen a b c b", ":2"),
+        ("SISMEMBER jobs:seen b", ":1"), ("SISMEMBER jobs:seen x", ":0"), ("SMISMEMBER jobs:seen a x c", "[:1, :0, :1]"), ("SCARD jobs:seen", ":3"),
+        ("SEEN b 60s NS jobs:seen", "+DUP"), ("BF.EXISTS jobs:seen a", ":1"), ("BF.ADD jobs:seen d", ":1"), ("SADD jobs:seen d", ":0"),
+        ("ONCE.TTL a NS jobs:seen", ":~3600000"), ("NS SET jobs:seen TTL 10m", "+OK"), ("SADD jobs:seen e", ":1"), ("ONCE.TTL e NS jobs:seen", ":~600000"),
+        ("SREM jobs:seen a x", ":1"), ("SREM jobs:seen a b e", ":2"), ("SCARD jobs:seen", ":2"), ("SADD jobs:seen a", ":1"), ("SREM jobs:seen a", ":1"),
+        ("SSCAN jobs:seen 0 COUNT 100 MATCH c", "[$0, [$c]]"), ("SREM jobs:seen d", ":1"), ("SMEMBERS jobs:seen", "[$c]"),
+        // Who only looks makes none.
+        ("SISMEMBER nobody a", ":0"), ("SMISMEMBER nobody a b", "[:0, :0]"), ("SCARD nobody", ":0"), ("SREM nobody a", ":0"), ("SMEMBERS nobody", "[]"), ("SSCAN nobody 7", "[$0, []]"),
+        ("NS LIST", "[$default, $keys=0, $jobs:seen, $keys=1]"),
+        ("HELLO 3", "{…}"), ("SADD jobs:seen f", ":1"), ("SISMEMBER jobs:seen f", ":1"), ("SMISMEMBER jobs:seen f g", "[:1, :0]"), ("SREM jobs:seen f", ":1"),
+    ];
+    a_set_has_a_namespaces_name: &[
+        ("SADD \"a b\" x", BAD_SET), ("SADD \"\" x", BAD_SET), ("SISMEMBER a/b x", BAD_SET), ("SCARD {n*65}", BAD_SET), ("SADD {n*64} x", ":1"),
+        ("SADD default x", NO_SET), ("SADD db7 x", NO_SET), ("SCARD db1023", NO_SET), ("SADD db1024 x", ":1"), ("SADD dbx x", ":1"), ("SREM default x", NO_SET), ("SMEMBERS db0", NO_SET), ("SSCAN default 0", NO_SET),
+        ("SADD s \"\"", EMPTY_KEY), ("SADD s", "-ERR wrong number of arguments for 'sadd' command"), ("SISMEMBER s a b", "-ERR wrong number of arguments for 'sismember' command"),
+        ("SSCAN s x", "-ERR invalid cursor"), ("SSCAN s 0 TYPE set", SYNTAX), ("SSCAN s 0 COUNT 0", SYNTAX), ("SPOP s", "-ERR unknown command 'SPOP', with args beginning with: 's' "),
+        ("NS LIST", "[$db1024, $keys=1, $dbx, $keys=1, $default, $keys=0, …, $keys=1]"),
+    ];
+    a_full_set_calls_nothing_a_duplicate_that_is_none: &[
+        ("NS SET small MAXKEYS 2", "+OK"), ("SADD small a b c", "-OOM no room for more; 2 of 3 members were added, nothing else was changed"),
+        ("SADD small c", FULL), ("SADD small c d", FULL), ("SADD small a", ":0"), ("SADD small a b", ":0"), ("SMISMEMBER small a b c d", "[:1, :1, :0, :0]"),
+    ];
+    keys_commands_mean_a_set_where_no_key_has_its_name: &[
+        ("SADD s a b", ":2"), ("TYPE s", "+set"), ("EXISTS s s t", ":2"), ("TOUCH s", ":1"), ("TTL s", ":-1"), ("PTTL s", ":-1"), ("EXPIRETIME s", ":-1"), ("GET s", "nil"),
+        // Any database means it.
+        ("SELECT 3", "+OK"), ("EXISTS s", ":1"), ("SET s text", "+OK"), ("TYPE s", "+string"), ("TTL s", ":~3600"), ("EXPIRE s 60", ":1"), ("SELECT 0", "+OK"), ("TTL s", ":-1"), ("SELECT 3", "+OK"), ("DEL s", ":1"), ("TYPE s", "+set"), ("SELECT 0", "+OK"),
+        ("DEL s t", ":1"), ("DEL s", ":0"), ("TYPE s", "+none"), ("EXISTS s", ":0"), ("TTL s", ":-2"), ("SCARD s", ":0"), ("NS LIST", "[$db3, $keys=0, $default, $keys=0]"),
+        ("SADD s a", ":1"), ("UNLINK s", ":1"), ("SADD s a", ":1"), ("SREM s a", ":1"), ("TYPE s", "+none"), ("EXISTS s", ":0"), ("DEL s", ":0"), ("NS LIST", "[$db3, $keys=0, $default, $keys=0]"),
+        // This protocol's own verbs mean keys.
+        ("SADD s a", ":1"), ("FORGET s", ":0"), ("ONCE.TOUCH s 1h", "nil"), ("ONCE.TTL s", "nil"), ("PEEK s", "$N"), ("SCARD s", ":1"),
+    ];
+    a_namespace_that_is_no_set_is_not_meant: &[
+        ("USE orders", "+OK"), ("SET a 1", "+OK"), ("SELECT 0", "+OK"), ("SET k 1", "+OK"), ("SELECT 5", "+OK"), ("SET k 1", "+OK"),
+        ("EXISTS orders default db0 db5", ":0"), ("TYPE orders", "+none"), ("DEL orders default db5", ":0"), ("EXPIRE orders 0", ":0"), ("EXPIRE default 0", ":0"), ("TTL orders", ":-2"),
+        ("NS LIST", "[$db5, $keys=1, $default, $keys=1, $orders, $keys=1]"),
+        // A filter is one; what is set for it stays, and so does work that is under way.
+        ("BF.ADD default x", ":1"), ("DEL default", ":0"), ("BF.ADD f a", ":1"), ("DEL f", ":1"), ("BF.RESERVE g 0.01 7 NONSCALING", "+OK"), ("BF.ADD g a", ":1"), ("DEL g", ":1"), ("BF.CARD g", ":0"), ("BF.INFO g CAPACITY", "[:7]"),
+        ("BF.INSERT h ITEMS a", "[:1]"), ("TYPE h", "+set"), ("BEGIN job NS h", "[+RUN, :{token}, :30000, :1]"),
+        ("DEL k h", "-ERR BUSY namespace 'h' has records in progress, which only FORCE removes; 1 of 2 keys are forgotten, the first ones, nothing else was changed"), ("EXPIRE h 0", "-ERR BUSY namespace 'h' has records in progress, which only FORCE removes"), ("SMISMEMBER h a job", "[:1, :1]"),
+        ("COMPLETE job {token} NS h", "+OK"), ("DEL h", ":1"), ("SCARD h", ":0"),
+        // With members in it, it becomes one.
+        ("SADD orders b", ":1"), ("TYPE orders", "+set"), ("NS SET orders TTL 10m", "+OK"), ("DEL orders", ":1"), ("NS INFO orders", "[…, $ttl, $10m, …, $keys, $0, …]"),
+    ];
+    a_set_ends_as_a_whole: &[
+        ("SADD s a b", ":2"), ("EXPIRE s 100 XX", ":0"), ("EXPIRE s 100 GT", ":0"), ("EXPIRE s 100 XX LT", ":0"), ("EXPIRE s 100 NX", ":1"), ("EXPIRE s 200 NX", ":0"), ("TTL s", ":~100"), ("ONCE.TTL a NS s", ":~100000"),
+        // Those that come later end with it.
+        ("SADD s c", ":1"), ("BF.ADD s d", ":1"), ("ONCE.TTL c NS s", ":~100000"), ("ONCE.TTL d NS s", ":~100000"),
+        ("EXPIRE s 50 GT", ":0"), ("EXPIRE s 50 LT", ":1"), ("TTL s", ":~50"), ("ONCE.TTL a NS s", ":~50000"), ("PEXPIRE s 86400000 GT", ":1"), ("PTTL s", ":~86400000"), ("ONCE.TTL a NS s", ":~97200000"), ("EXPIRE s 97100", ":1"), ("TTL s", ":~97100"), ("ONCE.TTL a NS s", ":~97200000"), ("EXPIRE s 50", ":1"), ("ONCE.TTL a NS s", ":~50000"), ("PEXPIREAT s {at}000", ":1"), ("PEXPIRETIME s", ":{at}000"), ("EXPIREAT s {at}", ":1"), ("EXPIRETIME s", ":{at}"),
+        ("PERSIST s", ":1"), ("PERSIST s", ":0"), ("TTL s", ":-1"), ("ONCE.TTL a NS s", ":~31536000000"), ("SADD s e", ":1"), ("ONCE.TTL e NS s", ":~3600000"),
+        ("EXPIRE s 99999999999", ":1"), ("TTL s", ":31536000"),
+        ("EXPIRE s 0", ":1"), ("TYPE s", "+none"), ("EXPIRE s 100", ":0"), ("SADD s a", ":1"), ("TTL s", ":-1"), ("EXPIRE s 100", ":1"), ("DEL s", ":1"), ("SADD s a", ":1"), ("TTL s", ":-1"),
+        ("EXPIRE s 100", ":1"), ("SREM s a", ":1"), ("SADD s a", ":1"), ("TTL s", ":-1"), ("EXPIRE s 100", ":1"), ("FLUSHALL", "+OK"), ("TYPE s", "+none"), ("SADD s a", ":1"), ("TTL s", ":-1"),
+        // What is a record keeps its own end.
+        ("COMPLETE job 1 ADOPT TTL 1h NS s", "+OK"), ("EXPIRE s 100", ":1"), ("ONCE.TTL job NS s", ":~3600000"),
+        ("NS SET digests KEYS DIGEST", "+OK"), ("SADD digests {u*100}", ":1"), ("EXPIRE digests 100", "-ERR ARGS members of which only digests are kept cannot be gone through: NS SET with TTL says how long each lives"), ("EXPIRE digests 0", ":1"), ("SCARD digests", ":0"),
     ];
     numbers_are_values: &[
         ("INCR n", ":1"), ("INCR n", ":2"), ("GET n", "$2"), ("TTL n", ":~3600"), ("INCRBY n 40", ":42"), ("DECR n", ":41"), ("DECRBY n 42", ":-1"), ("INCRBY n -9223372036854775807", ":-9223372036854775808"), ("DECR n", OVERFLOW), ("GET n", "$-9223372036854775808"),

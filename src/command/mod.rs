@@ -6,7 +6,7 @@
 //!
 //! - [`args`]: a request's words; [`containers`]: commands that are several; `keyword`: a name, folded to be compared fast
 //! - [`spec`]: the table; its rows are in `spec/native.rs` and `spec/redis.rs`
-//! - `native`, `records`, `redis`, `redis_values`, `redis_session`: how words become commands, in this protocol's manner and in Redis's
+//! - `native`, `records`, `redis`, `redis_sets`, `redis_values`, `redis_session`: how words become commands, in this protocol's manner and in Redis's
 //! - [`reply`]: answers and refusals
 
 pub mod args;
@@ -16,6 +16,7 @@ mod native;
 mod records;
 mod redis;
 mod redis_session;
+mod redis_sets;
 mod redis_values;
 pub mod reply;
 pub mod spec;
@@ -188,18 +189,34 @@ pub fn stored_value(value: &[u8]) -> Option<&[u8]> {
     (value != MARKER_VALUE).then_some(value)
 }
 
-/// When `EXPIRE` and its relatives go ahead; every key here has an expiry.
+/// When `EXPIRE` and its relatives go ahead: if all holds that is asked for. Every key here has an end; a set may
+/// have none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ExpireIf {
-    /// Always (`XX` too).
-    #[default]
-    Always,
-    /// Never (`NX`: only keys without an expiry, and there is none).
-    Never,
-    /// The new end is later.
-    Later,
-    /// The new end is earlier.
-    Earlier,
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "four options, each there or not"
+)]
+pub struct ExpireIf {
+    /// There is no end (`NX`).
+    pub without_end: bool,
+    /// There is one (`XX`).
+    pub with_end: bool,
+    /// The new end is later (`GT`).
+    pub later: bool,
+    /// The new end is earlier (`LT`).
+    pub earlier: bool,
+}
+
+impl ExpireIf {
+    /// Whether the end may move from `held` to `to`.
+    pub fn holds(self, held: Option<Millis>, to: Millis) -> bool {
+        match held {
+            None => !self.with_end && !self.later,
+            Some(held) => {
+                !self.without_end && (!self.later || to > held) && (!self.earlier || to < held)
+            }
+        }
+    }
 }
 
 /// How the time that is left is told.
@@ -385,6 +402,10 @@ pub enum Command<'a> {
         /// What is added to the number that is the key's value.
         amount: i64,
     },
+    /// `DEL` and `UNLINK`: as `Forget`, and sets too.
+    Del {
+        keys: Words<'a>,
+    },
     Exists {
         keys: Words<'a>,
     },
@@ -423,6 +444,29 @@ pub enum Command<'a> {
     },
     BfCard {
         namespace: &'a [u8],
+    },
+    SAdd {
+        set: &'a [u8],
+        members: Words<'a>,
+    },
+    SRem {
+        set: &'a [u8],
+        members: Words<'a>,
+    },
+    SIsMember {
+        set: &'a [u8],
+        members: Words<'a>,
+        single: bool,
+    },
+    SCard {
+        set: &'a [u8],
+    },
+    SMembers {
+        set: &'a [u8],
+    },
+    SScan {
+        set: &'a [u8],
+        scan: Scan<'a>,
     },
     BfInfo {
         namespace: &'a [u8],

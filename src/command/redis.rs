@@ -172,7 +172,7 @@ pub(super) fn exists<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
 }
 
 pub(super) fn del<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
-    Ok(Command::Forget {
+    Ok(Command::Del {
         keys: keys(args.rest(0), limits)?,
     })
 }
@@ -249,32 +249,30 @@ fn expire_with<'a>(args: &Args<'a>, limits: &Limits, unit: Unit, name: &str) -> 
 
 /// When an expiry goes ahead, by all its options together.
 fn expire_if(options: Words<'_>) -> Result<ExpireIf, Error> {
-    let (mut nx, mut xx, mut gt, mut lt) = (false, false, false, false);
+    let mut only = ExpireIf::default();
     for word in options.iter() {
         match () {
-            () if is(word, "NX") => nx = true,
-            () if is(word, "XX") => xx = true,
-            () if is(word, "GT") => gt = true,
-            () if is(word, "LT") => lt = true,
+            () if is(word, "NX") => only.without_end = true,
+            () if is(word, "XX") => only.with_end = true,
+            () if is(word, "GT") => only.later = true,
+            () if is(word, "LT") => only.earlier = true,
             () => {
                 let option = shown(word);
                 return Err(Error::redis(format!("ERR Unsupported option {option}")));
             }
         }
     }
-    match (nx, gt, lt) {
-        (true, ..) if xx || gt || lt => Err(Error::redis(
+    if only.without_end && (only.with_end || only.later || only.earlier) {
+        return Err(Error::redis(
             "ERR NX and XX, GT or LT options at the same time are not compatible",
-        )),
-        (_, true, true) => Err(Error::redis(
-            "ERR GT and LT options at the same time are not compatible",
-        )),
-        (true, ..) => Ok(ExpireIf::Never),
-        (_, true, _) => Ok(ExpireIf::Later),
-        (_, _, true) => Ok(ExpireIf::Earlier),
-        // Everything expires, so `XX` always holds.
-        _ => Ok(ExpireIf::Always),
+        ));
     }
+    if only.later && only.earlier {
+        return Err(Error::redis(
+            "ERR GT and LT options at the same time are not compatible",
+        ));
+    }
+    Ok(only)
 }
 
 pub(super) fn persist<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
@@ -282,7 +280,7 @@ pub(super) fn persist<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
     Ok(Command::Expire {
         key,
         expiry: Expiry::Longest,
-        condition: ExpireIf::Always,
+        condition: ExpireIf::default(),
     })
 }
 
@@ -440,7 +438,12 @@ fn flush_mode(args: &Args<'_>) -> Result<(), Error> {
 }
 
 pub(super) fn scan<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
-    let cursor = args.get(0);
+    scan_of(args.rest(0), true).map(Command::Scan)
+}
+
+/// A cursor and options; `has_types` says whether keys are of some type.
+pub(super) fn scan_of(words: Words<'_>, has_types: bool) -> Result<Scan<'_>, Error> {
+    let cursor = words.get(0);
     let cursor = parse_u64(cursor.strip_prefix(b"+").unwrap_or(cursor));
     let cursor = cursor.ok_or_else(|| Error::redis("ERR invalid cursor"))?;
     let mut scan = Scan {
@@ -449,10 +452,9 @@ pub(super) fn scan<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
         count: SCAN_COUNT,
         kind: None,
     };
-    let mut i = 1;
-    while let Some(word) = args.find(i) {
-        let value = args.find(i + 1).ok_or_else(syntax)?;
-        i += 2;
+    let mut words = words.iter().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or_else(syntax)?;
         if is(word, "MATCH") {
             scan.pattern = Some(pattern(value)?);
         } else if is(word, "COUNT") {
@@ -461,13 +463,13 @@ pub(super) fn scan<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
                 return Err(syntax());
             }
             scan.count = u32::try_from(count).unwrap_or(u32::MAX);
-        } else if is(word, "TYPE") {
+        } else if has_types && is(word, "TYPE") {
             scan.kind = Some(value);
         } else {
             return Err(syntax());
         }
     }
-    Ok(Command::Scan(scan))
+    Ok(scan)
 }
 
 pub(super) fn keys_glob<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {

@@ -46,6 +46,8 @@ pub enum Reply<'a> {
         bytes: Vec<u8>,
         /// Where each ends.
         ends: Vec<usize>,
+        /// Whether their order means something; if not, they are a set in RESP3.
+        have_order: bool,
     },
     /// Several answers in one.
     Array(Vec<Reply<'a>>),
@@ -76,7 +78,7 @@ impl Reply<'_> {
             // In RESP each of them has a head.
             Self::Letters(letters) | Self::Items(letters) => of(2 * letters.len()),
             Self::Value(value) | Self::Outcome { body: value, .. } => of(copied(value) + BESIDE),
-            Self::Values { bytes, ends } => of(bytes.len() + BESIDE * ends.len()),
+            Self::Values { bytes, ends, .. } => of(bytes.len() + BESIDE * ends.len()),
             Self::Array(items) | Self::Set(items) => of(items.iter().map(Self::bytes_max).sum()),
             Self::Map(pairs) => {
                 let pairs = pairs.iter();

@@ -6,7 +6,7 @@ use super::batch::{BATCH_MAX, Question};
 use super::journal::Refused;
 use super::slice::{BATCHED_UNITS, READ_UNITS, Slice, WRITE_UNITS};
 use super::waiters::Concerns;
-use super::{Answer, Here, HowFar, Namespace, Session};
+use super::{Answer, Here, HowFar, Namespace, Policy, Session};
 use crate::command::{Code, Error, Reply, Seen, Single, Ttl, Words};
 use crate::limits::AT_AHEAD_MAX_MS;
 use crate::store::{Ask, Entry, State, Verdict};
@@ -123,9 +123,7 @@ impl Here<'_> {
         let policy = here.policy();
         let each = (WRITE_UNITS, slice);
         session.progress.each(keys, each, |progress, word| {
-            let key = self.key(here, word);
-            let removed = here.write(&key, None, &policy, |shard, _| shard.remove(&key, self.now));
-            self.engine.waiters.wake(here, word, Concerns::Next);
+            let removed = self.forget_one(here, word, &policy);
             // Those before it are gone. Space for all at once would have been the other way: that refuses
             // what may be had piece by piece, on a disk where forgetting is what makes room.
             let how_far = HowFar {
@@ -137,6 +135,19 @@ impl Here<'_> {
             progress.count += i64::from(removed?);
             Ok(())
         })
+    }
+
+    /// Forgets a key; whether it was there.
+    pub(super) fn forget_one(
+        &self,
+        here: &Namespace,
+        word: &[u8],
+        policy: &Policy,
+    ) -> Result<bool, Refused> {
+        let key = self.key(here, word);
+        let removed = here.write(&key, None, policy, |shard, _| shard.remove(&key, self.now));
+        self.engine.waiters.wake(here, word, Concerns::Next);
+        removed
     }
 
     pub(super) fn touch<'s>(

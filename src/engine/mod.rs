@@ -9,7 +9,7 @@
 //! - [`budget`]: the memory that keys and buffers share
 //! - `keys`: the commands on keys of this protocol; `values`: Redis's; `numbers`: `INCR`; `msets`: `MSET`; `facts`: what
 //!   Redis's tell about a key
-//! - `spaces`: the commands on namespaces
+//! - `spaces`: the commands on namespaces; `sets`: Redis's sets, which are some
 //! - `records`: the commands on idempotency records; `tokens`: what proves who does the work; [`waiters`]:
 //!   who waits for what comes of it
 //! - `report`: `STATS`, `NS INFO`, `HELP`
@@ -46,6 +46,7 @@ mod records;
 mod report;
 mod restore;
 mod session;
+mod sets;
 mod slice;
 mod spaces;
 mod sweep;
@@ -535,6 +536,7 @@ impl Engine {
         } else {
             made.reach_as(old);
         }
+        made.be_set_as(old);
         // Where the log has no space for it, the old one goes on.
         let made = self.put(made).inspect_err(|_| old.reopen())?;
         old.mark_dropped();
@@ -612,6 +614,12 @@ fn names_its_namespace(command: &Command<'_>) -> bool {
             | Command::BfReserve { .. }
             | Command::BfCard { .. }
             | Command::BfInfo { .. }
+            | Command::SAdd { .. }
+            | Command::SRem { .. }
+            | Command::SIsMember { .. }
+            | Command::SCard { .. }
+            | Command::SMembers { .. }
+            | Command::SScan { .. }
             | Command::Seen(Seen {
                 namespace: Some(_),
                 ..
@@ -746,21 +754,14 @@ impl Here<'_> {
             Command::DelIf { key, equals } => self.del_if(here, key, equals),
             Command::MSetNx { pairs } => self.msetnx(here, pairs),
             Command::Add { key, amount } => self.add(here, key, amount),
-            Command::Type { key } => Ok(Reply::Word(if self.is_live(here, key) {
-                "string"
-            } else {
-                "none"
-            })),
+            Command::Type { key } => Ok(self.kind(here, key)),
             Command::StrLen { key } => Ok(self.strlen(here, key)),
             Command::TtlOf { key, form } => Ok(self.ttl_of(here, key, form)),
             Command::FactOf { key, fact } => self.fact_of(here, key, fact),
-            Command::Expire {
-                key,
-                expiry,
-                condition,
-            } => self.expire(here, key, expiry, condition),
             Command::DbSize => Ok(Reply::Number(here.keys() as i64)),
             Command::Scan(ref scan) => Ok(self.scan(here, scan)),
+            Command::SScan { set, ref scan } => Ok(self.sscan(set, scan)),
+            Command::SCard { set } => Ok(self.scard(set)),
 
             Command::Session(_) => {
                 Err(Error::new(Code::Unknown, "this command is not the store's"))

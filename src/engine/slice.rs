@@ -81,6 +81,8 @@ pub(super) struct Progress {
     pub(super) copied: usize,
     /// Where a scan goes on.
     pub(super) cursor: u64,
+    /// The end that a set's members get.
+    pub(super) until: Millis,
     /// The keys that it lists, one behind the other, and where each of them ends.
     pub(super) listed: Vec<u8>,
     pub(super) ends: Vec<usize>,
@@ -246,12 +248,27 @@ impl Here<'_> {
             Command::Forget { keys } => self.forget(session, keys, slice),
             Command::MGet { keys } => self.mget(session, keys, slice),
             Command::MSet { pairs } => self.mset(session, pairs, slice),
+            Command::Del { keys } => self.del(session, keys, slice),
             Command::Exists { keys } => self.exists(session, keys, slice),
+            Command::Expire {
+                key,
+                expiry,
+                condition,
+            } => self.expire(session, (key, expiry, condition), slice),
+            Command::SAdd { set, members } => self.sadd(session, (set, members), slice),
+            Command::SRem { set, members } => self.srem(session, (set, members), slice),
+            Command::SIsMember { set, members, .. } => {
+                self.are_there(session, (set, members), Reply::Number, slice)
+            }
+            Command::SMembers { set } => self.smembers(session, set, slice),
             Command::Keys { pattern } => self.keys(session, pattern, slice),
             Command::BfInsert(ref insert) => self.bf_insert(session, insert, slice),
             Command::BfExists {
                 namespace, items, ..
-            } => self.bf_exists(session, namespace, items, slice),
+            } => {
+                let flag = |is_there| Reply::Flag(is_there > 0);
+                self.are_there(session, (namespace, items), flag, slice)
+            }
             Command::NsPurge { name, force } => self.purge(session, (name, force), slice),
             Command::NsDrop { name, force } => {
                 self.ns_drop(session, (spaces::name(name), force), slice)
@@ -288,18 +305,25 @@ impl Here<'_> {
         Ok(match *command {
             Command::MBegin { .. } => Reply::Items(letters),
             Command::Forget { .. } => Reply::Count(progress.count),
-            Command::Exists { .. } => Reply::Number(progress.count),
-            Command::Keys { .. } => Reply::Values {
+            Command::Del { .. }
+            | Command::Exists { .. }
+            | Command::Expire { .. }
+            | Command::SAdd { .. }
+            | Command::SRem { .. } => Reply::Number(progress.count),
+            Command::Keys { .. } | Command::SMembers { .. } => Reply::Values {
                 bytes: progress.listed,
                 ends: progress.ends,
+                have_order: !matches!(command, Command::SMembers { .. }),
             },
             Command::MGet { .. } | Command::BfInsert(_) => Reply::Array(progress.answers),
-            Command::BfExists { single, .. } => {
+            Command::BfExists { single, .. } | Command::SIsMember { single, .. } => {
                 let mut answers = progress.answers;
-                if single {
-                    answers.pop().unwrap_or(Reply::Flag(false))
-                } else {
-                    Reply::Array(answers)
+                match answers.pop() {
+                    Some(only) if single => only,
+                    last => {
+                        answers.extend(last);
+                        Reply::Array(answers)
+                    }
                 }
             }
             Command::Stats { .. } => {
@@ -331,6 +355,16 @@ mod tests {
         engine: &Engine,
         session: &mut Session,
         request: &str,
+        between: impl FnMut(usize, &Session),
+    ) -> (String, usize) {
+        told_from(engine, session, (request, 0), between)
+    }
+
+    /// The same, where the first slice is a millisecond after `start_ms`.
+    fn told_from(
+        engine: &Engine,
+        session: &mut Session,
+        (request, start_ms): (&str, usize),
         mut between: impl FnMut(usize, &Session),
     ) -> (String, usize) {
         let line = format!("{request}\n");
@@ -342,7 +376,8 @@ mod tests {
         let command = verb.unwrap().spec().parse(&args, engine.limits()).unwrap();
         let mut slices = 1;
         loop {
-            match engine.execute_slice(session, &command, None, Millis(slices as u64)) {
+            let now = Millis((start_ms + slices) as u64);
+            match engine.execute_slice(session, &command, None, now) {
                 Executed::Unfinished => between(slices, session),
                 Executed::Told(reply) => return (format!("{reply:?}"), slices),
                 Executed::Held => panic!("nobody can wait here"),
@@ -370,6 +405,11 @@ mod tests {
         let all = keys(0);
         let pairs = all.replace(' ', " v ").split_off(2) + " v";
         for (request, slices_min) in [
+            (format!("SADD s{all}"), KEYS * BATCHED_UNITS / SLICE_UNITS),
+            (
+                format!("SMISMEMBER none{all}"),
+                KEYS * READ_UNITS / SLICE_UNITS,
+            ),
             (format!("PEEK{all}"), KEYS * READ_UNITS / SLICE_UNITS),
             (format!("EXISTS{all}"), KEYS * READ_UNITS / SLICE_UNITS),
             (format!("MGET{all}"), KEYS * READ_UNITS / SLICE_UNITS),
@@ -413,6 +453,113 @@ mod tests {
                 session.progress.next == 0 && session.held_bytes() == 0,
                 "{verb}"
             );
+        }
+    }
+
+    /// Members that come while the others get their end have it too, and it is not done twice.
+    #[test]
+    fn a_set_gets_its_end_in_slices() {
+        let engine = Engine::new(EngineConfig::default());
+        let (mut session, mut other) = (engine.session(), engine.session());
+        told(
+            &engine,
+            &mut session,
+            &format!("SADD s{}", keys(0)),
+            |_, _| {},
+        );
+        let mut asked = |request: &str| {
+            let between = |slice: usize, _: &Session| {
+                if slice <= 2 {
+                    told(
+                        &engine,
+                        &mut other,
+                        &format!("SADD s new{slice}"),
+                        |_, _| {},
+                    );
+                }
+            };
+            let (answer, slices) = told(&engine, &mut session, request, between);
+            assert_eq!(answer, "Number(1)");
+            slices
+        };
+        let slices_min = KEYS * WRITE_UNITS / SLICE_UNITS;
+        assert!((slices_min..=2 * slices_min + 2).contains(&asked("PEXPIRE s 86400000")));
+        // Moved on, it is later by an eighth of the time; until that is used up there is nothing to do.
+        assert!(asked("PEXPIRE s 90000000") >= slices_min);
+        assert_eq!(asked("PEXPIRE s 101000000"), 1);
+        assert_eq!(asked("PEXPIRE s 90000000"), 1);
+        assert!(asked("PEXPIRE s 80000000") >= slices_min);
+        let set = engine.find("s").unwrap();
+        for member in ["k00000", "k09999", "new1", "new2"] {
+            let key = set.key(&engine.secret, member.as_bytes());
+            let held = set.read(&key, |shard| shard.get(&key, Millis(1)).unwrap().deadline);
+            assert!(
+                (80_000_000..80_000_100).contains(&held.0),
+                "{member}: {held:?}"
+            );
+        }
+        let (answer, slices) = told(
+            &engine,
+            &mut session,
+            &format!("SREM s{}", keys(0)),
+            |_, _| {},
+        );
+        assert_eq!(answer, format!("Number({KEYS})"));
+        assert!(slices >= slices_min);
+        let (answer, _) = told(&engine, &mut session, "SCARD s", |_, _| {});
+        assert_eq!(answer, "Number(2)");
+    }
+
+    /// What came behind the end lost its own to who still went through the members.
+    #[test]
+    fn a_member_that_comes_behind_the_end_has_its_own() {
+        let engine = Engine::new(EngineConfig::default());
+        let (mut session, mut other) = (engine.session(), engine.session());
+        told(
+            &engine,
+            &mut session,
+            &format!("SADD s{}", keys(0)),
+            |_, _| {},
+        );
+        let (answer, slices) = told(&engine, &mut session, "PEXPIRE s 2", |slice, _| {
+            if slice == 3 {
+                for n in 0..100 {
+                    let late = (&*format!("SADD s late{n}"), 3);
+                    told_from(&engine, &mut other, late, |_, _| {});
+                }
+            }
+        });
+        assert_eq!((&*answer, slices), ("Number(1)", 4));
+        for n in 0..100 {
+            let late = format!("SISMEMBER s late{n}");
+            let (answer, _) = told_from(&engine, &mut session, (&late, 3_000_000), |_, _| {});
+            assert_eq!(answer, "Number(1)");
+        }
+    }
+
+    /// A set that goes away while members are added to it is made anew for the rest, as a set.
+    #[test]
+    fn a_set_that_is_removed_meanwhile_is_made_anew() {
+        let engine = Engine::new(EngineConfig::default());
+        let (mut session, mut other) = (engine.session(), engine.session());
+        let (answer, slices) = told(
+            &engine,
+            &mut session,
+            &format!("SADD s{}", keys(0)),
+            |slice, _| {
+                if slice == 1 {
+                    let (removed, _) = told(&engine, &mut other, "DEL s", |_, _| {});
+                    assert_eq!(removed, "Number(1)");
+                }
+            },
+        );
+        assert_eq!(answer, format!("Number({KEYS})"));
+        assert!(slices > 1);
+        for (request, want) in [
+            ("TYPE s", "Word(\"set\")"),
+            ("SISMEMBER s k09999", "Number(1)"),
+        ] {
+            assert_eq!(told(&engine, &mut session, request, |_, _| {}).0, want);
         }
     }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::journal::Refused;
 use super::namespace::{Emptying, Kept, Search};
+use super::sets::is_new;
 use super::slice::{READ_UNITS, SHARD_UNITS, Slice, WRITE_UNITS};
 use super::{Answer, DEFAULT_NAMESPACE, Here, HowFar, Namespace, Policy, Session};
 use crate::command::{BfInsert, Code, Command, Error, PolicyChange, Reply, Words};
-use crate::store::{Ask, Verdict};
+use crate::store::Verdict;
 
 /// A namespace's name as text; the command model lets only ASCII through.
 pub(super) fn name(bytes: &[u8]) -> &str {
@@ -39,7 +40,7 @@ impl Here<'_> {
             Command::Version => Ok(Reply::Word(env!("CARGO_PKG_VERSION"))),
             Command::Help { verb } => super::report::help(verb),
             Command::BfAdd { namespace, item } => {
-                self.bf_add(&*self.engine.open(name(namespace))?, item)
+                self.bf_add(&*self.engine.open_filter(name(namespace), self.now)?, item)
             }
             Command::BfReserve {
                 namespace,
@@ -109,7 +110,7 @@ impl Here<'_> {
         Ok(is_done)
     }
 
-    fn not_emptied(&self, namespace: &Namespace, kept: Kept, how_far: HowFar) -> Error {
+    pub(super) fn not_emptied(&self, namespace: &Namespace, kept: Kept, how_far: HowFar) -> Error {
         match kept {
             Kept::NoSpace => self.engine.refusal_after(Refused, how_far),
             Kept::InProgress | Kept::Lost => busy(namespace.name(), how_far),
@@ -184,40 +185,47 @@ impl Here<'_> {
         let engine = self.engine;
         let search = &mut session.progress.search;
         let find = || engine.find(name).ok_or_else(|| engine.no_such(name));
+        let refused = |kept| match kept {
+            Kept::NoSpace => engine.refusal(Refused),
+            Kept::InProgress | Kept::Lost => busy(name, HowFar::NOTHING),
+        };
         if !force {
             let searched = find()?.search(search, &engine.secret, slice, self.now);
-            let refused = |kept| match kept {
-                Kept::NoSpace => engine.refusal(Refused),
-                Kept::InProgress | Kept::Lost => busy(name, HowFar::NOTHING),
-            };
             if !searched.map_err(refused)? {
                 return Ok(false);
             }
         }
-        // Nobody opens the name anew between its removal and the mark, or two namespaces would answer for it.
         let _one_at_a_time = engine.making.lock();
-        let dropped = find()?;
+        match self.drop_now(&*find()?, Some(&*search).filter(|_| !force)) {
+            Ok(()) => Ok(true),
+            Err(Kept::Lost) => {
+                *search = Search::default();
+                Ok(false)
+            }
+            Err(kept) => Err(refused(kept)),
+        }
+    }
+
+    /// Drops a namespace, for who holds `making`: nobody opens the name anew between its removal and the mark, or
+    /// two namespaces would answer for it.
+    pub(super) fn drop_now(
+        &self,
+        dropped: &Namespace,
+        searched: Option<&Search>,
+    ) -> Result<(), Kept> {
+        let engine = self.engine;
         // One that is made anew must not pretend to know.
         let covered_since = engine.covered_since().max(self.now.after(1));
         let is_logged = || {
             let log = engine.log();
             log.is_none_or(|log| log.append_dropped(dropped.logged_as(), covered_since))
         };
-        let searched = Some(&*search).filter(|_| !force);
-        let emptied = match dropped.close_for_good(searched, is_logged, self.now) {
-            Ok(emptied) => emptied,
-            Err(Kept::Lost) => {
-                *search = Search::default();
-                return Ok(false);
-            }
-            Err(Kept::NoSpace) => return Err(engine.refusal(Refused)),
-            Err(Kept::InProgress) => return Err(busy(name, HowFar::NOTHING)),
-        };
+        let emptied = dropped.close_for_good(searched, is_logged, self.now)?;
         engine.set_covered_since(covered_since);
-        engine.namespaces.remove(name);
+        engine.namespaces.remove(dropped.name());
         engine.garbage.lock().extend(emptied);
-        engine.waiters.wake_all(&dropped);
-        Ok(true)
+        engine.waiters.wake_all(dropped);
+        Ok(())
     }
 
     /// A slice of emptying all that can be emptied; at the end one is named that cannot.
@@ -262,16 +270,9 @@ impl Here<'_> {
     }
 
     fn bf_add<'s>(&self, filter: &Namespace, item: &[u8]) -> Answer<'s> {
-        let policy = filter.policy();
-        let ask = Ask {
-            ttl_ms: policy.ttl_ms,
-            mode: policy.mode,
-            ..Ask::default()
-        };
-        match self.engine.seen(filter, item, &ask, self.now) {
-            Verdict::New | Verdict::Unsure => Ok(Reply::Flag(true)),
-            Verdict::Dup | Verdict::Mismatch => Ok(Reply::Flag(false)),
+        match self.add_member(filter, item) {
             Verdict::Full => Err(self.engine.no_room(filter)),
+            verdict => Ok(Reply::Flag(is_new(verdict))),
         }
     }
 
@@ -297,37 +298,39 @@ impl Here<'_> {
 
     fn filter_to_fill(&self, asked: &str, insert: &BfInsert<'_>) -> Result<Arc<Namespace>, Error> {
         match self.engine.find(asked) {
-            Some(found) => Ok(found),
-            None if insert.create => {
-                let change = PolicyChange {
-                    keys_max: insert.keys_max,
-                    ..PolicyChange::default()
-                };
-                self.ns_set(asked, &change, false)?;
-                self.engine.open(asked)
-            }
+            Some(_) => self.engine.open_filter(asked, self.now),
+            None if insert.create => self.make_filter(asked, insert.keys_max),
             None => Err(bf_not_found()),
         }
     }
 
-    pub(super) fn bf_exists(
+    fn make_filter(&self, asked: &str, keys_max: Option<u64>) -> Result<Arc<Namespace>, Error> {
+        let change = PolicyChange {
+            keys_max,
+            ..PolicyChange::default()
+        };
+        self.ns_set(asked, &change, false)?;
+        self.engine.open_set(asked, self.now)
+    }
+
+    /// A slice of telling which items are there, each told as `answer` has it, of 1 or 0.
+    pub(super) fn are_there(
         &self,
         session: &mut Session,
-        filter: &[u8],
-        items: Words<'_>,
+        (asked, items): (&[u8], Words<'_>),
+        answer: fn(i64) -> Reply<'static>,
         slice: &mut Slice,
     ) -> Result<bool, Error> {
         let progress = &mut session.progress;
         if progress.next == 0 {
-            progress.filter = self.engine.find(name(filter));
+            progress.filter = self.engine.find(name(asked));
         }
-        let filter = progress.filter.clone();
-        let each = (READ_UNITS, slice);
-        progress.each(items, each, |progress, item| {
-            let is_there = filter
+        let found = progress.filter.clone();
+        progress.each(items, (READ_UNITS, slice), |progress, item| {
+            let is_there = found
                 .as_ref()
                 .is_some_and(|found| self.is_live(found, item));
-            progress.answers.push(Reply::Flag(is_there));
+            progress.answers.push(answer(i64::from(is_there)));
             Ok(())
         })
     }
@@ -336,11 +339,8 @@ impl Here<'_> {
         if self.engine.find(asked).is_some() {
             return Err(Error::redis("ERR item exists"));
         }
-        let change = PolicyChange {
-            keys_max,
-            ..PolicyChange::default()
-        };
-        self.ns_set(asked, &change, false)
+        self.make_filter(asked, keys_max)?;
+        Ok(Reply::OK)
     }
 }
 

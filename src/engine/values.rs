@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use super::glob::Glob;
 use super::journal::{Refused, Writing};
-use super::slice::{LISTED_UNITS, PLACE_UNITS, READ_UNITS, SHARD_UNITS, Slice};
+use super::slice::{LISTED_UNITS, PLACE_UNITS, Progress, READ_UNITS, SHARD_UNITS, Slice};
 use super::waiters::Concerns;
 use super::{Answer, Engine, Here, Namespace, Policy, Session};
 use crate::command::{
-    self, BadExpiry, Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, TtlForm, Words,
+    self, BadExpiry, Error, ExpireIf, Expiry, Reply, Scan, Set, SetAnswer, SetIf, Words,
     stored_value,
 };
 use crate::limits::KEYS_COMMAND_KEYS_MAX;
@@ -40,14 +40,14 @@ enum Outcome {
 }
 
 /// How keys are listed.
-struct List<'p> {
+pub(super) struct List<'p> {
     pattern: Option<&'p Glob>,
     /// Places that are looked at under one lock: fewer after long keys.
     at_once: u32,
 }
 
 impl<'p> List<'p> {
-    fn of(pattern: Option<&'p Glob>) -> Self {
+    pub(super) fn of(pattern: Option<&'p Glob>) -> Self {
         Self {
             pattern,
             at_once: SCAN_PLACES,
@@ -235,73 +235,37 @@ impl Here<'_> {
         Ok(is_done)
     }
 
-    pub(super) fn exists(
-        &self,
-        session: &mut Session,
-        keys: Words<'_>,
-        slice: &mut Slice,
-    ) -> Result<bool, Error> {
-        let here = &*session.namespace;
-        let each = (READ_UNITS, slice);
-        session.progress.each(keys, each, |progress, key| {
-            progress.count += i64::from(self.is_live(here, key));
-            Ok(())
-        })
-    }
-
     pub(super) fn strlen<'s>(&self, here: &Namespace, key: &[u8]) -> Reply<'s> {
         Reply::Number(self.value(here, key).map_or(0, |value| value.len() as i64))
     }
 
-    pub(super) fn ttl_of<'s>(&self, here: &Namespace, key: &[u8], form: TtlForm) -> Reply<'s> {
-        const NO_SUCH_KEY: i64 = -2;
-        let key = self.key(here, key);
-        let Some(deadline) = here.read(&key, |shard| {
-            shard.get(&key, self.now).map(|entry| entry.deadline)
-        }) else {
-            return Reply::Number(NO_SUCH_KEY);
-        };
-        let left_ms = deadline.since(self.now);
-        let number = match form {
-            TtlForm::Millis => left_ms,
-            TtlForm::Seconds => (left_ms + 500) / 1_000,
-            TtlForm::AtMillis => self.engine.by_wall_clock(deadline).0,
-            TtlForm::AtSeconds => (self.engine.by_wall_clock(deadline).0 + 500) / 1_000,
-        };
-        Reply::Number(number as i64)
-    }
-
-    pub(super) fn expire<'s>(
+    /// Sets when a key ends; whether that went ahead, or `None` if the key is not there.
+    pub(super) fn expire_key(
         &self,
         here: &Namespace,
         key: &[u8],
         expiry: Expiry,
         condition: ExpireIf,
-    ) -> Answer<'s> {
+    ) -> Result<Option<bool>, Error> {
         let policy = here.policy();
         let kept = self.key(here, key);
         let done = here.write(&kept, None, &policy, |shard, _| {
             let Some(entry) = shard.get(&kept, self.now) else {
-                return Ok(Ok(false));
+                return Ok(Ok(None));
             };
             if is_running(&entry) {
                 return Ok(Err(wrong_type()));
             }
-            let held = entry.deadline;
-            let deadline = self.deadline(expiry, Some(held), &policy);
-            let goes_ahead = match condition {
-                ExpireIf::Always => true,
-                ExpireIf::Never => false,
-                ExpireIf::Later => deadline > held,
-                ExpireIf::Earlier => deadline < held,
-            };
+            let held = Some(entry.deadline);
+            let deadline = self.deadline(expiry, held, &policy);
+            let goes_ahead = condition.holds(held, deadline);
             if goes_ahead {
                 self.end_at(shard, &kept, deadline)?;
             }
-            Ok(Ok(goes_ahead))
+            Ok(Ok(Some(goes_ahead)))
         });
         self.engine.waiters.wake(here, key, Concerns::Next);
-        Ok(Reply::Number(i64::from(self.unless_refused(done)??)))
+        self.unless_refused(done)?
     }
 
     pub(super) fn scan<'s>(&self, here: &Namespace, scan: &Scan<'_>) -> Reply<'s> {
@@ -352,15 +316,26 @@ impl Here<'_> {
         pattern: &[u8],
         slice: &mut Slice,
     ) -> Result<bool, Error> {
-        let max = self.engine.limits.unread_bytes_max;
         let Session {
             namespace,
             progress,
             ..
         } = session;
+        self.list_all(namespace, progress, (pattern, "KEYS", "SCAN"), slice)
+    }
+
+    /// A slice of listing all keys of a namespace that match, for a command in whose place another lists many.
+    pub(super) fn list_all(
+        &self,
+        namespace: &Namespace,
+        progress: &mut Progress,
+        (pattern, command, instead): (&[u8], &str, &str),
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let max = self.engine.limits.unread_bytes_max;
         if progress.cursor == 0 && namespace.keys() > KEYS_COMMAND_KEYS_MAX {
             return Err(Error::too_big(format!(
-                "KEYS looks through at most {KEYS_COMMAND_KEYS_MAX} keys; use SCAN"
+                "{command} looks through at most {KEYS_COMMAND_KEYS_MAX} keys; use {instead}"
             )));
         }
         let pattern = Glob::new(pattern);
@@ -397,7 +372,7 @@ impl Here<'_> {
 
     /// Visits live keys from the cursor on that match, in at most so many places, fewer where keys are long,
     /// and moves the cursor on, to 0 at the end. Returns how many live keys it looked at.
-    fn list(
+    pub(super) fn list(
         &self,
         here: &Namespace,
         cursor: &mut u64,
@@ -465,7 +440,7 @@ impl Here<'_> {
     }
 
     /// When a key ends that is set now; in the past for one that is not to be there at all.
-    fn deadline(&self, expiry: Expiry, held: Option<Millis>, policy: &Policy) -> Millis {
+    pub(super) fn deadline(&self, expiry: Expiry, held: Option<Millis>, policy: &Policy) -> Millis {
         let latest = self.now.after(policy.ttl_max_ms);
         let default = self.now.after(policy.ttl_ms);
         match expiry {

@@ -85,6 +85,17 @@ pub struct Space {
     pub covered_since: Millis,
     /// The latest deadline of anything evicted.
     pub unsure_until: Millis,
+    /// What is known of it if it is a set of Redis's.
+    pub set: Option<SetEnds>,
+}
+
+/// When a set of Redis's ends; 0 where it has no end, and each member its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetEnds {
+    /// As was asked for.
+    pub asked: Millis,
+    /// The end of its members: no earlier than that.
+    pub members: Millis,
 }
 
 const OPENED: u8 = 1;
@@ -101,6 +112,7 @@ const DIGESTS: u8 = 1;
 const SLIDES: u8 = 1 << 1;
 const EVICTS: u8 = 1 << 2;
 const REPORTS: u8 = 1 << 3;
+const SET: u8 = 1 << 4;
 
 /// As the moment from which on nothing was lost: that of the next start, whenever it comes. Said by a run
 /// whose clock was found to be behind, until it says at its end when that was.
@@ -211,7 +223,8 @@ fn push_space(out: &mut Vec<u8>, space: &Space) {
         flag(space.keeps_digests, DIGESTS)
             | flag(space.slides, SLIDES)
             | flag(space.evicts, EVICTS)
-            | flag(space.reports_unsure, REPORTS),
+            | flag(space.reports_unsure, REPORTS)
+            | flag(space.set.is_some(), SET),
     );
     for number in [
         space.ttl_ms,
@@ -221,6 +234,10 @@ fn push_space(out: &mut Vec<u8>, space: &Space) {
         space.unsure_until.0,
     ] {
         push_u64(out, number);
+    }
+    if let Some(ends) = space.set {
+        push_u64(out, ends.asked.0);
+        push_u64(out, ends.members.0);
     }
 }
 
@@ -306,6 +323,13 @@ impl Fields<'_> {
             keys_max: self.u64()?,
             covered_since: Millis(self.u64()?),
             unsure_until: Millis(self.u64()?),
+            set: match flags & SET {
+                0 => None,
+                _ => Some(SetEnds {
+                    asked: Millis(self.u64()?),
+                    members: Millis(self.u64()?),
+                }),
+            },
         })
     }
 }
@@ -337,6 +361,10 @@ mod tests {
             reports_unsure: id.is_multiple_of(7),
             covered_since: Millis(4),
             unsure_until: Millis(5),
+            set: id.is_multiple_of(11).then_some(SetEnds {
+                asked: Millis(6),
+                members: Millis(7),
+            }),
         }
     }
 

@@ -117,6 +117,7 @@ mod tests {
             reports_unsure: false,
             covered_since: Millis(0),
             unsure_until: Millis(0),
+            set: None,
         }
     }
 

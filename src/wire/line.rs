@@ -501,7 +501,7 @@ fn encode_word(reply: &Reply<'_>, out: &mut Vec<u8>) {
                 encode_word(item, out);
             }
         }
-        Reply::Values { bytes, ends } => {
+        Reply::Values { bytes, ends, .. } => {
             let mut begins = 0;
             for &end in ends {
                 if begins > 0 {

@@ -359,11 +359,7 @@ pub fn encode(reply: &Reply<'_>, version: u8, sink: &mut impl Sink) {
         Reply::Nil if version >= 3 => out.extend_from_slice(b"_\r\n"),
         Reply::Nil => out.extend_from_slice(b"$-1\r\n"),
         Reply::Set(items) => {
-            push_head(
-                if version == 2 { b'*' } else { b'~' },
-                items.len() as i64,
-                out,
-            );
+            push_head(set_byte(version), items.len() as i64, out);
             for item in items {
                 encode(item, version, sink);
             }
@@ -374,8 +370,13 @@ pub fn encode(reply: &Reply<'_>, version: u8, sink: &mut impl Sink) {
                 encode(item, version, sink);
             }
         }
-        Reply::Values { bytes, ends } => {
-            push_head(b'*', ends.len() as i64, out);
+        Reply::Values {
+            bytes,
+            ends,
+            have_order,
+        } => {
+            let head = if *have_order { b'*' } else { set_byte(version) };
+            push_head(head, ends.len() as i64, out);
             let mut begins = 0;
             for &end in ends {
                 push_bulk(&bytes[begins..end], out);
@@ -418,6 +419,11 @@ fn push_error(error: &Error, out: &mut Vec<u8>) {
     }
     push_on_one_line(error.text.as_bytes(), out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// What an array begins with whose order means nothing.
+fn set_byte(version: u8) -> u8 {
+    if version == 2 { b'*' } else { b'~' }
 }
 
 fn push_map_head(pairs: usize, version: u8, out: &mut Vec<u8>) {

@@ -149,6 +149,31 @@ def numbers(r, k):
     refused("INCR of a text", "not an integer", lambda: r.incr(k("text")))
 
 
+def sets(r, k):
+    """The calls of scrapy-redis's RFPDupeFilter (seen: SADD answers 0), and of what gives a set an end."""
+    name = k("dupefilter")
+
+    def seen(fingerprint):
+        return r.sadd(name, fingerprint) == 0
+
+    check("seen", [seen("a" * 40), seen("b" * 40), seen("a" * 40)], [False, False, True])
+    check("SISMEMBER", [r.sismember(name, "b" * 40), r.sismember(name, "c" * 40)], [1, 0])
+    check("SMISMEMBER", r.smismember(name, "b" * 40, "c" * 40), [1, 0])
+    check("SADD of many", r.sadd(name, "a" * 40, "c", b"\x00\r\n"), 2)
+    check("SCARD", r.scard(name), 4)
+    check("SREM", r.srem(name, "a" * 40, "b" * 40, "none"), 2)
+    check("SMEMBERS", r.smembers(name), {b"c", b"\x00\r\n"})
+    check("SSCAN", set(r.sscan_iter(name)), {b"c", b"\x00\r\n"})
+    check("TYPE", r.type(name), b"set")
+    check("TTL without an end", r.ttl(name), -1)
+    check("EXPIRE", [r.expire(name, 100, nx=True), r.expire(name, 200, nx=True)], [True, False])
+    check("TTL", r.ttl(name), between(99, 100))
+    check("PERSIST", [r.persist(name), r.ttl(name)], [True, -1])
+    check("DEL", [r.delete(name), r.exists(name), r.scard(name)], [1, 0, 0])
+    check("new again", seen("a" * 40), False)
+    check("UNLINK", r.unlink(name), 1)
+
+
 def pipelines(r, k):
     for transaction in (True, False):
         style = "MULTI" if transaction else "plain"
@@ -288,7 +313,7 @@ def records(r, k):
 
 
 def bloom(r, k):
-    filter_name = k("bloom").replace(":", ".")
+    filter_name = k("bloom")
     bf = r.bf()
     check("BF.RESERVE", bf.reserve(filter_name, 0.01, 1_000), True)
     check("BF.ADD", [bf.add(filter_name, "a"), bf.add(filter_name, "a")], [1, 0])
@@ -324,7 +349,7 @@ def everything(name, protocol, **address):
         return f"py:{os.getpid()}:{name}:{word}".replace(" ", "-")
 
     with connect() as r:
-        for part in (first_sight, expiry, deadlines, values, numbers, pipelines, one_winner):
+        for part in (first_sight, expiry, deadlines, values, numbers, sets, pipelines, one_winner):
             part(r, k)
         databases(r, k, connect)
         session(r, connect)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onced::log::control::Space;
+use onced::log::control::{SetEnds, Space};
 use onced::log::frame;
 use onced::log::mend::resume;
 use onced::log::reader::Present;
@@ -557,6 +557,10 @@ impl Run {
                 reports_unsure: false,
                 covered_since: self.now,
                 unsure_until: Millis(0),
+                set: drawn.is_multiple_of(2).then(|| SetEnds {
+                    asked: self.now,
+                    members: self.now.after(self.serial),
+                }),
             };
             if drawn < 2 && !spaces.is_empty() {
                 space = spaces[self.random.between(0, spaces.len() - 1)].clone();

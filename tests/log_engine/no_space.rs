@@ -105,6 +105,20 @@ fn a_refused_storing_of_many_says_how_far_it_came() {
         count(&run, &format!("EXISTS {}", names[..done].join(" "))),
         done
     );
+
+    let run = full(&["other".to_owned()]);
+    run.execute("SADD set:1 a", START);
+    let told = run.told(&format!("SADD set:1 a {}", names.join(" ")), START);
+    let (added, of) = how_far(&told).unwrap_or_else(|| panic!("{told}"));
+    assert!(added > 0 && of == KEYS + 1, "{told}");
+    assert_eq!(count(&run, "SCARD set:1"), added + 1);
+    let told = run.told(&format!("SREM set:1 {}", names.join(" ")), START);
+    assert_eq!(how_far(&told), Some((0, 0)), "{told}");
+    run.log.write(START);
+    let disk = run.disk.kill();
+    disk.set_capacity(u64::MAX);
+    let run = Run::start(disk, &Options::at(START)).unwrap();
+    assert_eq!(count(&run, "SCARD set:1"), added + 1);
 }
 
 #[test]

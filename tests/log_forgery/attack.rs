@@ -58,6 +58,7 @@ pub fn payloads(deadline: Millis, segment: u64) -> Vec<(u32, Vec<u8>)> {
         reports_unsure: false,
         covered_since: Millis(0),
         unsure_until: Millis(0),
+        set: None,
     };
     let everywhere = Position {
         segment: segment + 1_000,

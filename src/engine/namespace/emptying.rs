@@ -20,6 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Namespace;
 use crate::engine::journal::Staying;
 use crate::engine::slice::{PLACE_UNITS, RECORD_UNITS, Slice};
+use crate::log::control::SetEnds;
 use crate::log::writer;
 use crate::store::{Entry, Key, Secret, Shard};
 use crate::time::Millis;
@@ -324,6 +325,7 @@ impl Namespace {
             let mut space = self.space(&self.policy());
             space.id = number;
             space.covered_since = space.covered_since.max(now.after(1));
+            space.set = space.set.map(|_| SetEnds::default());
             match log.append_emptied(&space, || self.set_logged_as(number)) {
                 writer::Emptied::Said => self.set_unsure_logged(space.unsure_until),
                 writer::Emptied::NoSpace => return Err(Kept::NoSpace),
@@ -331,6 +333,7 @@ impl Namespace {
             }
         }
         self.raise_lost_until(now);
+        self.as_set.begin_anew();
         let copies = std::mem::take(&mut copies.shards);
         let taken = shards.iter_mut().zip(copies).filter_map(|(shard, copy)| {
             let taken = self.take_all(shard);
@@ -359,9 +362,11 @@ impl Namespace {
         let logged = self.log_space(|space| {
             space.id = 0;
             space.covered_since = space.covered_since.max(now.after(1));
+            space.set = space.set.map(|_| SetEnds::default());
         });
         logged.map_err(|_no_space| Kept::NoSpace)?;
         self.raise_lost_until(now);
+        self.as_set.begin_anew();
         let mut taken: Vec<_> = shards
             .iter_mut()
             .filter_map(|shard| self.take_all(shard))
@@ -369,6 +374,11 @@ impl Namespace {
         // What another copies is gone.
         taken.extend(self.give_up_copies());
         Ok(taken)
+    }
+
+    /// Takes all keys out at once, if none is in progress.
+    pub(in crate::engine) fn empty_at_once(&self, now: Millis) -> Result<Vec<Shard>, Kept> {
+        self.clear(true, now)
     }
 
     /// Copies that are of no use any more.

@@ -15,7 +15,9 @@
 //! | `emptying` | how all keys are taken out of it, or all but the records in progress |
 //! | `room` | whether a shard of it may grow |
 //! | `several` | several shards locked together |
+//! | `as_set` | what it is as a set of Redis's |
 
+mod as_set;
 mod emptying;
 mod policy;
 mod room;
@@ -27,6 +29,7 @@ use std::sync::{Arc, OnceLock};
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
+use self::as_set::AsSet;
 use self::emptying::Copies;
 pub(super) use self::emptying::{Emptying, Garbage, Kept, Search};
 pub use self::policy::Policy;
@@ -77,7 +80,8 @@ pub struct Namespace {
     keeps_digests: bool,
     policy: SharedPolicy,
     reach: Reach,
-    /// Changes of the policy come one at a time.
+    as_set: AsSet,
+    /// Changes of the policy, and of what it is as a set, come one at a time.
     policy_change: Mutex<()>,
     keys: CachePadded<AtomicI64>,
     /// What is counted of it beside its keys.
@@ -133,6 +137,7 @@ impl Namespace {
                 covered_since: AtomicU64::new(0),
                 unsure_until: AtomicU64::new(0),
             },
+            as_set: AsSet::default(),
             policy_change: Mutex::new(()),
             keys: CachePadded::new(AtomicI64::new(0)),
             own_bytes: 0,
@@ -180,6 +185,7 @@ impl Namespace {
             covered_since: self.covered_since(),
             // What the log has already may be ahead, and what it says later goes over it.
             unsure_until: self.unsure_until().max(self.unsure_logged()),
+            set: self.as_set.ends(),
         }
     }
 
@@ -208,11 +214,13 @@ impl Namespace {
         self.policy.store(&Policy::of(space));
         self.set_logged_as(space.id);
         self.set_covered_since(space.covered_since);
+        self.as_set.become_as(space.set);
     }
 
     /// Becomes as if it had just been made, and no log knew it; without its keys, which were taken out.
     pub(super) fn begin_anew(&self, policy: &Policy) {
         self.policy.store(policy);
+        self.as_set.become_as(None);
         self.set_logged_as(0);
         for moment in [
             &self.reach.covered_since,

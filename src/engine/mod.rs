@@ -78,10 +78,10 @@ use tokens::Tokens;
 use waiters::Waiters;
 
 use crate::command::{Begin, Code, Command, Complete, Error, PolicyChange, Reply, Seen, Single};
-use crate::limits::{LOG_PAYLOAD_BYTES_MAX, Limits};
+use crate::limits::Limits;
 use crate::log::writer::{Health, Log};
 use crate::metrics::Metrics;
-use crate::store::{Ask, Key, Secret, Verdict};
+use crate::store::{Ask, Denial, Key, Secret, Verdict};
 use crate::time::Millis;
 
 /// The namespace that is always there.
@@ -289,27 +289,30 @@ impl Engine {
         if self.log().is_some_and(|log| log.health() != Health::Good) {
             return self.refusal(Refused);
         }
-        let (name, keys_max) = (namespace.name(), namespace.policy().keys_max);
-        let text = if keys_max > 0 && namespace.keys() >= keys_max {
-            format!("no room: namespace '{name}' has its MAXKEYS of {keys_max}; nothing was stored")
-        } else if self.log().is_some() && self.budget.admits(LOG_PAYLOAD_BYTES_MAX as isize) {
-            format!(
-                "no room: memory was short, or it is too large for a segment of the log; nothing was stored in namespace '{name}'"
-            )
-        } else {
-            let max = self.budget.max();
-            format!(
-                "no room: max-memory of {max} bytes is reached; nothing was stored in namespace '{name}'"
-            )
+        let name = namespace.name();
+        let text = match namespace.last_denial() {
+            Denial::Keys => {
+                let max = namespace.policy().keys_max;
+                format!("no room: namespace '{name}' has its MAXKEYS of {max}; nothing was stored")
+            }
+            Denial::Memory | Denial::Closed => {
+                let max = self.budget.max();
+                format!(
+                    "no room: max-memory of {max} bytes is reached; nothing was stored in namespace '{name}'"
+                )
+            }
+            Denial::Disk => format!(
+                "no room: it is too large for a segment of the log; nothing was stored in namespace '{name}'"
+            ),
         };
         Error::new(Code::Full, text)
     }
 
     /// The same for a request of many parts, some of which were done before there was none.
-    fn no_room_after(&self, how_far: HowFar) -> Error {
+    fn no_room_after(&self, namespace: &Namespace, how_far: HowFar) -> Error {
         let is_good = |log: &Arc<Log>| log.health() == Health::Good;
         if how_far.done == 0 {
-            self.no_room()
+            self.no_room(namespace)
         } else if self.log().is_none_or(is_good) {
             Error::new(Code::Full, format!("no room for more; {how_far}"))
         } else {

@@ -52,7 +52,7 @@ impl Here<'_> {
                 parts: "keys are set, the first ones",
             };
             self.set(namespace, &set)
-                .map_err(|error| self.set_so_far(error, how_far))?;
+                .map_err(|error| self.set_so_far(namespace, error, how_far))?;
             progress.next += 1;
             slice.spend(WRITE_UNITS);
             slice.spend_bytes(key.len() + value.len());
@@ -61,9 +61,9 @@ impl Here<'_> {
     }
 
     /// Why not all keys of a request were set.
-    fn set_so_far(&self, error: Error, how_far: HowFar) -> Error {
+    fn set_so_far(&self, namespace: &Namespace, error: Error, how_far: HowFar) -> Error {
         match error.code {
-            Code::Full => self.engine.no_room_after(how_far),
+            Code::Full => self.engine.no_room_after(namespace, how_far),
             Code::Redis => Error::redis(format!("{}; {how_far}", error.text)),
             _ => error,
         }
@@ -96,7 +96,7 @@ impl Here<'_> {
             drop(shards);
             return match self.engine.successor(here) {
                 Some(next) => self.msetnx(&next, words),
-                None => Err(self.engine.no_room()),
+                None => Err(self.engine.no_room(here)),
             };
         }
         joint.finish(here);

@@ -40,7 +40,7 @@ impl Here<'_> {
             }
             None => match self.engine.successor(here) {
                 Some(next) => self.add(&next, key, amount),
-                None => Err(self.engine.no_room()),
+                None => Err(self.engine.no_room(here)),
             },
         }
     }

@@ -80,11 +80,12 @@ impl Here<'_> {
             progress.count += new as i64;
             progress.next += count;
             if full > 0 {
-                return Err(self.engine.no_room_after(HowFar {
+                let how_far = HowFar {
                     done: progress.count.unsigned_abs() as usize,
                     of: members.len(),
                     parts: "members were added",
-                }));
+                };
+                return Err(self.engine.no_room_after(&into, how_far));
             }
         }
         progress.filter = Some(into);

@@ -86,11 +86,12 @@ impl Episodes {
             match episode.look(count, now) {
                 None => {}
                 Some(News::Began { count }) => {
-                    let full = match kind {
-                        Kind::Keys => engine.full_namespaces(NAMED_MAX).join(", "),
-                        _ => String::new(),
-                    };
-                    tracing::warn!(count, namespaces = full, "{text}");
+                    if kind == Kind::Keys {
+                        let full = engine.full_namespaces(NAMED_MAX).join(", ");
+                        tracing::warn!(count, namespaces = full, "{text}");
+                    } else {
+                        tracing::warn!(count, "{text}");
+                    }
                 }
                 Some(News::Ended { count, ms }) => {
                     let lasted = DurationWord(ms / 1_000 * 1_000);

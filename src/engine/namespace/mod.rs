@@ -23,7 +23,7 @@ mod policy;
 mod room;
 mod several;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
@@ -42,7 +42,7 @@ use crate::command::{Error, PolicyChange};
 use crate::limits::Limits;
 use crate::log::control::Space;
 use crate::log::writer::Log;
-use crate::store::{Counters, Hashed, Key, Secret, Shard, WindowMode};
+use crate::store::{Counters, Denial, Hashed, Key, Secret, Shard, WindowMode};
 use crate::time::Millis;
 
 /// How far a namespace's memory reaches. Beside the policy, which every request reads: both change
@@ -101,6 +101,8 @@ pub struct Namespace {
     copies: Mutex<Option<Copies>>,
     /// Whether there are copies; who has a shard locked sees it before that of the shard is begun.
     is_copied: AtomicBool,
+    /// Why something was refused last, as a number.
+    last_denial: AtomicU8,
 }
 
 /// Where a log will be, once what it holds was read.
@@ -150,6 +152,7 @@ impl Namespace {
             evicted_until: AtomicU64::new(0),
             copies: Mutex::new(None),
             is_copied: AtomicBool::new(false),
+            last_denial: AtomicU8::new(Denial::Memory as u8),
         }
     }
 
@@ -405,6 +408,20 @@ impl Namespace {
     /// Takes note of what the log says.
     pub(super) fn set_unsure_logged(&self, until: Millis) {
         self.unsure_logged.store(until.0, Ordering::Relaxed);
+    }
+
+    /// Takes note of why something was refused.
+    fn note_denial(&self, denial: Denial) {
+        self.budget.note_refusal(denial);
+        self.last_denial.store(denial as u8, Ordering::Relaxed);
+    }
+
+    /// Why something was refused last, by whoever asked.
+    pub(super) fn last_denial(&self) -> Denial {
+        let number = self.last_denial.load(Ordering::Relaxed);
+        let known = [Denial::Memory, Denial::Keys, Denial::Disk, Denial::Closed];
+        let found = known.into_iter().find(|denial| *denial as u8 == number);
+        found.unwrap_or(Denial::Memory)
     }
 
     /// Keys in memory, those whose window has ended but which were not swept yet included.

@@ -120,7 +120,7 @@ impl Room for NamespaceRoom<'_> {
 
     fn refused(&self) -> Denial {
         let denial = self.denial.get();
-        self.namespace.budget.note_refusal(denial);
+        self.namespace.note_denial(denial);
         denial
     }
 

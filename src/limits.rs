@@ -39,6 +39,12 @@ pub const PATTERN_BYTES_MAX: usize = 256;
 pub const CONFIG_PATTERNS_MAX: usize = 256;
 /// Sections that one `INFO` may name.
 pub const INFO_SECTIONS_MAX: usize = 256;
+/// Bytes of a script's text (`EVAL`); a longer one is none that is recognised.
+pub const SCRIPT_BYTES_MAX: usize = 8 << 10;
+/// Keys of one script, all of which are locked at a time.
+pub const SCRIPT_KEYS_MAX: usize = 1_000;
+/// Scripts that `EVALSHA` knows; beyond, the one that was used longest ago is to be sent again.
+pub const SCRIPTS_KNOWN_MAX: usize = 1_024;
 /// Keys of a namespace that `KEYS` will look through; `SCAN` has no such bound.
 pub const KEYS_COMMAND_KEYS_MAX: u64 = 1_000_000;
 /// Keys that one `MSETNX` names, whose shards are all locked until it is done: as much as takes about a
@@ -64,7 +70,8 @@ pub const INTAKE_MS: u64 = 2_000;
 pub const EXEC_MS_MAX: u64 = 1_000;
 /// How long a draining server waits for its connections, in milliseconds.
 pub const DRAIN_MS: u64 = 10_000;
-/// Bytes of a frame's payload in the log: the changes of one request to one shard.
+/// Bytes of a frame's payload in the log: the changes of one request to one shard, or to several that are to
+/// last together or not at all.
 pub const LOG_PAYLOAD_BYTES_MAX: usize = (1 << 24) - 1;
 /// Bytes of a segment of the log unless set otherwise.
 pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;

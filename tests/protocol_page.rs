@@ -157,6 +157,12 @@ fn the_table_of_constants_is_the_constants() {
             "sections that one `INFO` names",
             limits::INFO_SECTIONS_MAX as u64,
         ),
+        ("a script", limits::SCRIPT_BYTES_MAX as u64),
+        ("keys of one script", limits::SCRIPT_KEYS_MAX as u64),
+        (
+            "scripts that `EVALSHA` knows",
+            limits::SCRIPTS_KNOWN_MAX as u64,
+        ),
         (
             "keys of a namespace that `KEYS` looks through",
             limits::KEYS_COMMAND_KEYS_MAX,

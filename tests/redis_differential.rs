@@ -23,10 +23,12 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use common::lock_scripts::{LOCK_SCRIPTS, LockScript};
 use common::process::{Dice, Scratch};
 use common::scenario::unix_ms;
 use common::{PATIENCE, TestServer, eventually};
 use onced::command::spec::{Home, Verb, verbs};
+use sha1::{Digest, Sha1};
 
 /// Sequences in short.
 const SEQUENCES: u64 = 2_000;
@@ -74,6 +76,14 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "the words of `SSCAN` are checked all the same",
         "those that are sent are right",
     ),
+    (
+        "without the place in the script",
+        "what Redis says of the place is cut off",
+    ),
+    (
+        "A script whose amount is no number, or none of use, changes nothing",
+        "scripts that store before they look at their amount get one that is of use",
+    ),
 ];
 
 /// Where Redis 7.0 answers otherwise than its successors: a cursor that is empty, has a minus or a NUL is none.
@@ -110,6 +120,7 @@ const OWN_TALES: &[&str] = &[
     "CLIENT INFO",
     "CLIENT LIST",
     "CLIENT HELP",
+    "SCRIPT HELP",
     "MEMORY",
     "LATENCY",
     "SLOWLOG",
@@ -344,6 +355,7 @@ impl Pair {
         let (mut redis, mut onced) = (self.redis.connect(), Peer::tcp(&self.onced.address));
         for peer in [&mut redis, &mut onced] {
             assert!(peer.call(&["FLUSHALL"]).is("+OK"));
+            assert!(peer.call(&["SCRIPT", "FLUSH"]).is("+OK"));
             if sequence.resp == 3 {
                 peer.call(&["HELLO", "3"]);
             }
@@ -467,6 +479,9 @@ fn are_same(words: &Words, theirs: &Reply, ours: &Reply) -> bool {
     if is_old_cursor(words, theirs, ours) {
         return true;
     }
+    if ["EVAL", "EVALSHA"].contains(&name) {
+        return say_same_of_script(theirs, ours);
+    }
     if is_later_than_longest(words) && theirs.is(":1") && ours.is(":0") {
         return true;
     }
@@ -495,6 +510,25 @@ fn are_same(words: &Words, theirs: &Reply, ours: &Reply) -> bool {
         }
         ("OBJECT", theirs, ours) => theirs.number().is_some() && ours.number().is_some(),
         _ => is_own_tale(words) && !theirs.is_error() && !ours.is_error(),
+    }
+}
+
+/// Whether a script returned the same; how long a key still lives is told a moment later.
+fn say_same_of_script(theirs: &Reply, ours: &Reply) -> bool {
+    match (theirs, ours) {
+        (Reply::Many(_, theirs), Reply::Many(_, ours)) => {
+            let pairs = theirs.iter().zip(ours);
+            theirs.len() == ours.len()
+                && pairs
+                    .into_iter()
+                    .all(|(a, b)| a == b || say_same_of_script(a, b))
+        }
+        (Reply::Line(line), _) if theirs.is_error() => {
+            let place = line.find(" script: ").unwrap_or(line.len());
+            ours.is(&line[..place])
+        }
+        _ => matches!((theirs.number(), ours.number()), (Some(theirs), Some(ours))
+            if theirs > 1_000 && theirs.abs_diff(ours) <= CLOCKS_APART_MS),
     }
 }
 
@@ -569,6 +603,8 @@ struct Writer {
     now_s: u64,
     /// A `MULTI` was written, and no `EXEC` behind it.
     is_queueing: bool,
+    /// The script that was written last.
+    script: Option<&'static LockScript>,
 }
 
 const KEYS: [&str; 4] = ["a", "b", "key:c", "k\0d"];
@@ -624,6 +660,7 @@ impl Writer {
             spans: 0,
             now_s: unix_ms() / 1_000,
             is_queueing: false,
+            script: None,
         }
     }
 
@@ -744,7 +781,88 @@ impl Writer {
         words.into_iter().map(String::into_bytes).collect()
     }
 
+    /// A script of a lock library, with words of the kinds that it takes, and sometimes too few of them.
+    fn of_a_script(&mut self) -> Vec<String> {
+        let script = match self.script {
+            Some(script) if !self.dice.one_in(3) => script,
+            _ => self.dice.pick(LOCK_SCRIPTS),
+        };
+        self.script = Some(script);
+        let digest = hex(&Sha1::digest(script.text));
+        let mut words: Vec<String> = match self.dice.below(8) {
+            0 => return vec!["SCRIPT".into(), "LOAD".into(), script.text.into()],
+            1 => {
+                let line = *self.dice.pick(&[
+                    "SCRIPT EXISTS",
+                    "SCRIPT FLUSH",
+                    "SCRIPT FLUSH ASYNC",
+                    "SCRIPT FLUSH FOO",
+                    "SCRIPT KILL",
+                    "SCRIPT WHAT",
+                    "SCRIPT",
+                ]);
+                let mut words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+                if line.ends_with("EXISTS") {
+                    words.extend([digest, "x".to_owned()]);
+                }
+                return words;
+            }
+            2 | 3 => vec!["EVALSHA".into(), digest],
+            _ => vec!["EVAL".into(), script.text.into()],
+        };
+        let (mut keys, mut args) = (Vec::new(), Vec::new());
+        self.several_keys(&mut keys);
+        let owner = self.value();
+        let amount = if is_amount_free(script) && self.dice.one_in(6) {
+            (*self.dice.pick(&BAD_AMOUNTS)).to_owned()
+        } else {
+            self.amount_of_use()
+        };
+        let third = (*self.dice.pick(&["0", "1", "2", "yes", "no"])).to_owned();
+        match (script.library, script.name) {
+            // A key has at least one byte.
+            (_, "parityRelock") if amount.is_empty() => keys.truncate(1),
+            (_, "parityRelock") => keys = vec![keys.swap_remove(0), amount, owner],
+            (library, "obtain") if library.starts_with("bsm") => {
+                let bytes = *self.dice.pick(&["0", "1", "2", "9"]);
+                args = vec![owner, bytes.to_owned(), amount];
+            }
+            _ => args = vec![owner, amount, third],
+        }
+        let mut count = keys.len().to_string();
+        if is_amount_free(script) {
+            match self.dice.below(12) {
+                0 => count = (*self.dice.pick(&["0", "1", "-1", "99", "abc", "01"])).to_owned(),
+                1 => args.truncate(self.dice.below(3) as usize),
+                _ => {}
+            }
+        }
+        words.push(count);
+        words.extend(keys);
+        words.extend(args);
+        words
+    }
+
+    fn amount_of_use(&mut self) -> String {
+        loop {
+            let amount = self.amount("PX");
+            if amount
+                .parse()
+                .is_ok_and(|ms: i64| (1_000_000..3_000_000).contains(&ms))
+            {
+                return amount;
+            }
+        }
+    }
+
     fn spoil(&mut self, words: &mut Words) {
+        // A text that is not recognised is refused, whatever it would do in Redis.
+        if ["EVAL", "EVALSHA", "SCRIPT"]
+            .iter()
+            .any(|name| words[0] == name.as_bytes())
+        {
+            return;
+        }
         let at = self.dice.below(words.len() as u64) as usize;
         let word = match self.dice.below(3) {
             0 => *self.dice.pick(&BAD_NUMBERS),
@@ -828,7 +946,7 @@ impl Writer {
         ];
         let mut words = Vec::new();
         let key = self.key();
-        match self.dice.below(23) {
+        match self.dice.below(27) {
             20 | 21 => {
                 let name = *self.dice.pick(&["INCR", "INCRBY", "DECR", "DECRBY"]);
                 words.extend([name.to_owned(), key]);
@@ -844,6 +962,7 @@ impl Writer {
                     words.extend(pair);
                 }
             }
+            23..=26 => words = self.of_a_script(),
             0..=3 => {
                 words.extend(["SET".to_owned(), key, self.value()]);
                 self.options(&mut words, &SET);
@@ -1015,6 +1134,43 @@ impl Writer {
         }
         words
     }
+}
+
+/// Amounts that are none, or not of use; none of them is clamped.
+const BAD_AMOUNTS: [&str; 11] = [
+    "abc",
+    "",
+    "1.5",
+    " 5",
+    "05",
+    "0",
+    "-1",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "-9223372036854775809",
+];
+
+/// Whether a script does the same with any amount, or with none, as Redis: not one that stores before it looks
+/// at the amount, nor one that has Lua add to it.
+fn is_amount_free(script: &LockScript) -> bool {
+    const BOUND: [(&str, &str); 5] = [
+        ("sherlock", "acquire"),
+        ("redis-semaphore 4", "refresh"),
+        ("bsm/redislock", "obtain"),
+        ("redis-py", "extend"),
+        ("coredis", "extend"),
+    ];
+    !BOUND
+        .iter()
+        .any(|(library, name)| script.library.starts_with(library) && script.name == *name)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .map(|digit| char::from_digit(u32::from(digit), 16).unwrap())
+        .collect()
 }
 
 #[test]

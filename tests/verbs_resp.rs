@@ -17,6 +17,7 @@ const SYNTAX: &str = "-ERR syntax error";
 const NO_CLUSTER: &str = "-ERR This instance has cluster support disabled";
 const NX_ALONE: &str = "-ERR NX and XX, GT or LT options at the same time are not compatible";
 const NOT_INTEGER: &str = "-ERR value is not an integer or out of range";
+const UNKNOWN_SCRIPT: &str = "-ERR scripts are recognised here, not run, and this is none of them: a lock is released by its owner with DELEX key IFEQ value";
 const EMPTY_KEY: &str = "-ERR ARGS a key has at least one byte";
 const BAD_NAME: &str =
     "-ERR ARGS a namespace's name is 1 to 64 of the characters A-Z a-z 0-9 _ . : -";
@@ -80,6 +81,32 @@ scenarios! { play_resp;
         ("BEGIN k", "[+RUN, :{token}, :30000, :1]"),
         ("MULTI", "+OK"), ("BEGIN k WAIT 60s", "+QUEUED"), ("ONCE.WAIT k TIMEOUT 60s", "+QUEUED"), ("COMPLETE k {token} BODY x", "+QUEUED"), ("BEGIN k", "+QUEUED"),
         ("EXEC", "[[+BUSY, :~30001], +TIMEOUT, +OK, [+DONE, :0, $x]]"),
+    ];
+    scripts_of_lock_libraries_are_recognised: &[
+        ("SET lock me NX PX 60000", "+OK"),
+        ("EVAL \"if redis.call('get',KEYS[1]) == ARGV[1] then return redis.call('del',KEYS[1]) else return 0 end\" 1 lock you", ":0"),
+        ("EVALSHA 0 1 lock me", "-NOSCRIPT No matching script. Please use EVAL."),
+        ("EVALSHA da39a3ee5e6b4b0d3255bfef95601890afd80709 1 lock me", "-NOSCRIPT No matching script. Please use EVAL."),
+        ("EVALSHA zz39a3ee5e6b4b0d3255bfef95601890afd80709 0", "-NOSCRIPT No matching script. Please use EVAL."),
+        // The digest is that of the text as it was sent; EVAL makes it known, too.
+        ("SCRIPT LOAD \"if redis.call('get',KEYS[1]) == ARGV[1] then return redis.call('del',KEYS[1]) else return 0 end\"", "$ae3671744a5dbb24ea37ef607b8b10ac7856d43e"),
+        ("SCRIPT LOAD \"if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) else return 0 end\"", "$e8022015b1db2126f2af52e2659c302bb86e2557"),
+        ("SCRIPT EXISTS AE3671744A5DBB24EA37EF607B8B10AC7856D43E da39a3ee5e6b4b0d3255bfef95601890afd80709 e8022015b1db2126f2af52e2659c302bb86e2557 x", "[:1, :0, :1, :0]"),
+        ("EVALSHA AE3671744A5DBB24EA37EF607B8B10AC7856D43E 1 lock me", ":1"), ("EXISTS lock", ":0"),
+        ("SCRIPT FLUSH", "+OK"), ("SCRIPT EXISTS ae3671744a5dbb24ea37ef607b8b10ac7856d43e", "[:0]"), ("EVALSHA ae3671744a5dbb24ea37ef607b8b10ac7856d43e 1 lock me", "-NOSCRIPT No matching script. Please use EVAL."),
+        ("SCRIPT FLUSH SYNC", "+OK"), ("SCRIPT FLUSH async", "+OK"), ("SCRIPT FLUSH NOW", "-ERR SCRIPT FLUSH only support SYNC|ASYNC option"),
+        ("SCRIPT KILL", "-NOTBUSY No scripts in execution right now."), ("SCRIPT LOAD", "-ERR wrong number of arguments for 'script|load' command"), ("SCRIPT DEBUG YES", "-ERR unknown subcommand 'DEBUG'. Try SCRIPT HELP."),
+        // Another text is never NOSCRIPT, which clients answer by sending it again.
+        ("EVAL \"return 1\" 0", UNKNOWN_SCRIPT), ("SCRIPT LOAD \"return 1\"", UNKNOWN_SCRIPT), ("SCRIPT EXISTS e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "[:0]"),
+        ("EVAL x", "-ERR wrong number of arguments for 'eval' command"), ("EVALSHA x", "-ERR wrong number of arguments for 'evalsha' command"),
+        ("EVAL x y a", NOT_INTEGER), ("EVAL x -1 a", "-ERR Number of keys can't be negative"), ("EVAL x 2 a", "-ERR Number of keys can't be greater than number of args"), ("EVAL x 9223372036854775807 a", "-ERR Number of keys can't be greater than number of args"),
+        ("EVAL x 1 \"\"", EMPTY_KEY),
+        ("EVAL_RO x 0", "-ERR unknown command 'EVAL_RO', with args beginning with: 'x' '0' "), ("FCALL f 0", "-ERR unknown command 'FCALL', with args beginning with: 'f' '0' "),
+        // In a transaction as any command.
+        ("MULTI", "+OK"), ("SET lock me", "+QUEUED"), ("EVAL \"return redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])\" 1 lock you 1000", "+QUEUED"), ("EVAL \"return 1\" 0", "+QUEUED"), ("EVAL x -1", "+QUEUED"),
+        ("EVALSHA ae3671744a5dbb24ea37ef607b8b10ac7856d43e 1 lock me", "+QUEUED"), ("SCRIPT EXISTS x", "+QUEUED"),
+        ("EXEC", "[+OK, nil, …, -ERR Number of keys can't be negative, -NOSCRIPT No matching script. Please use EVAL., [:0]]"),
+        ("MULTI", "+OK"), ("EVAL", "-ERR wrong number of arguments for 'eval' command"), ("EXEC", "-EXECABORT Transaction discarded because of previous errors."),
     ];
     set_nx_asks_as_seen_does: &[
         ("SET k v NX PX 60000", "+OK"),

@@ -150,6 +150,15 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// Those behind the first ones, which are so many.
+    #[must_use]
+    pub fn behind(self, count: usize) -> Self {
+        Self {
+            spans: &self.spans[count.min(self.spans.len())..],
+            ..self
+        }
+    }
+
     /// How many bytes each of them has, without looking at any.
     pub fn lengths(&self) -> impl Iterator<Item = usize> + use<'a> {
         self.spans.iter().map(|span| span.len as usize)

@@ -4,6 +4,7 @@
 
 use super::redis::shown;
 use super::redis_session as build;
+use super::scripts;
 use super::spec::{Build, KeyWords};
 use super::{Args, Command, Error, SessionCommand};
 use crate::limits::Limits;
@@ -167,6 +168,17 @@ pub(super) static OBJECT: Container = Container {
     ],
 };
 
+#[rustfmt::skip]
+pub(super) static SCRIPT: Container = Container {
+    name: "SCRIPT",
+    subcommands: &[
+        sub("LOAD", ("script", 1, 1), "Tells a script's SHA-1, if it is recognised.", scripts::load),
+        sub("EXISTS", ("sha1...", 1, ANY), "Tells which scripts EVALSHA knows.", scripts::exists),
+        sub("FLUSH", ("[SYNC|ASYNC]", 0, ANY), "Forgets which scripts were recognised.", scripts::flush),
+        sub("KILL", ("", 0, 0), "Says that no script is run.", scripts::kill),
+    ],
+};
+
 const fn no_cluster(name: &'static str, words: (&'static str, usize, usize)) -> Subcommand {
     let summary = "Says that there is no cluster.";
     sub(name, words, summary, build::no_cluster)
@@ -185,8 +197,8 @@ const fn of_key(sub: Subcommand) -> Subcommand {
 }
 
 /// All of them.
-static ALL: [&Container; 9] = [
-    &CLIENT, &COMMAND, &CONFIG, &CLUSTER, &MODULE, &SLOWLOG, &LATENCY, &MEMORY, &OBJECT,
+static ALL: [&Container; 10] = [
+    &CLIENT, &COMMAND, &CONFIG, &CLUSTER, &MODULE, &SLOWLOG, &LATENCY, &MEMORY, &OBJECT, &SCRIPT,
 ];
 
 impl Container {

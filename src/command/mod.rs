@@ -7,11 +7,13 @@
 //! - [`args`]: a request's words; [`containers`]: commands that are several; `keyword`: a name, folded to be compared fast
 //! - [`spec`]: the table; its rows are in `spec/native.rs` and `spec/redis.rs`
 //! - `native`, `records`, `redis`, `redis_sets`, `redis_values`, `redis_session`: how words become commands, in this protocol's manner and in Redis's
+//! - [`scripts`]: those of lock libraries, and what they do; `lua`: when two texts are one script
 //! - [`reply`]: answers and refusals
 
 pub mod args;
 pub mod containers;
 mod keyword;
+mod lua;
 mod native;
 mod records;
 mod redis;
@@ -19,6 +21,7 @@ mod redis_session;
 mod redis_sets;
 mod redis_values;
 pub mod reply;
+pub mod scripts;
 pub mod spec;
 
 pub(crate) use native::printable;
@@ -28,6 +31,7 @@ pub(crate) use redis_session::unknown_command;
 
 pub use args::{Args, Span, Words};
 pub use reply::{Code, Error, Reply};
+pub use scripts::ScriptCommand;
 pub use spec::{Spec, lookup_line, lookup_resp};
 
 use crate::store::{Fingerprint, WindowMode};
@@ -472,6 +476,12 @@ pub enum Command<'a> {
         namespace: &'a [u8],
         field: Option<&'a [u8]>,
     },
+    /// `EVAL` and `EVALSHA`.
+    Eval {
+        script: scripts::Named<'a>,
+        call: scripts::Call<'a>,
+    },
+    Script(ScriptCommand<'a>),
     DbSize,
     FlushDb,
     FlushAll,

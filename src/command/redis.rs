@@ -231,19 +231,23 @@ pub(super) fn pexpireat<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
 fn expire_with<'a>(args: &Args<'a>, limits: &Limits, unit: Unit, name: &str) -> Built<'a> {
     let key = key(args.get(0), limits)?;
     let condition = expire_if(args.rest(2))?;
-    let amount = integer(args.get(1))?;
-    let ms = unit
-        .ms(amount)
-        .ok_or_else(|| BadExpiry::OutOfRange.error(name))?;
-    // As in Redis, an end that is not in the future removes the key.
-    let expiry = match u64::try_from(ms) {
-        Ok(ms) if ms > 0 => unit.of_ms(ms),
-        _ => Expiry::At(Millis(0)),
-    };
+    let expiry = expire_end(unit, integer(args.get(1))?, name)?;
     Ok(Command::Expire {
         key,
         expiry,
         condition,
+    })
+}
+
+/// The end that `EXPIRE` or one of its like sets.
+pub(super) fn expire_end(unit: Unit, amount: i64, name: &str) -> Result<Expiry, Error> {
+    let ms = unit
+        .ms(amount)
+        .ok_or_else(|| BadExpiry::OutOfRange.error(name))?;
+    // As in Redis, an end that is not in the future removes the key.
+    Ok(match u64::try_from(ms) {
+        Ok(ms) if ms > 0 => unit.of_ms(ms),
+        _ => Expiry::At(Millis(0)),
     })
 }
 
@@ -484,7 +488,7 @@ pub(super) fn time<'a>(_: &Args<'a>, _: &Limits) -> Built<'a> {
 
 /// The unit of an expiry, and whether it is a moment or a span.
 #[derive(Clone, Copy, PartialEq)]
-enum Unit {
+pub(super) enum Unit {
     Ex,
     Px,
     ExAt,
@@ -535,7 +539,7 @@ impl Unit {
     }
 
     /// An expiry that is to lie in the future, as a value's.
-    fn expiry(self, amount: &[u8]) -> Result<Expiry, BadExpiry> {
+    pub(super) fn expiry(self, amount: &[u8]) -> Result<Expiry, BadExpiry> {
         let amount = number(amount).ok_or(BadExpiry::NotInteger)?;
         match self.ms(amount).map(u64::try_from) {
             Some(Ok(ms)) if ms > 0 => Ok(self.of_ms(ms)),

@@ -326,7 +326,7 @@ mod tests {
         assert!(without.iter().all(|spec| spec.keys == NO_KEY));
         let mut names: Vec<_> = without.iter().map(|spec| spec.name).collect();
         names.sort_unstable();
-        let told = "AUTH CLIENT CLUSTER COMMAND CONFIG DISCARD ECHO HELLO HELP INFO LATENCY MODULE MULTI PING PING QUIT QUIT RESET ROLE SLOWLOG STATS TIME TIME VERSION WAIT";
+        let told = "AUTH CLIENT CLUSTER COMMAND CONFIG DISCARD ECHO HELLO HELP INFO LATENCY MODULE MULTI PING PING QUIT QUIT RESET ROLE SCRIPT SLOWLOG STATS TIME TIME VERSION WAIT";
         assert_eq!(names.join(" "), told);
     }
 

@@ -23,9 +23,12 @@ thread_local! {
 /// Bytes of the largest frame that one key's changes make: it may have to be removed and stored again, with
 /// a value or a body of so many bytes.
 pub const fn largest_frame(value_bytes: usize, key_bytes: usize) -> usize {
-    frame::HEADER_BYTES
-        + record::record_bytes_max(key_bytes, value_bytes)
-        + record::bytes_max(key_bytes, 0)
+    frame::HEADER_BYTES + changes_bytes_max(value_bytes, key_bytes)
+}
+
+/// The same without the frame's header.
+pub(super) const fn changes_bytes_max(value_bytes: usize, key_bytes: usize) -> usize {
+    record::record_bytes_max(key_bytes, value_bytes) + record::bytes_max(key_bytes, 0)
 }
 
 /// Space in the log, promised for changes to come; what is left of it goes back.
@@ -66,6 +69,20 @@ impl<'e> Promise<'e> {
     /// Space for what one idempotency record's changes take.
     pub(super) fn for_record(log: Option<&'e Log>, key: &[u8], body: &[u8]) -> Self {
         Self::of(log, largest_frame(body.len(), key.len()))
+    }
+
+    /// Space for one frame with the changes of so many bytes each; `Err` if there is none for all of them together.
+    pub(super) fn of_one_frame(
+        log: Option<&'e Log>,
+        changes: impl Iterator<Item = usize>,
+    ) -> Result<Self, Refused> {
+        let Some(log) = log else {
+            return Ok(Self::of(None, 0));
+        };
+        let bytes = frame::HEADER_BYTES + changes.sum::<usize>();
+        let promise = Self::of(Some(log), bytes);
+        let is_given = promise.bytes == bytes && bytes <= log.frame_bytes_max();
+        is_given.then_some(promise).ok_or(Refused)
     }
 
     /// Space for frames in a row, each of which may be had by itself; `None` if there is not enough for all.
@@ -188,60 +205,18 @@ impl<'e> Staying<'e> {
     }
 }
 
-/// Changes to several shards of a namespace, all of which are locked until the end, on their way into one frame
-/// of the log: so it has all of them or none, wherever it ends.
-#[derive(Debug)]
-pub(super) struct Joint<'e> {
-    promise: Promise<'e>,
-    frame: Vec<u8>,
+/// Changes on their way to the log, which are to be there together or not at all.
+#[derive(Debug, Default)]
+pub(super) struct OpenFrame {
+    bytes: Vec<u8>,
+    /// The last deadline in it.
     last: Millis,
 }
 
-impl<'e> Joint<'e> {
-    pub(super) fn new(promise: Promise<'e>) -> Self {
-        Self {
-            promise,
-            frame: FRAME.take(),
-            last: Millis(0),
-        }
-    }
-
-    /// Changes one of the shards.
-    pub(super) fn write<R>(
-        &mut self,
-        shard: &mut Shard,
-        namespace: &Namespace,
-        change: impl FnOnce(&mut Writing<'_, 'e>) -> R,
-    ) -> R {
-        let mut writing = Writing {
-            frame: std::mem::take(&mut self.frame),
-            last: self.last,
-            is_joint: true,
-            ..Writing::new(shard, &mut self.promise, namespace)
-        };
-        let result = change(&mut writing);
-        self.last = writing.last;
-        self.frame = writing.frame;
-        result
-    }
-
-    /// Appends all of them. The shards are still locked.
-    pub(super) fn finish(mut self, namespace: &Namespace) {
-        if self.frame.len() > frame::HEADER_BYTES {
-            frame::finish(&mut self.frame, 0, namespace.logged_as());
-            if let Some(log) = self.promise.log {
-                log.append(&self.frame, self.last);
-            }
-            self.frame.clear();
-        }
-        self.give_up();
-    }
-
-    /// Appends nothing of what was not appended: the changes are taken back, or there were none.
-    pub(super) fn give_up(mut self) {
-        self.promise.bytes += self.frame.len();
-        self.frame.clear();
-        FRAME.set(self.frame);
+impl OpenFrame {
+    /// Drops the changes, which were undone, and gives back what was drawn for them.
+    pub(super) fn discard(self, promise: &mut Promise<'_>) {
+        promise.bytes += self.bytes.len();
     }
 }
 
@@ -254,8 +229,6 @@ pub(super) struct Writing<'a, 'e> {
     frame: Vec<u8>,
     /// The last deadline in it.
     last: Millis,
-    /// Whether it is one frame with other shards' changes, and not to be more than one.
-    is_joint: bool,
 }
 
 impl Deref for Writing<'_, '_> {
@@ -272,13 +245,30 @@ impl<'a, 'e> Writing<'a, 'e> {
         promise: &'a mut Promise<'e>,
         namespace: &'a Namespace,
     ) -> Self {
+        Self::going_on(shard, promise, namespace, OpenFrame::default())
+    }
+
+    /// The same, whose changes go into a frame that has those of other shards.
+    pub(super) fn going_on(
+        shard: &'a mut Shard,
+        promise: &'a mut Promise<'e>,
+        namespace: &'a Namespace,
+        open: OpenFrame,
+    ) -> Self {
         Self {
             shard,
             promise,
             namespace,
-            frame: Vec::new(),
-            last: Millis(0),
-            is_joint: false,
+            frame: open.bytes,
+            last: open.last,
+        }
+    }
+
+    /// Leaves the frame to the next shard.
+    pub(super) fn into_frame(self) -> OpenFrame {
+        OpenFrame {
+            bytes: self.frame,
+            last: self.last,
         }
     }
 
@@ -357,12 +347,6 @@ impl<'a, 'e> Writing<'a, 'e> {
             self.promise.bytes += most + removal;
         }
         is_set
-    }
-
-    /// Takes back that a key was stored, whose change was not appended.
-    pub(super) fn take_back(&mut self, key: &Key<'_>, now: Millis) {
-        self.shard.remove(key, now);
-        self.namespace.follow(self.shard, key, now);
     }
 
     /// As [`Shard::set_deadline`]; whether the key was there.
@@ -471,9 +455,6 @@ impl<'a, 'e> Writing<'a, 'e> {
         };
         let most = log.frame_bytes_max();
         if !self.frame.is_empty() && self.frame.len() + bytes > most {
-            if self.is_joint {
-                return false;
-            }
             self.append();
         }
         if self.frame.is_empty() {

@@ -12,6 +12,7 @@
 //! - `spaces`: the commands on namespaces; `sets`: Redis's sets, which are some
 //! - `records`: the commands on idempotency records; `tokens`: what proves who does the work; [`waiters`]:
 //!   who waits for what comes of it
+//! - `scripts`: those of lock libraries
 //! - `report`: `STATS`, `NS INFO`, `HELP`
 //! - `journal`: changes on their way to the log; `restore`: from a log to memory
 //! - `session`: one caller's namespace
@@ -45,6 +46,7 @@ mod numbers;
 mod records;
 mod report;
 mod restore;
+mod scripts;
 mod session;
 mod sets;
 mod slice;
@@ -70,6 +72,7 @@ use namespace::{Garbage, LogSlot};
 pub use namespace::{Namespace, Policy};
 pub use records::Wait;
 pub use restore::{Excess, Progress, Restored};
+use scripts::KnownTexts;
 pub use session::Session;
 pub use slice::Executed;
 use slice::Progress as Unfinished;
@@ -157,6 +160,8 @@ pub struct Engine {
     log: LogSlot,
     tokens: Tokens,
     waiters: Arc<Waiters>,
+    /// The scripts that were sent.
+    texts: KnownTexts,
     /// What the configuration says of namespaces; it goes over what a log says.
     configured: Vec<(String, PolicyChange)>,
 }
@@ -203,6 +208,7 @@ impl Engine {
             log,
             tokens: Tokens::starting(config.started),
             waiters: Arc::default(),
+            texts: KnownTexts::default(),
             configured: Vec::new(),
         };
         engine.default.set_covered_since(config.covered_since);
@@ -761,6 +767,8 @@ impl Here<'_> {
             Command::StrLen { key } => Ok(self.strlen(here, key)),
             Command::TtlOf { key, form } => Ok(self.ttl_of(here, key, form)),
             Command::FactOf { key, fact } => self.fact_of(here, key, fact),
+            Command::Eval { script, ref call } => self.eval(here, script, call),
+            Command::Script(command) => self.script(command),
             Command::DbSize => Ok(Reply::Number(here.keys() as i64)),
             Command::Scan(ref scan) => Ok(self.scan(here, scan)),
             Command::SScan { set, ref scan } => Ok(self.sscan(set, scan)),

@@ -4,14 +4,12 @@
 //! its changes are one frame of the log. So nobody sees some of them without the others, nor does a server that
 //! is started after a crash.
 
-use super::journal::{Joint, Promise};
-use super::namespace::LockedShards;
+use super::namespace::Together;
 use super::slice::{Slice, WRITE_UNITS};
 use super::waiters::Concerns;
-use super::{Answer, Here, HowFar, Namespace, Policy, Session};
+use super::{Answer, Here, HowFar, Namespace, Session};
 use crate::command::{Code, Error, Expiry, Reply, Set, SetAnswer, SetIf, Words, stored_value};
-use crate::log::{frame, record};
-use crate::store::{Ask, Verdict, WindowMode};
+use crate::store::{Ask, Key, Verdict, WindowMode};
 
 /// The keys and values of such a request.
 fn pairs(words: Words<'_>) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
@@ -70,77 +68,48 @@ impl Here<'_> {
     }
 
     pub(super) fn msetnx<'s>(&self, here: &Namespace, words: Words<'_>) -> Answer<'s> {
-        let policy = here.policy();
+        let keys: Vec<_> = pairs(words).map(|(key, _)| self.key(here, key)).collect();
         // The space for it is found before anything is locked.
-        let mut joint = Joint::new(self.promise_for(words));
-        let hashed = pairs(words).map(|(key, _)| self.engine.hashed(here, key));
-        let mut shards = here.lock_ascending(hashed);
-        let is_there = |shards: &mut LockedShards<'_>, key| {
-            let key = self.key(here, key);
-            shards.read(&key, |shard| shard.get(&key, self.now).is_some())
-        };
-        if pairs(words).any(|(key, _)| is_there(&mut shards, key)) {
-            joint.give_up();
+        let value_bytes = |at: usize| words.get(2 * at + 1).len();
+        let mut together = self.unless_refused(here.lock_together(&keys, value_bytes))?;
+        let is_there = |key| together.shard(key).get(key, self.now).is_some();
+        if keys.iter().any(is_there) {
             return Ok(Reply::Number(0));
         }
-        let unstored = pairs(words)
-            .position(|pair| !self.store_new(here, &mut shards, (&mut joint, &policy), pair));
+        let values = pairs(words).map(|(_, value)| value);
+        let mut stored = keys.iter().zip(values);
+        let unstored = stored.position(|(key, value)| !self.store_new(&mut together, key, value));
         if let Some(stored) = unstored {
-            for (key, _) in pairs(words).take(stored) {
-                let key = self.key(here, key);
-                shards.write(&key, &mut joint, &policy, |shard, _| {
-                    shard.take_back(&key, self.now);
-                });
-            }
-            joint.give_up();
-            drop(shards);
+            together.take_back(&keys[..stored], self.now);
             return match self.engine.successor(here) {
                 Some(next) => self.msetnx(&next, words),
                 None => Err(self.engine.no_room(here)),
             };
         }
-        joint.finish(here);
-        drop(shards);
+        together.finish();
         for (key, _) in pairs(words) {
             self.engine.waiters.wake(here, key, Concerns::All);
         }
         Ok(Reply::Number(1))
     }
 
-    /// Space in the log for all of them, if there is a log.
-    fn promise_for(&self, words: Words<'_>) -> Promise<'_> {
-        let Some(log) = self.engine.log() else {
-            return Promise::of(None, 0);
-        };
-        let bytes = pairs(words).map(|(key, value)| {
-            record::bytes_max(key.len(), value.len()) + record::bytes_max(key.len(), 0)
-        });
-        Promise::of(Some(log), frame::HEADER_BYTES + bytes.sum::<usize>())
-    }
-
     /// Stores one of them; false if there is no room.
-    fn store_new(
-        &self,
-        here: &Namespace,
-        shards: &mut LockedShards<'_>,
-        (joint, policy): (&mut Joint<'_>, &Policy),
-        (key, value): (&[u8], &[u8]),
-    ) -> bool {
-        let kept = self.key(here, key);
+    fn store_new(&self, together: &mut Together<'_>, key: &Key<'_>, value: &[u8]) -> bool {
+        let ttl_ms = together.policy().ttl_ms;
         let value = stored_value(value);
-        shards.write(&kept, joint, policy, |shard, room| {
+        together.write(key, |shard, room| {
             let ask = Ask {
-                ttl_ms: policy.ttl_ms,
+                ttl_ms,
                 value,
                 mode: WindowMode::Fixed,
                 ..Ask::default()
             };
-            match shard.seen(&kept, &ask, room, self.now) {
+            match shard.seen(key, &ask, room, self.now) {
                 Verdict::New | Verdict::Unsure => true,
                 // It was named before, in the same request: the last value counts.
                 Verdict::Dup | Verdict::Mismatch => {
-                    let deadline = self.now.after(policy.ttl_ms);
-                    shard.set(&kept, value, deadline, room, self.now)
+                    let deadline = self.now.after(ttl_ms);
+                    shard.set(key, value, deadline, room, self.now)
                 }
                 Verdict::Full => false,
             }

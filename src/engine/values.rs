@@ -30,6 +30,9 @@ const SCAN_COUNT_MAX: u32 = 100_000;
 /// Keys that a `SCAN` looks at for each that it is asked for, where few match: as Redis does.
 const SCAN_LOOKS_PER_KEY: usize = 10;
 
+/// What Redis tells of how long a key lives that is not there.
+pub(super) const NO_SUCH_KEY: i64 = -2;
+
 /// What became of a `SET`.
 enum Outcome {
     Stored,
@@ -452,7 +455,7 @@ impl Here<'_> {
         }
     }
 
-    fn end_at(
+    pub(super) fn end_at(
         &self,
         shard: &mut Writing<'_, '_>,
         key: &Key<'_>,

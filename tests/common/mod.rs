@@ -10,6 +10,7 @@
 )]
 
 pub mod asynchronous;
+pub mod lock_scripts;
 pub mod process;
 pub mod scenario;
 

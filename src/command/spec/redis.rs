@@ -4,6 +4,7 @@ use super::super::redis as build;
 use super::super::redis_session as on_session;
 use super::super::redis_sets as on_sets;
 use super::super::redis_values as on_values;
+use super::super::scripts;
 use super::{ALL_KEYS, Build, Effect, Home, KEYS_IN_PAIRS, KeyWords, NO_KEY, ONE_KEY, Spec};
 
 const ANY: usize = usize::MAX;
@@ -131,6 +132,12 @@ pub(super) static ROWS: &[Spec] = &[
         "how many", "Counts the items of a namespace."),
     redis("BF.INFO", ("filter [CAPACITY|SIZE|FILTERS|ITEMS|EXPANSION]", 1, 2), Effect::Read, ONE_KEY, build::bf_info,
         "names and numbers", "Tells about a namespace as a filter."),
+    redis("EVAL", ("script keys key... word...", 2, ANY), Effect::Write, NO_KEY, scripts::eval,
+        "as the script in Redis", "Does what a script of a lock library does; no other is recognised, and none is run."),
+    redis("EVALSHA", ("sha1 keys key... word...", 2, ANY), Effect::Write, NO_KEY, scripts::evalsha,
+        "as the script in Redis", "Does what a script does that was recognised before."),
+    redis("SCRIPT", ("LOAD script|EXISTS sha1...|FLUSH [SYNC|ASYNC]|KILL", 1, ANY), Effect::Connection, NO_KEY, scripts::script_command,
+        "the SHA-1, an array of 1 and 0, OK", "Recognises a script, or tells which ones were.").without_log(),
     redis("ECHO", ("word", 1, 1), Effect::Connection, NO_KEY, on_session::echo,
         "the word", "Answers with the word.").without_log(),
     redis("PING", ("[word]", 0, ANY), Effect::Connection, NO_KEY, on_session::ping,

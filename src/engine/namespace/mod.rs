@@ -14,14 +14,14 @@
 //! | `policy` | what it does where a request does not say |
 //! | `emptying` | how all keys are taken out of it, or all but the records in progress |
 //! | `room` | whether a shard of it may grow |
-//! | `several` | several shards locked together |
 //! | `as_set` | what it is as a set of Redis's |
+//! | `together` | the shards of several keys, locked at a time |
 
 mod as_set;
 mod emptying;
 mod policy;
 mod room;
-mod several;
+mod together;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -35,7 +35,7 @@ pub(super) use self::emptying::{Emptying, Garbage, Kept, Search};
 pub use self::policy::Policy;
 use self::policy::SharedPolicy;
 pub(super) use self::room::NamespaceRoom;
-pub(super) use self::several::LockedShards;
+pub(super) use self::together::Together;
 use super::budget::Budget;
 use super::journal::{Promise, Refused, Writing};
 use crate::command::{Error, PolicyChange};
@@ -454,8 +454,8 @@ impl Namespace {
 
     /// Takes no new key from here on, if there is none; false, and nothing, if there are keys.
     pub(super) fn close(&self) -> bool {
-        // All at once, or a key might be stored behind the look. Nobody else who has one locked
-        // waits for another.
+        // All at once, or a key might be stored behind the look. Whoever else waits for one with another
+        // locked takes them in this order too.
         let shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
         let is_empty = shards.iter().all(|shard| shard.is_empty());
         self.closed.store(is_empty, Ordering::Relaxed);

@@ -832,7 +832,7 @@ impl Writer {
         let mut count = keys.len().to_string();
         if is_amount_free(script) {
             match self.dice.below(12) {
-                0 => count = (*self.dice.pick(&["0", "1", "-1", "99", "abc", "01"])).to_owned(),
+                0 => (*self.dice.pick(&["0", "1", "-1", "99", "abc", "01"])).clone_into(&mut count),
                 1 => args.truncate(self.dice.below(3) as usize),
                 _ => {}
             }

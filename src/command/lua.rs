@@ -62,7 +62,7 @@ impl Token<'_> {
 pub(super) fn normal_form(text: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
     let mut form = Form::default();
     let mut rest = text;
-    while let Some((token, behind)) = next_token(rest)? {
+    while let Some((token, behind)) = next_token(rest).ok()? {
         form.push(token)?;
         rest = behind;
         if form.bytes.len() > bytes_max {
@@ -158,16 +158,19 @@ fn is_variable(name: &[u8]) -> bool {
 /// A token, and what is behind it.
 type Taken<'t> = (Token<'t>, &'t [u8]);
 
-/// The first token of a text, if there is one; `None` where there is what no known script has.
-fn next_token(text: &[u8]) -> Option<Option<Taken<'_>>> {
-    let text = without_blanks(text)?;
+/// Something that no known script has.
+struct Foreign;
+
+/// The first token of a text, if there is one.
+fn next_token(text: &[u8]) -> Result<Option<Taken<'_>>, Foreign> {
+    let text = without_blanks(text).ok_or(Foreign)?;
     let Some(&first) = text.first() else {
-        return Some(None);
+        return Ok(None);
     };
     let is_number =
         first.is_ascii_digit() || first == b'.' && text.get(1).is_some_and(u8::is_ascii_digit);
     let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    Some(Some(if is_number {
+    Ok(Some(if is_number {
         let (number, behind) = split_where(text, |byte| !is_in_word(byte) && *byte != b'.');
         (Token::Number(number), behind)
     } else if is_in_word(&first) {
@@ -178,11 +181,11 @@ fn next_token(text: &[u8]) -> Option<Option<Taken<'_>>> {
             *byte == first || matches!(byte, b'\\' | b'\n' | b'\r')
         });
         if behind.first() != Some(&first) {
-            return None;
+            return Err(Foreign);
         }
         (Token::Text(text), &behind[1..])
     } else {
-        let (symbol, behind) = text.split_at(symbol_bytes(text)?);
+        let (symbol, behind) = text.split_at(symbol_bytes(text).ok_or(Foreign)?);
         (Token::Symbol(symbol), behind)
     }))
 }
@@ -335,10 +338,10 @@ mod tests {
     fn a_form_has_so_many_bytes() {
         assert_eq!(normal_form(b"return a", 10).unwrap(), b"return\n%0\n");
         assert_eq!(normal_form(b"return a", 9), None);
-        let long = [b"return ", &[b'a'; 100_000][..]].concat();
-        assert_eq!(normal_form(&long, 10).unwrap(), b"return\n%0\n");
-        let many: String = (0..100_000).map(|n| format!("a{n} ")).collect();
-        assert_eq!(normal_form(many.as_bytes(), 1_000), None);
+        let long = format!("return {}", "a".repeat(100_000));
+        assert_eq!(normal_form(long.as_bytes(), 10).unwrap(), b"return\n%0\n");
+        let many: Vec<_> = (0..100_000).map(|n| format!("a{n}")).collect();
+        assert_eq!(normal_form(many.join(" ").as_bytes(), 1_000), None);
         assert_eq!(normal_form(b"", 0).unwrap(), b"");
     }
 }

@@ -7,6 +7,11 @@
 //!
 //! Not here: the texts' digests and the keys, which are the engine's.
 
+#![allow(
+    clippy::unnecessary_wraps,
+    reason = "the build functions share one signature"
+)]
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -82,7 +87,7 @@ pub enum Step {
     /// This.
     Do(Change, Answer),
     /// The first if that argument is this word, else the second.
-    If(usize, &'static [u8], (Change, Answer), (Change, Answer)),
+    If(usize, &'static [u8], &'static [(Change, Answer); 2]),
 }
 
 /// What a script does.
@@ -235,6 +240,7 @@ impl Change {
     }
 
     /// What is done instead where its condition does not hold.
+    #[must_use]
     pub fn not_done(self) -> Self {
         match self {
             Self::Set(span) => Self::NotSet(span),
@@ -264,8 +270,8 @@ impl Step {
     pub fn of(self, call: &Call<'_>) -> (Change, Answer) {
         match self {
             Self::Do(change, answer) => (change, answer),
-            Self::If(number, word, then, _) if call.arg(number) == Some(word) => then,
-            Self::If(.., or) => or,
+            Self::If(number, word, [then, _]) if call.arg(number) == Some(word) => *then,
+            Self::If(.., [_, or]) => *or,
         }
     }
 }
@@ -363,7 +369,7 @@ struct Known {
 }
 
 static KNOWN: LazyLock<Known> = LazyLock::new(|| {
-    let mut by_form = HashMap::new();
+    let mut by_form = HashMap::<Box<[u8]>, Script>::new();
     for (texts, script) in ROWS {
         for text in *texts {
             let form = normal_form(text.as_bytes(), SCRIPT_BYTES_MAX);
@@ -372,7 +378,7 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| {
             debug_assert!(before.is_none(), "a known script is listed once: {text}");
         }
     }
-    let longest = by_form.keys().map(|form: &Box<[u8]>| form.len()).max();
+    let longest = by_form.keys().map(|form| form.len()).max();
     Known {
         by_form,
         form_bytes_max: longest.unwrap_or(0),
@@ -443,7 +449,7 @@ static ROWS: &[(&[&str], Script)] = &[
     (&["local v = redis.call('GET', KEYS[1]) if not v or v ~= ARGV[1] then return 0 end local e = redis.call('PTTL', KEYS[1]) if not e then e = 0 end if e < 0 then return 0 end local n = ARGV[2] if ARGV[3] == '0' then n = ARGV[2] + e end redis.call('PEXPIRE', KEYS[1], n) return 1",
      ], script(Rule::One {
         absent: Step::Do(Change::Keep, Answer::Number(0)),
-        owned: Step::If(3, b"0", (Change::Extend, Answer::Number(1)), (Change::Expire(Span::Ms), Answer::Number(1))),
+        owned: Step::If(3, b"0", &[(Change::Extend, Answer::Number(1)), (Change::Expire(Span::Ms), Answer::Number(1))]),
         other: Step::Do(Change::Keep, Answer::Number(0)),
     })),
     (&["local v = redis.call('GET', KEYS[1]) if not v or v ~= ARGV[1] then return 0 end local e = redis.call('PTTL', KEYS[1]) if not e then e = 0 end if e < 0 then return 0 end redis.call('PEXPIRE', KEYS[1], e + ARGV[2]) return 1",
@@ -486,7 +492,7 @@ static ROWS: &[(&[&str], Script)] = &[
      ], script(one((Change::Set(Span::Ms), Answer::Ok), (Change::Set(Span::Ms), Answer::Ok), (Change::Keep, Answer::Error("ERROR"))))),
     (&["if (redis.call('EXISTS', KEYS[1]) == 0 and ARGV[3] == 'yes') or redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end",
      ], script(Rule::One {
-        absent: Step::If(3, b"yes", (Change::Set(Span::Ms), Answer::Ok), (Change::Keep, Answer::Nil)),
+        absent: Step::If(3, b"yes", &[(Change::Set(Span::Ms), Answer::Ok), (Change::Keep, Answer::Nil)]),
         owned: Step::Do(Change::Set(Span::Ms), Answer::Ok),
         other: Step::Do(Change::Keep, Answer::Nil),
     })),

@@ -243,13 +243,13 @@ impl Here<'_> {
         let keys: Vec<_> = words.iter().map(|word| self.key(here, word)).collect();
         let owner = script.owner(call);
         let together = here.lock_together(&keys, |_| owner.map_or(0, <[u8]>::len))?;
-        let owned;
+        let held;
         let (keys, change, answer) = match self.plan(&together, &keys, script, call)? {
             Plan::Do(change, answer) => (&keys[..], change, answer),
             Plan::DeleteOwned => {
-                owned = self.owned(&together, &keys, owner);
-                let answer = scripts::Answer::Number(owned.len() as i64);
-                (&owned[..], Change::Delete, answer)
+                held = self.owned(&together, &keys, owner);
+                let answer = scripts::Answer::Number(held.len() as i64);
+                (&held[..], Change::Delete, answer)
             }
         };
         let left_ms = self.least_left_ms(&together, keys);
@@ -306,13 +306,13 @@ impl Here<'_> {
         owner: Option<&[u8]>,
     ) -> Vec<Key<'k>> {
         let mut known = HashSet::new();
-        let mut owned = Vec::new();
+        let mut held = Vec::new();
         for key in keys {
             if self.state(together, key, owner) == State::Owned && known.insert(key.bytes()) {
-                owned.push(*key);
+                held.push(*key);
             }
         }
-        owned
+        held
     }
 
     /// Whether the values of all keys begin as the owner's does, for as many bytes as the second argument says.

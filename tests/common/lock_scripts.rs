@@ -1,5 +1,10 @@
 //! Scripts of lock libraries as these send them, with the version or the year that each was taken from.
 
+#![allow(
+    clippy::needless_raw_string_hashes,
+    reason = "all texts are quoted alike"
+)]
+
 /// A library, what its script is called there, and the script.
 #[derive(Debug)]
 pub struct LockScript {

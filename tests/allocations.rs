@@ -114,6 +114,10 @@ const MSEEN_KEYS: usize = 100;
 /// How much one write sends at most, so that it arrives in one piece.
 const PIECE_BYTES_MAX: usize = 16 << 10;
 
+/// Scripts of lock libraries.
+const RELEASE: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end";
+const EXTEND: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) else return 0 end";
+
 fn uuid(n: usize) -> String {
     format!("38101a0b-2096-447d-96ea-a692{n:08x}")
 }
@@ -290,6 +294,20 @@ fn what_is_known_is_answered_without_allocating() {
                 "$-1\r\n",
             ),
             Shape::new("EXISTS", |n| resp(&["EXISTS", &uuid(n)]), ":1\r\n"),
+            Shape::new(
+                "EVAL that releases another's lock",
+                |n| resp(&["EVAL", RELEASE, "1", &uuid(n), "another"]),
+                ":0\r\n",
+            ),
+            // The wheel of deadlines grows now and then.
+            Shape {
+                allocations_max: REQUESTS / 100,
+                ..Shape::new(
+                    "EVAL that extends a lock",
+                    |n| resp(&["EVAL", EXTEND, "1", &uuid(n), "1", "3600000"]),
+                    ":1\r\n",
+                )
+            },
             Shape::new(
                 "BF.ADD",
                 |n| resp(&["BF.ADD", "filter", &uuid(n)]),

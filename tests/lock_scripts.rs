@@ -282,6 +282,29 @@ fn where_there_is_no_room_for_all_locks_none_is_taken() {
     assert_eq!(client.call(&["DBSIZE"]), ":1");
 }
 
+/// All of a request's locks are one frame of the log; a segment has room for one of an eighth of it.
+#[test]
+fn where_the_log_has_no_frame_for_all_locks_none_is_taken() {
+    let acquire = lock_script("redlock 5", "acquire");
+    let data = Scratch::new("lock-scripts");
+    let server = Process::start(data.path(), &["--log-segment", "64KiB"]);
+    let mut client = server.connect();
+    let keys: Vec<_> = (0..300)
+        .map(|n| format!("a-lock-{n}-{}", "x".repeat(200)))
+        .collect();
+    let mut eval = |count: usize| {
+        let number = count.to_string();
+        let mut words = vec!["EVAL", acquire, &number];
+        words.extend(keys[..count].iter().map(String::as_str));
+        words.extend(["me", "60000"]);
+        client.call(&words)
+    };
+    let refused = eval(300);
+    assert!(refused.starts_with("-OOM "), "{refused}");
+    assert_eq!(eval(10), ":10");
+    assert_eq!(client.call(&["DBSIZE"]), ":10");
+}
+
 /// What is to last together is one frame of the log, which is read whole or not at all: wherever it is cut,
 /// all of the locks are there or none.
 #[test]

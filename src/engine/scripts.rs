@@ -252,7 +252,10 @@ impl Here<'_> {
                 (&held[..], Change::Delete, answer)
             }
         };
-        let left_ms = self.least_left_ms(&together, keys);
+        let left_ms = match answer {
+            scripts::Answer::LeftMs => self.least_left_ms(&together, keys),
+            _ => 0,
+        };
         let planned = self.planned(script, change, (call, 0), together.policy())?;
         self.change_all(together, keys, &planned)?;
         for word in words.iter() {

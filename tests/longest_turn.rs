@@ -14,9 +14,10 @@ mod common;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use common::lock_scripts::lock_script;
 use common::{Client, PATIENCE, TestServer, resp_request};
 use onced::command::spec::{Home, Spec, verbs};
-use onced::limits::{DRAIN_MS, Limits, PATTERN_BYTES_MAX, TOGETHER_KEYS_MAX};
+use onced::limits::{DRAIN_MS, Limits, PATTERN_BYTES_MAX, SCRIPT_BYTES_MAX, TOGETHER_KEYS_MAX};
 use onced::server::longest;
 
 /// As in the binary, since much of what is long is freeing.
@@ -147,10 +148,43 @@ fn largest(spec: &Spec) -> Vec<Vec<String>> {
             of(&["0", "COUNT", "100000"]),
         ],
         "KEYS" => vec![of(&[&pattern]), of(&["*9999*"])],
+        "EVAL" | "EVALSHA" | "SCRIPT" => largest_of_scripts(&name, long_keys()),
         // They end the connection or what follows, or empty all; they come last.
         "MULTI" | "QUIT" | "ONCE.QUIT" | "FLUSHDB" | "FLUSHALL" => Vec::new(),
         other => largest_of_few_words(other, &long, &value)
             .unwrap_or_else(|| panic!("what is the largest {other}?")),
+    }
+}
+
+/// The same of the commands on scripts.
+fn largest_of_scripts(name: &str, long_keys: Vec<String>) -> Vec<Vec<String>> {
+    let of = |rest: &[&str], keys: &[String]| -> Vec<String> {
+        let rest = rest.iter().map(|word| (*word).to_owned());
+        let words = std::iter::once(name.to_owned()).chain(rest);
+        words.chain(keys.iter().cloned()).collect()
+    };
+    match name {
+        "EVAL" => {
+            let mut requests = vec![
+                of(&[&"-- ".repeat(SCRIPT_BYTES_MAX / 3), "0"], &[]),
+                of(&[&"v".repeat(VALUE_BYTES), "0"], &[]),
+            ];
+            for keys in [words(SCRIPT_KEYS_MAX, "lock"), long_keys] {
+                for step in ["acquire", "release"] {
+                    let text = lock_script("redlock 5", step);
+                    let request = of(&[text, &keys.len().to_string()], &keys);
+                    let owner = ["me".to_owned(), "3600000".to_owned()];
+                    requests.push([&request[..], &owner].concat());
+                }
+            }
+            requests
+        }
+        "EVALSHA" => vec![of(&[&"0".repeat(40), "1"], &long_keys)],
+        _ => vec![
+            of(&["EXISTS"], &vec!["0".repeat(40); KEYS]),
+            of(&["LOAD", &"v".repeat(VALUE_BYTES)], &[]),
+            of(&["FLUSH"], &[]),
+        ],
     }
 }
 

@@ -41,13 +41,11 @@ pub const CONFIG_PATTERNS_MAX: usize = 256;
 pub const INFO_SECTIONS_MAX: usize = 256;
 /// Bytes of a script's text (`EVAL`); a longer one is none that is recognised.
 pub const SCRIPT_BYTES_MAX: usize = 8 << 10;
-/// Keys of one script, all of which are locked at a time.
-pub const SCRIPT_KEYS_MAX: usize = 1_000;
 /// Scripts that `EVALSHA` knows; beyond, the one that was used longest ago is to be sent again.
 pub const SCRIPTS_KNOWN_MAX: usize = 1_024;
 /// Keys of a namespace that `KEYS` will look through; `SCAN` has no such bound.
 pub const KEYS_COMMAND_KEYS_MAX: u64 = 1_000_000;
-/// Keys that one `MSETNX` names, whose shards are all locked until it is done: as much as takes about a
+/// Keys that one `MSETNX` or one script names, whose shards are all locked until it is done: as much as takes about a
 /// millisecond.
 pub const TOGETHER_KEYS_MAX: usize = 1_000;
 /// Bytes of a stored value from which on replies share it with the store; one below that is copied for

@@ -13,7 +13,7 @@ use common::lock_scripts::{LOCK_SCRIPTS, lock_script};
 use common::process::{Process, Scratch, copy, segments};
 use common::{Client, TestServer, eventually};
 use onced::command::scripts::Script;
-use onced::limits::{SCRIPT_BYTES_MAX, SCRIPT_KEYS_MAX, SCRIPTS_KNOWN_MAX};
+use onced::limits::{SCRIPT_BYTES_MAX, SCRIPTS_KNOWN_MAX, TOGETHER_KEYS_MAX};
 
 const UNKNOWN_SCRIPT: &str = "-ERR scripts are recognised here, not run, and this is none of them: a lock is released by its owner with DELEX key IFEQ value";
 
@@ -89,7 +89,9 @@ fn a_script_has_so_many_bytes() {
 #[test]
 fn a_script_has_so_many_keys() {
     let acquire = lock_script("redlock 5", "acquire");
-    let names: Vec<_> = (0..=SCRIPT_KEYS_MAX).map(|n| format!("lock{n}")).collect();
+    let names: Vec<_> = (0..=TOGETHER_KEYS_MAX)
+        .map(|n| format!("lock{n}"))
+        .collect();
     let server = TestServer::start();
     let mut client = server.connect();
     let mut eval = |count: usize| {
@@ -100,13 +102,13 @@ fn a_script_has_so_many_keys() {
         client.call(&words)
     };
     let refused = format!(
-        "-ERR TOOBIG {} keys of one script; the most are {SCRIPT_KEYS_MAX}",
-        SCRIPT_KEYS_MAX + 1
+        "-ERR TOOBIG {} keys of one script; the most are {TOGETHER_KEYS_MAX}",
+        TOGETHER_KEYS_MAX + 1
     );
-    assert_eq!(eval(SCRIPT_KEYS_MAX + 1), refused);
-    assert_eq!(eval(SCRIPT_KEYS_MAX), format!(":{SCRIPT_KEYS_MAX}"));
+    assert_eq!(eval(TOGETHER_KEYS_MAX + 1), refused);
+    assert_eq!(eval(TOGETHER_KEYS_MAX), format!(":{TOGETHER_KEYS_MAX}"));
     assert_eq!(eval(1), ":0");
-    assert_eq!(client.call(&["DBSIZE"]), format!(":{SCRIPT_KEYS_MAX}"));
+    assert_eq!(client.call(&["DBSIZE"]), format!(":{TOGETHER_KEYS_MAX}"));
 }
 
 #[test]

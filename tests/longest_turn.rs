@@ -169,7 +169,7 @@ fn largest_of_scripts(name: &str, long_keys: Vec<String>) -> Vec<Vec<String>> {
                 of(&[&"-- ".repeat(SCRIPT_BYTES_MAX / 3), "0"], &[]),
                 of(&[&"v".repeat(VALUE_BYTES), "0"], &[]),
             ];
-            for keys in [words(SCRIPT_KEYS_MAX, "lock"), long_keys] {
+            for keys in [words(TOGETHER_KEYS_MAX, "lock"), long_keys] {
                 for step in ["acquire", "release"] {
                     let text = lock_script("redlock 5", step);
                     let request = of(&[text, &keys.len().to_string()], &keys);

@@ -158,7 +158,6 @@ fn the_table_of_constants_is_the_constants() {
             limits::INFO_SECTIONS_MAX as u64,
         ),
         ("a script", limits::SCRIPT_BYTES_MAX as u64),
-        ("keys of one script", limits::SCRIPT_KEYS_MAX as u64),
         (
             "scripts that `EVALSHA` knows",
             limits::SCRIPTS_KNOWN_MAX as u64,
@@ -168,7 +167,7 @@ fn the_table_of_constants_is_the_constants() {
             limits::KEYS_COMMAND_KEYS_MAX,
         ),
         (
-            "keys that one `MSETNX` stores",
+            "keys of one script, or of one `MSETNX`",
             limits::TOGETHER_KEYS_MAX as u64,
         ),
         ("draining", limits::DRAIN_MS),

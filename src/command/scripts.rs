@@ -20,7 +20,7 @@ use super::lua::normal_form;
 use super::native::keys;
 use super::redis::{Unit, expire_end, integer, is, not_integer, value};
 use super::{Args, BadExpiry, Command, Error, Expiry, Reply, Words};
-use crate::limits::{Limits, SCRIPT_BYTES_MAX, SCRIPT_KEYS_MAX};
+use crate::limits::{Limits, SCRIPT_BYTES_MAX, TOGETHER_KEYS_MAX};
 
 /// Hex digits of a text's digest, a SHA-1.
 pub const DIGEST_DIGITS: usize = 40;
@@ -300,9 +300,9 @@ fn call<'a>(script: Named<'a>, args: &Args<'a>, limits: &Limits) -> Result<Comma
     let Ok(count) = usize::try_from(count) else {
         return Err(Error::redis("ERR Number of keys can't be negative"));
     };
-    if count > SCRIPT_KEYS_MAX {
+    if count > TOGETHER_KEYS_MAX {
         return Err(Error::too_big(format!(
-            "{count} keys of one script; the most are {SCRIPT_KEYS_MAX}"
+            "{count} keys of one script; the most are {TOGETHER_KEYS_MAX}"
         )));
     }
     let call = Call {

@@ -10,16 +10,13 @@ no reply to an acknowledgement was lost.
 """
 
 import collections
-import pathlib
-import re
-import socket
 import sys
-import threading
 import time
 
 import redis
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+from pages import LosesReplies, blocks
+
 DEADLINE_S = 60
 counts = {"passed": 0, "failed": 0}
 
@@ -29,52 +26,9 @@ def check(name, got, want):
     print(f"ok    {name}" if got == want else f"FAIL  {name}: got {str(got)[:200]}, want {str(want)[:200]}")
 
 
-class LosesReplies(threading.Thread):
-    """A proxy that loses the reply to every n-th request whose verb is one of these; 0 loses none."""
-
-    def __init__(self, host, port):
-        super().__init__(daemon=True)
-        self.target = (host, port)
-        self.every, self.verbs, self.lost = 0, (), 0
-        self.seen = 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.start()
-
-    def loses(self, every, *verbs):
-        self.every, self.verbs, self.seen, self.lost = every, verbs, 0, 0
-
-    def run(self):
-        while True:
-            near, _ = self.listener.accept()
-            threading.Thread(target=self.serve, args=(near,), daemon=True).start()
-
-    def serve(self, near):
-        with near, socket.create_connection(self.target) as far:
-            try:
-                while request := near.recv(1 << 20):
-                    far.sendall(request)
-                    reply = far.recv(1 << 20)
-                    if self.is_lost(request):
-                        return
-                    near.sendall(reply)
-            except OSError:
-                return
-
-    def is_lost(self, request):
-        if not self.every or not any(verb in request[:40] for verb in self.verbs):
-            return False
-        self.seen += 1
-        if self.seen % self.every:
-            return False
-        self.lost += 1
-        return True
-
-
 def example(client):
     """What the README defines, with this client in the place of its own, and what it has processed."""
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
-    code = "\n".join(block for block in blocks if "def handle(" in block)
+    code = "\n".join(block for block in blocks("README.md", "python") if "def handle(" in block)
     line = "onced = redis.Redis(port=6623)\n"
     assert line in code, "the README makes its client otherwise"
     processed = collections.Counter()

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).parents[2]
+from pages import blocks
+
 # These need what a test of their own has: a service that was started, a date.
 ELSEWHERE = ("curl ",)
 BLOCKS_MIN = 4
@@ -33,9 +34,9 @@ def free_port():
         return place.getsockname()[1]
 
 
-def blocks():
+def sessions():
     """Of each block: its commands and what they answer."""
-    for block in re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S):
+    for block in blocks("README.md", "console"):
         if any(word in block for word in ELSEWHERE):
             continue
         session = []
@@ -61,7 +62,7 @@ def main():
         report.chmod(report.stat().st_mode | stat.S_IXUSR)
         environment = dict(os.environ, PATH=f"{scratch}:{os.environ['PATH']}", ONCED_SERVER=f"{host}:{port}", FAKETTY="1")
         found = 0
-        for session in blocks():
+        for session in sessions():
             found += 1
             script = ""
             for number, (command, _) in enumerate(session):

@@ -1,0 +1,58 @@
+"""What the tests that run a page's code have in common: its code blocks, and a proxy that loses replies."""
+
+import pathlib
+import re
+import socket
+import threading
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def blocks(page, language, heading=None):
+    """The code blocks of this language in a page, or in one section of it."""
+    text = (ROOT / page).read_text()
+    if heading:
+        text = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+class LosesReplies(threading.Thread):
+    """A proxy that loses the reply to every n-th request whose verb is one of these; 0 loses none."""
+
+    def __init__(self, host, port):
+        super().__init__(daemon=True)
+        self.target = (host, port)
+        self.every, self.verbs, self.lost = 0, (), 0
+        self.seen = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def loses(self, every, *verbs):
+        self.every, self.verbs, self.seen, self.lost = every, verbs, 0, 0
+
+    def run(self):
+        while True:
+            near, _ = self.listener.accept()
+            threading.Thread(target=self.serve, args=(near,), daemon=True).start()
+
+    def serve(self, near):
+        with near, socket.create_connection(self.target) as far:
+            try:
+                while request := near.recv(1 << 20):
+                    far.sendall(request)
+                    reply = far.recv(1 << 20)
+                    if self.is_lost(request):
+                        return
+                    near.sendall(reply)
+            except OSError:
+                return
+
+    def is_lost(self, request):
+        if not self.every or not any(verb in request[:40] for verb in self.verbs):
+            return False
+        self.seen += 1
+        if self.seen % self.every:
+            return False
+        self.lost += 1
+        return True

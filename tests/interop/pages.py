@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import select
 import socket
 import threading
 
@@ -38,18 +39,22 @@ class LosesReplies(threading.Thread):
 
     def serve(self, near):
         with near, socket.create_connection(self.target) as far:
+            loses_next = False
             try:
-                while request := near.recv(1 << 20):
-                    far.sendall(request)
-                    reply = far.recv(1 << 20)
-                    if self.is_lost(request):
-                        return
-                    near.sendall(reply)
+                while True:
+                    # Either side may speak: a client may send several requests and be answered in several parts.
+                    for side in select.select([near, far], [], [])[0]:
+                        received = side.recv(1 << 20)
+                        if not received or side is far and loses_next:
+                            return
+                        if side is near:
+                            loses_next = self.is_lost(received)
+                        (far if side is near else near).sendall(received)
             except OSError:
                 return
 
     def is_lost(self, request):
-        if not self.every or not any(verb in request[:40] for verb in self.verbs):
+        if not self.every or not any(b"\r\n%b\r\n" % verb in request[:40] for verb in self.verbs):
             return False
         self.seen += 1
         if self.seen % self.every:

@@ -72,6 +72,7 @@ def main():
             """One as redis-py makes it, which asks again by itself, in the namespace `db<db>`."""
             db += 100 * decodes
             direct.execute_command("NS", "SET", f"db{db}")
+            direct.execute_command("NS", "PURGE", f"db{db}")  # other scripts leave keys there for a while
             return redis.Redis(host="127.0.0.1", port=proxy.port, db=db, decode_responses=decodes, socket_timeout=5), f"db{db}"
 
         # Each reply in seven is lost.

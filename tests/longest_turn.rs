@@ -50,6 +50,7 @@ fn words(count: usize, prefix: &str) -> Vec<String> {
 }
 
 /// Requests of a row, in RESP, with the largest arguments that it takes.
+#[allow(clippy::too_many_lines, reason = "a table of requests")]
 fn largest(spec: &Spec) -> Vec<Vec<String>> {
     let name = match spec.home {
         Home::Native => format!("ONCE.{}", spec.name),

@@ -292,26 +292,39 @@ impl Engine {
 
     /// Why a change was refused that would have been made if there were room: the bound that is reached, and whose.
     pub(crate) fn no_room(&self, namespace: &Namespace) -> Error {
-        if self.log().is_some_and(|log| log.health() != Health::Good) {
-            return self.refusal(Refused);
+        let is_bad = |log: &Arc<Log>| log.health() != Health::Good;
+        let denial = namespace.last_denial();
+        if denial == Denial::Disk || self.log().is_some_and(is_bad) {
+            return self.no_frame(namespace);
         }
         let name = namespace.name();
-        let text = match namespace.last_denial() {
+        let text = match denial {
             Denial::Keys => {
                 let max = namespace.policy().keys_max;
                 format!("no room: namespace '{name}' has its MAXKEYS of {max}; nothing was stored")
             }
-            Denial::Memory | Denial::Closed => {
+            Denial::Memory | Denial::Closed | Denial::Disk => {
                 let max = self.budget.max();
                 format!(
                     "no room: max-memory of {max} bytes is reached; nothing was stored in namespace '{name}'"
                 )
             }
-            Denial::Disk => format!(
-                "no room: it is too large for a segment of the log; nothing was stored in namespace '{name}'"
-            ),
         };
         Error::new(Code::Full, text)
+    }
+
+    /// Why the log takes no change that is to be there as a whole.
+    pub(crate) fn no_frame(&self, namespace: &Namespace) -> Error {
+        if self.log().is_some_and(|log| log.health() != Health::Good) {
+            return self.refusal(Refused);
+        }
+        let name = namespace.name();
+        Error::new(
+            Code::Full,
+            format!(
+                "no room: it is too large for a segment of the log; nothing was stored in namespace '{name}'"
+            ),
+        )
     }
 
     /// The same for a request of many parts, some of which were done before there was none.

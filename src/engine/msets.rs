@@ -9,6 +9,7 @@ use super::slice::{Slice, WRITE_UNITS};
 use super::waiters::Concerns;
 use super::{Answer, Here, HowFar, Namespace, Session};
 use crate::command::{Code, Error, Expiry, Reply, Set, SetAnswer, SetIf, Words, stored_value};
+use crate::log::record;
 use crate::store::{Ask, Key, Verdict, WindowMode};
 
 /// The keys and values of such a request.
@@ -70,8 +71,13 @@ impl Here<'_> {
     pub(super) fn msetnx<'s>(&self, here: &Namespace, words: Words<'_>) -> Answer<'s> {
         let keys: Vec<_> = pairs(words).map(|(key, _)| self.key(here, key)).collect();
         // The space for it is found before anything is locked.
-        let value_bytes = |at: usize| words.get(2 * at + 1).len();
-        let mut together = self.unless_refused(here.lock_together(&keys, value_bytes))?;
+        let changes_bytes = |at: usize| {
+            let (key, value) = (words.get(2 * at).len(), words.get(2 * at + 1).len());
+            record::bytes_max(key, value) + record::bytes_max(key, 0)
+        };
+        let Ok(mut together) = here.lock_together(&keys, changes_bytes) else {
+            return Err(self.engine.no_frame(here));
+        };
         let is_there = |key| together.shard(key).get(key, self.now).is_some();
         if keys.iter().any(is_there) {
             return Ok(Reply::Number(0));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use sha1::{Digest, Sha1};
 
-use super::journal::{Refused, Writing};
+use super::journal::{Refused, Writing, changes_bytes_max};
 use super::namespace::{NamespaceRoom, Together};
 use super::values::{NO_SUCH_KEY, value_of};
 use super::waiters::Concerns;
@@ -193,7 +193,7 @@ impl Here<'_> {
         match done {
             Ok(reply) => Ok(reply),
             Err(Failure::Error(error)) => Err(error),
-            Err(Failure::Refused(refused)) => Err(self.engine.refusal(refused)),
+            Err(Failure::Refused(_)) => Err(self.engine.no_frame(here)),
             Err(Failure::Full) => match self.engine.successor(here) {
                 Some(next) => self.run(&next, script, call),
                 None => Err(self.engine.no_room(here)),
@@ -242,7 +242,9 @@ impl Here<'_> {
         }
         let keys: Vec<_> = words.iter().map(|word| self.key(here, word)).collect();
         let owner = script.owner(call);
-        let together = here.lock_together(&keys, |_| owner.map_or(0, <[u8]>::len))?;
+        let value_bytes = owner.map_or(0, <[u8]>::len);
+        let bytes = |at: usize| changes_bytes_max(value_bytes, words.get(at).len());
+        let together = here.lock_together(&keys, bytes)?;
         let held;
         let (keys, change, answer) = match self.plan(&together, &keys, script, call)? {
             Plan::Do(change, answer) => (&keys[..], change, answer),

@@ -10,7 +10,7 @@ use crate::run::{Options, Run};
 use crate::simulated_disk::SimulatedDisk;
 
 const START: Millis = Millis(1_790_000_000_000);
-const KEYS: usize = 150;
+const KEYS: usize = 50;
 /// More than a frame of these logs may be.
 const TOO_MANY: usize = 400;
 

@@ -7,7 +7,7 @@
 use parking_lot::MutexGuard;
 
 use super::{Namespace, NamespaceRoom, Policy};
-use crate::engine::journal::{OpenFrame, Promise, Refused, Writing, changes_bytes_max};
+use crate::engine::journal::{OpenFrame, Promise, Refused, Writing};
 use crate::store::{Key, Shard};
 use crate::time::Millis;
 
@@ -23,17 +23,14 @@ pub(in crate::engine) struct Together<'n> {
 }
 
 impl Namespace {
-    /// Locks the shards of these keys, each of which, by its place among them, may get a value of so many bytes;
-    /// not if the log has no space for all that may be changed, in one frame.
+    /// Locks the shards of these keys, whose changes take so many bytes in the log at most, each by its place; not
+    /// if the log has no space for all of them in one frame.
     pub(in crate::engine) fn lock_together(
         &self,
         keys: &[Key<'_>],
-        value_bytes: impl Fn(usize) -> usize,
+        changes_bytes: impl Fn(usize) -> usize,
     ) -> Result<Together<'_>, Refused> {
-        let changes = keys
-            .iter()
-            .enumerate()
-            .map(|(at, key)| changes_bytes_max(value_bytes(at), key.bytes().len()));
+        let changes = (0..keys.len()).map(changes_bytes);
         let promise = Promise::of_one_frame(self.log(), changes)?;
         let mut numbers: Vec<_> = keys.iter().map(|key| self.index(key)).collect();
         numbers.sort_unstable();

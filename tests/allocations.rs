@@ -216,6 +216,7 @@ fn assert_allocates_nothing(server: &TestServer, shapes: &[Shape]) {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of requests")]
 fn what_is_known_is_answered_without_allocating() {
     let server = TestServer::start();
     // That it counts at all: a connection's first request makes a place for its words and letters.

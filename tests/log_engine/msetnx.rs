@@ -10,13 +10,15 @@ use crate::run::{Options, Run};
 use crate::simulated_disk::SimulatedDisk;
 
 const START: Millis = Millis(1_790_000_000_000);
-const KEYS: usize = 50;
+/// Of such a length that these take more than a page of the disk, and less than a frame may be.
+const KEYS: usize = 10;
+const VALUE_BYTES: usize = 550;
 /// More than a frame of these logs may be.
 const TOO_MANY: usize = 400;
 
 fn request(verb: &str, keys: usize) -> String {
     (0..keys).fold(verb.to_owned(), |mut request, n| {
-        write!(request, " key-{n} value-{n}").unwrap();
+        write!(request, " key-{n} {n:0VALUE_BYTES$}").unwrap();
         request
     })
 }

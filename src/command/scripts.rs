@@ -3,7 +3,7 @@
 //! A lock that is taken but not given back is the worst that can happen to its users, and most libraries give
 //! locks back by a script. Their scripts do few things: they compare a key's value with the owner's, and then
 //! remove the key, move its end or store it. So what each does stands here as data, and is executed as such.
-//! Recognised is a text whose whole [normal form](super::lua) is that of one of these; no other is run at all.
+//! Recognised is a text whose whole normal form (`lua.rs`) is that of one of these; no other is run at all.
 //!
 //! Not here: the texts' digests and the keys, which are the engine's.
 

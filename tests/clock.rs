@@ -118,7 +118,8 @@ fn moments_are_those_of_the_present_wall_clock_whatever_it_said_at_the_start() {
         assert_eq!(redis.call(&["PEXPIRETIME", "k"]), format!(":{pxat}"));
         let left = redis.call(&["PTTL", "k"]);
         let left: u64 = left[1..].parse().unwrap();
-        assert!((10_000..=50_000).contains(&left), "{left}");
+        // The difference of the clocks is known to the millisecond, and each of them is rounded down.
+        assert!((10_000..=50_002).contains(&left), "{left}");
         assert_eq!(redis.call(&["GETEX", "k", "PXAT", "1"]), "$1");
         assert_eq!(redis.call(&["EXISTS", "k"]), ":0", "that was long ago");
 

@@ -80,9 +80,14 @@ pub(crate) const SERVER_TIMEOUT: &str = "10s";
 
 /// A time to wait, as words on the command line have it.
 pub(crate) fn parse_timeout(word: &str) -> Result<Duration, String> {
+    parse_span(word, "a time to wait is longer than that").map(Duration::from_millis)
+}
+
+/// A span of time that has to be longer than nothing, in milliseconds; `if_zero` says why.
+fn parse_span(word: &str, if_zero: &str) -> Result<u64, String> {
     match parse_duration_ms(word.as_bytes()) {
-        Ok(0) => Err("a time to wait is longer than that".to_owned()),
-        Ok(ms) => Ok(Duration::from_millis(ms)),
+        Ok(0) => Err(if_zero.to_owned()),
+        Ok(ms) => Ok(ms),
         Err(error) => Err(error.to_string()),
     }
 }

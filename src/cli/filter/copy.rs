@@ -49,10 +49,8 @@ pub(super) struct Copy<D> {
     verdicts: Vec<Verdict>,
     /// What is to be written of the batch being settled.
     text: Vec<u8>,
-    /// For each of its keys, where in `text` its line ends; 0 if it is not there.
+    /// For each of its lines, where in `text` it ends; 0 if it is not there.
     ends: Vec<usize>,
-    /// The same for each line that is there, whether it has a key or not.
-    line_ends: Vec<usize>,
     /// Keys whose lines were not written, and how they were stored.
     refused: (Spans, Vec<Verdict>),
     /// The last line written had no line end.
@@ -116,7 +114,6 @@ impl<D: Dedup> Copy<D> {
             verdicts: Vec::new(),
             text: Vec::new(),
             ends: Vec::new(),
-            line_ends: Vec::new(),
             refused: Default::default(),
             owes_line_end: false,
             line_end,
@@ -248,7 +245,6 @@ impl<D: Dedup> Copy<D> {
     fn compose(&mut self, batch: &Batch, again: bool) {
         self.text.clear();
         self.ends.clear();
-        self.line_ends.clear();
         let mut verdicts = self.verdicts.iter().copied();
         let mut keys = batch.keys.iter();
         for (position, (line, kind)) in batch.lines.iter().zip(&batch.kinds).enumerate() {
@@ -291,11 +287,8 @@ impl<D: Dedup> Copy<D> {
                 }
                 self.text.extend_from_slice(line);
                 self.owes_line_end = line.last() != Some(&self.line_end);
-                self.line_ends.push(self.text.len());
             }
-            if *kind == Key::Is(()) {
-                self.ends.push(if stays { self.text.len() } else { 0 });
-            }
+            self.ends.push(if stays { self.text.len() } else { 0 });
         }
     }
 
@@ -315,7 +308,10 @@ impl<D: Dedup> Copy<D> {
 
     /// Acknowledges the lines of which all was taken, and keeps the keys of the others.
     fn account_for(&mut self, batch: &Batch, taken: usize) {
-        let ends = self.ends.iter().copied();
+        let lines = self.ends.iter().copied().zip(&batch.kinds);
+        let ends = lines
+            .filter(|(_, kind)| **kind == Key::Is(()))
+            .map(|(end, _)| end);
         let judged = batch
             .keys
             .iter()
@@ -329,7 +325,7 @@ impl<D: Dedup> Copy<D> {
         if taken == self.text.len() {
             return;
         }
-        let untaken = self.line_ends.iter().filter(|end| **end > taken).count();
+        let untaken = self.ends.iter().filter(|end| **end > taken).count();
         self.tally.kept -= untaken as u64;
         for ((key, verdict), end) in judged {
             if end > taken && verdict.may_be_stored() {

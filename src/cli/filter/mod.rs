@@ -35,10 +35,9 @@ use self::progress::Progress;
 use self::server::{Asking, Server};
 use self::source::{Framing, Inputs};
 use super::signals::{self, EndRequest};
-use super::{SERVER_TIMEOUT, parse_timeout};
+use super::{SERVER_TIMEOUT, parse_span, parse_timeout};
 use crate::address::Address;
 use crate::json::Pointer;
-use crate::time::parse_duration_ms;
 
 /// Exit status when the output did not take all lines; 2 is for all else.
 pub(super) const OUTPUT_FAILED: u8 = 1;
@@ -301,17 +300,9 @@ impl FilterArgs {
 }
 
 fn parse_ttl(word: &str) -> Result<u64, String> {
-    match parse_duration_ms(word.as_bytes()) {
-        Ok(0) => Err("a key that is forgotten at once is never seen again".to_owned()),
-        Ok(ms) => Ok(ms),
-        Err(err) => Err(err.to_string()),
-    }
+    parse_span(word, "a key that is forgotten at once is never seen again")
 }
 
 fn parse_lease(word: &str) -> Result<u64, String> {
-    match parse_duration_ms(word.as_bytes()) {
-        Ok(0) => Err("a lease lasts longer than that".to_owned()),
-        Ok(ms) => Ok(ms),
-        Err(err) => Err(err.to_string()),
-    }
+    parse_span(word, "a lease lasts longer than that")
 }

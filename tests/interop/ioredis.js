@@ -4,30 +4,16 @@
 // Redis, and checks that only onced can pass are skipped.
 "use strict";
 
-const assert = require("node:assert/strict");
 const { once } = require("node:events");
+const { check, counts } = require("./checks.js");
 
 const [host, port, socket] = process.argv.slice(2);
 const againstRedis = process.env.INTEROP_PEER === "redis";
-const counts = { passed: 0, failed: 0, skipped: 0 };
-let section = "";
-
-function check(name, got, want) {
-  try {
-    if (typeof want === "function") assert.ok(want(got), `got ${JSON.stringify(got)}`);
-    else assert.deepEqual(got, want);
-    counts.passed += 1;
-    console.log(`ok    ${section}: ${name}`);
-  } catch (error) {
-    counts.failed += 1;
-    console.log(`FAIL  ${section}: ${name}: ${error.message.replaceAll("\n", "\\n")}`);
-  }
-}
 
 const refusal = (promise) => promise.then((got) => `no error but ${got}`, (error) => error.message);
 
 async function everything(Redis, address) {
-  const k = (word) => `js:${process.pid}:${section}:${word}`.replaceAll(" ", "-");
+  const k = (word) => `js:${process.pid}:${counts.section}:${word}`.replaceAll(" ", "-");
   const connect = (options) => {
     const redis = new Redis({ ...address, ...options });
     redis.on("error", (error) => check(`no connection error (${error.message})`, false, true));
@@ -66,7 +52,7 @@ async function everything(Redis, address) {
 
   if (againstRedis) {
     counts.skipped += 1;
-    console.log(`skip  ${section}: native verbs and BF.*`);
+    console.log(`skip  ${counts.section}: native verbs and BF.*`);
   } else {
     check("SEEN", await redis.call("SEEN", k("seen"), "60s"), "NEW");
     check("SEEN again", await redis.call("SEEN", k("seen"), "60s"), "DUP");
@@ -113,7 +99,7 @@ async function main() {
   if (socket) over.push([" over a Unix socket", { path: socket }]);
   for (const name of ["ioredis", "ioredis5"]) {
     for (const [suffix, address] of over) {
-      section = `ioredis ${require(`${name}/package.json`).version}${suffix}`;
+      counts.section = `ioredis ${require(`${name}/package.json`).version}${suffix}`;
       let timer;
       const deadline = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("no end after 60 s")), 60000); });
       await Promise.race([everything(require(name), address), deadline])

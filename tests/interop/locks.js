@@ -4,34 +4,20 @@
 // the same checks hold against a real Redis.
 "use strict";
 
-const assert = require("node:assert/strict");
 const Redis = require("ioredis5");
 const { Mutex } = require("redis-semaphore");
 const { default: Redlock } = require("redlock");
+const { check, counts } = require("./checks.js");
 
 const [host, port] = process.argv.slice(2);
 const LIFE_MS = 30_000;
 const SHORT_MS = 200;
 const DEADLINE_MS = 10_000;
-const counts = { passed: 0, failed: 0 };
-let section = "";
-
-function check(name, got, want) {
-  try {
-    if (typeof want === "function") assert.ok(want(got), `got ${JSON.stringify(got)}`);
-    else assert.deepEqual(got, want);
-    counts.passed += 1;
-    console.log(`ok    ${section}: ${name}`);
-  } catch (error) {
-    counts.failed += 1;
-    console.log(`FAIL  ${section}: ${name}: ${error.message.replaceAll("\n", "\\n")}`);
-  }
-}
 
 const raised = (promise) => promise.then(() => "nothing", (error) => error.constructor.name);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const between = (low, high) => (got) => got >= low && got <= high;
-const key = (word) => `locks:${process.pid}:${section}:${word}`;
+const key = (word) => `locks:${process.pid}:${counts.section}:${word}`;
 
 async function eventually(holds) {
   const end = Date.now() + DEADLINE_MS;
@@ -100,7 +86,7 @@ async function mutex(redis) {
 
 async function main() {
   for (const [name, part] of [["redlock", redlock], ["redis-semaphore", mutex]]) {
-    section = name;
+    counts.section = name;
     const redis = new Redis({ host, port: Number(port) });
     let timer;
     const deadline = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("no end after 60 s")), 60_000); });

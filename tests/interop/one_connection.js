@@ -19,6 +19,7 @@
 
 const assert = require("node:assert/strict");
 const { setImmediate: turn, setTimeout: sleep } = require("node:timers/promises");
+const { check, counts } = require("./checks.js");
 
 const [host, port, socket] = process.argv.slice(2);
 const ROUNDS = Number(process.env.ROUNDS ?? 1000);
@@ -27,18 +28,6 @@ const LEASE_MS = 400;
 const PART_MS = 270; // two of these are longer than the lease
 const LATE_MS = 350; // between a grant and what rests on it
 const DEADLINE_MS = 90_000;
-const counts = { passed: 0, failed: 0 };
-
-function check(name, got, want) {
-  try {
-    assert.deepEqual(got, want);
-    counts.passed += 1;
-    console.log(`ok    ${name}`);
-  } catch (error) {
-    counts.failed += 1;
-    console.log(`FAIL  ${name}: ${error.message.replaceAll("\n", "\\n")}`);
-  }
-}
 
 // When what was just asked has left: a library may write only when the event loop comes round.
 async function left() {

@@ -4,13 +4,16 @@ use std::borrow::Cow;
 
 use super::batch::{BATCH_MAX, Question};
 use super::journal::Refused;
-use super::slice::{BATCHED_UNITS, READ_UNITS, Slice, WRITE_UNITS};
+use super::slice::{BATCHED_UNITS, Progress, READ_UNITS, Slice, WRITE_UNITS};
 use super::waiters::Concerns;
-use super::{Answer, Here, HowFar, Namespace, Policy, Session};
+use super::{Answer, Here, HowFar, Namespace, Session};
 use crate::command::{Code, Error, Reply, Seen, Single, Ttl, Words};
 use crate::limits::AT_AHEAD_MAX_MS;
 use crate::store::{Ask, Entry, State, Verdict};
 use crate::time::{DurationWord, Millis};
+
+/// What is said of keys that were forgotten before one was refused.
+pub(super) const FORGOTTEN_KEYS: &str = "keys are forgotten, the first ones";
 
 impl Here<'_> {
     pub(super) fn seen<'s>(&self, here: &Namespace, seen: &Seen<'_>) -> Answer<'s> {
@@ -119,35 +122,44 @@ impl Here<'_> {
         keys: Words<'_>,
         slice: &mut Slice,
     ) -> Result<bool, Error> {
-        let here = &*session.namespace;
+        let Session {
+            namespace,
+            progress,
+            ..
+        } = session;
+        self.forget_each(
+            (progress, namespace),
+            (keys, FORGOTTEN_KEYS),
+            slice,
+            |_, _| Ok(false),
+        )
+    }
+
+    /// Forgets a slice of the keys of a request. One counts if it was there, or if `otherwise` says so of one that was
+    /// not; `parts` tells what those are that were done before one was refused.
+    pub(super) fn forget_each(
+        &self,
+        (progress, here): (&mut Progress, &Namespace),
+        (keys, parts): (Words<'_>, &'static str),
+        slice: &mut Slice,
+        otherwise: impl Fn(&[u8], HowFar) -> Result<bool, Error>,
+    ) -> Result<bool, Error> {
         let policy = here.policy();
-        let each = (WRITE_UNITS, slice);
-        session.progress.each(keys, each, |progress, word| {
-            let removed = self.forget_one(here, word, &policy);
+        progress.each(keys, (WRITE_UNITS, slice), |progress, word| {
+            let key = self.key(here, word);
+            let removed = here.write(&key, None, &policy, |shard, _| shard.remove(&key, self.now));
+            self.engine.waiters.wake(here, word, Concerns::Next);
             // Those before it are gone. Space for all at once would have been the other way: that refuses
             // what may be had piece by piece, on a disk where forgetting is what makes room.
             let how_far = HowFar {
                 done: progress.next,
                 of: keys.len(),
-                parts: "keys are forgotten, the first ones",
+                parts,
             };
             let removed = removed.map_err(|refused| self.engine.refusal_after(refused, how_far));
-            progress.count += i64::from(removed?);
+            progress.count += i64::from(removed? || otherwise(word, how_far)?);
             Ok(())
         })
-    }
-
-    /// Forgets a key; whether it was there.
-    pub(super) fn forget_one(
-        &self,
-        here: &Namespace,
-        word: &[u8],
-        policy: &Policy,
-    ) -> Result<bool, Refused> {
-        let key = self.key(here, word);
-        let removed = here.write(&key, None, policy, |shard, _| shard.remove(&key, self.now));
-        self.engine.waiters.wake(here, word, Concerns::Next);
-        removed
     }
 
     pub(super) fn touch<'s>(

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::batch::{BATCH_MAX, Question};
 use super::journal::Refused;
+use super::keys::FORGOTTEN_KEYS;
 use super::namespace::{Kept, Search};
 use super::slice::{BATCHED_UNITS, Progress, READ_UNITS, Slice, WRITE_UNITS};
 use super::spaces::name;
@@ -181,18 +182,8 @@ impl Here<'_> {
         let Some(set) = progress.filter.clone() else {
             return Ok(true);
         };
-        let policy = set.policy();
-        progress.each(members, (WRITE_UNITS, slice), |progress, member| {
-            let how_far = HowFar {
-                done: progress.next,
-                of: members.len(),
-                parts: "members are forgotten, the first ones",
-            };
-            let removed = self.forget_one(&set, member, &policy);
-            let removed = removed.map_err(|refused| self.engine.refusal_after(refused, how_far));
-            progress.count += i64::from(removed?);
-            Ok(())
-        })
+        let members = (members, "members are forgotten, the first ones");
+        self.forget_each((progress, &set), members, slice, |_, _| Ok(false))
     }
 
     pub(super) fn smembers(
@@ -285,23 +276,17 @@ impl Here<'_> {
         keys: Words<'_>,
         slice: &mut Slice,
     ) -> Result<bool, Error> {
-        let here = &*session.namespace;
-        let policy = here.policy();
-        session
-            .progress
-            .each(keys, (WRITE_UNITS, slice), |progress, key| {
-                let how_far = HowFar {
-                    done: progress.next,
-                    of: keys.len(),
-                    parts: "keys are forgotten, the first ones",
-                };
-                let removed = self.forget_one(here, key, &policy);
-                let removed =
-                    removed.map_err(|refused| self.engine.refusal_after(refused, how_far));
-                let is_there = removed? || self.remove_set(key, how_far)?;
-                progress.count += i64::from(is_there);
-                Ok(())
-            })
+        let Session {
+            namespace,
+            progress,
+            ..
+        } = session;
+        self.forget_each(
+            (progress, namespace),
+            (keys, FORGOTTEN_KEYS),
+            slice,
+            |key, how_far| self.remove_set(key, how_far),
+        )
     }
 
     /// Removes a set: the namespace too, if it has nothing else to it. Whether it had members.

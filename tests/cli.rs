@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::TestServer;
-use common::process::Scratch;
+use common::process::{Process, Scratch};
 
 fn onced(arguments: &[&str]) -> Output {
     let child = Command::new(env!("CARGO_BIN_EXE_onced"))
@@ -442,14 +442,11 @@ fn ping_waits_for_a_server_that_is_starting() {
         .args(["ping", "--quiet", "--wait", "30s", "--server", &address])
         .spawn()
         .unwrap();
-    let server = Command::new(env!("CARGO_BIN_EXE_onced"))
-        .args(["serve", "--listen", &address, "--max-memory", "64MiB"])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_onced"));
+    serve.args(["serve", "--listen", &address, "--max-memory", "64MiB"]);
+    let server = Process::spawn(serve);
     let waited = waiting.wait_with_output().unwrap();
-    common::process::signal("TERM", server.id());
-    assert!(server.wait_with_output().unwrap().status.success());
+    server.stop();
     assert!(waited.status.success());
 }
 

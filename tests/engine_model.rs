@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/caller.rs"]
+mod caller;
 #[path = "common/cases.rs"]
 mod cases;
 
@@ -15,11 +17,12 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
 
-use onced::command::{PolicyChange, lookup_line, lookup_resp};
-use onced::engine::{Engine, EngineConfig, Session};
+use caller::{Caller, gist, resp_request, sweep_all};
+use onced::command::PolicyChange;
+use onced::engine::{Engine, EngineConfig};
 use onced::limits::{AT_AHEAD_MAX_MS, Limits, WHEEL_TICK_MS};
 use onced::time::Millis;
-use onced::wire::{Decoded, Decoder, Dialect};
+use onced::wire::Dialect;
 use proptest::prelude::*;
 
 const START: Millis = Millis(1_790_000_000_000);
@@ -41,69 +44,6 @@ fn key(n: usize) -> String {
 
 fn quoted(key: &str) -> String {
     format!("\"{key}\"")
-}
-
-/// One caller of an engine: what a connection would be.
-struct Caller {
-    decoder: Decoder,
-    session: Session,
-    dialect: Dialect,
-}
-
-impl Caller {
-    fn new(engine: &Engine, dialect: Dialect) -> Self {
-        Self {
-            decoder: Decoder::default(),
-            session: engine.session(),
-            dialect,
-        }
-    }
-
-    fn ask(&mut self, engine: &Engine, request: &[u8], now: Millis) -> String {
-        let Decoded::Request { consumed, args } = self.decoder.next(request, engine.limits())
-        else {
-            panic!("not one request: {}", request.escape_ascii());
-        };
-        assert_eq!(consumed, request.len());
-        let verb = match self.dialect {
-            Dialect::Line => lookup_line(args.verb()),
-            Dialect::Resp(_) => lookup_resp(args.verb()),
-        };
-        let command = verb
-            .expect("a known verb")
-            .spec()
-            .parse(&args, engine.limits())
-            .unwrap_or_else(|error| panic!("{}: {error}", request.escape_ascii()));
-        let mut reply = Vec::new();
-        self.dialect.encode(
-            &engine.execute(&mut self.session, &command, now),
-            &mut reply,
-        );
-        gist(&String::from_utf8(reply).expect("all words here are text"))
-    }
-}
-
-/// A reply, of an error only its code.
-fn gist(reply: &str) -> String {
-    let words = match reply.as_bytes() {
-        [b'E', b'R', b'R', ..] => 2,
-        [b'-', ..] => 1,
-        _ => return reply.to_owned(),
-    };
-    reply
-        .trim_end()
-        .split(' ')
-        .take(words)
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-fn resp_request(words: &[&str]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
-    }
-    bytes
 }
 
 fn bulk(value: Option<&str>) -> String {
@@ -921,13 +861,6 @@ proptest! {
 }
 
 const THREADS: usize = 6;
-
-/// Gives back all that has lapsed: what is left of a round that has begun, then a round of its own.
-fn sweep_all(engine: &Engine, now: Millis) {
-    for _ in 0..2 {
-        while engine.sweep(now) {}
-    }
-}
 
 /// An engine, and a thread that sweeps it until all others are done.
 fn with_sweeper(engine: &Engine, now: Millis, race: impl Fn(usize) + Sync) {

@@ -21,7 +21,7 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -100,6 +100,22 @@ impl Stage {
         self.filter(namespace, more).output().unwrap()
     }
 
+    /// Starts the filter with a file as its output, anew.
+    fn to_file(&self, namespace: &str, more: &[&str]) -> (Child, PathBuf) {
+        let path = self.scratch.join("out");
+        let file = File::create(&path).unwrap();
+        let child = self.filter(namespace, more).stdout(file).spawn();
+        (child.unwrap(), path)
+    }
+
+    /// Another run brings what the first did not, and nothing else.
+    fn rest_comes_once(&self, namespace: &str, first: &[u8]) {
+        let second = self.again(namespace, &[]).stdout;
+        assert_eq!(self.missing(first, &second), 0);
+        let lines = lines_of(first).count() + lines_of(&second).count();
+        assert_eq!(lines, self.firsts.len(), "lines came twice");
+    }
+
     /// A moment within a run.
     fn wait(&self, dice: &mut Dice) {
         thread::sleep(Duration::from_micros(
@@ -127,22 +143,13 @@ fn lines_of(output: &[u8]) -> impl Iterator<Item = &str> {
     str::from_utf8(&output[..complete]).unwrap().lines()
 }
 
-fn read(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap()
-}
-
 /// Ends a filter by a signal while it writes to a file; tells what it wrote.
 fn end_by(stage: &Stage, name: &str, more: &[&str], signal_name: &str, dice: &mut Dice) -> Vec<u8> {
-    let path = stage.scratch.join("out");
-    let mut child = stage
-        .filter(name, more)
-        .stdout(File::create(&path).unwrap())
-        .spawn()
-        .unwrap();
+    let (mut child, path) = stage.to_file(name, more);
     stage.wait(dice);
     signal(signal_name, child.id());
     child.wait().unwrap();
-    read(&path)
+    fs::read(path).unwrap()
 }
 
 #[test]
@@ -181,12 +188,7 @@ fn a_killed_server_costs_no_line() {
     let (ends, mut dice) = ends();
     for round in 0..ends {
         let name = format!("server-{round}");
-        let path = stage.scratch.join("out");
-        let mut child = stage
-            .filter(&name, &[])
-            .stdout(File::create(&path).unwrap())
-            .spawn()
-            .unwrap();
+        let (mut child, path) = stage.to_file(&name, &[]);
         stage.wait(&mut dice);
         let data = stage.scratch.join("data");
         // What is put into its place is dropped with the stage.
@@ -199,7 +201,7 @@ fn a_killed_server_costs_no_line() {
         stage.server = restarted;
         let second = stage.again(&name, &[]);
         assert!(second.status.success(), "{second:?}");
-        assert_eq!(stage.missing(&read(&path), &second.stdout), 0);
+        assert_eq!(stage.missing(&fs::read(path).unwrap(), &second.stdout), 0);
     }
 }
 
@@ -236,10 +238,7 @@ fn signals_lose_no_line_and_repeat_none() {
                 "{status:?}"
             );
             assert!(first.is_empty() || first.ends_with(b"\n"));
-            let second = stage.again(&namespace, &[]).stdout;
-            assert_eq!(stage.missing(&first, &second), 0);
-            let lines = lines_of(&first).count() + lines_of(&second).count();
-            assert_eq!(lines, stage.firsts.len(), "lines came twice");
+            stage.rest_comes_once(&namespace, &first);
         }
     }
 }
@@ -260,10 +259,7 @@ fn a_signal_ends_a_filter_whose_output_nobody_reads() {
     assert_eq!(status.signal(), Some(15));
     let mut first = Vec::new();
     pipe.read_to_end(&mut first).unwrap();
-    let second = stage.again("stuck", &[]).stdout;
-    assert_eq!(stage.missing(&first, &second), 0);
-    let lines = lines_of(&first).count() + lines_of(&second).count();
-    assert_eq!(lines, stage.firsts.len(), "lines came twice");
+    stage.rest_comes_once("stuck", &first);
 }
 
 #[test]
@@ -342,10 +338,6 @@ fn a_full_disk_loses_no_line_and_repeats_none() {
             .status()
             .unwrap();
         assert_eq!(status.code(), Some(1));
-        let first = read(&path);
-        let second = stage.again(&name, &[]).stdout;
-        assert_eq!(stage.missing(&first, &second), 0);
-        let lines = lines_of(&first).count() + lines_of(&second).count();
-        assert_eq!(lines, stage.firsts.len(), "lines came twice");
+        stage.rest_comes_once(&name, &fs::read(&path).unwrap());
     }
 }

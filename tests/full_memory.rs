@@ -171,13 +171,7 @@ fn a_filter_over_a_full_server_that_evicts_comes_to_its_end() {
 fn a_full_server_says_so_and_goes_on_once_it_is_given_more() {
     let server = Process::spawn(serve_within("4MiB", &[]));
     let mut client = server.connect();
-    let row = |client: &mut Client, name: &str| {
-        let rows = client.ask_all("STATS");
-        let row = rows
-            .iter()
-            .find_map(|row| row.strip_prefix(name)?.strip_prefix(' '));
-        row.unwrap().to_owned()
-    };
+    let row = |client: &mut Client, name: &str| client.stat(name).unwrap();
     assert_eq!(row(&mut client, "memory"), "ok");
     let padding = "v".repeat(4_000);
     let mut last = String::new();

@@ -165,14 +165,9 @@ fn a_request_has_so_many_keys() {
 fn so_many_keys_are_stored_together() {
     let server = TestServer::start();
     let mut client = server.connect();
-    let pairs = |keys| {
-        let pairs = (0..keys).flat_map(|n| [format!("key-{n}"), "v".to_owned()]);
-        let words: Vec<_> = ["MSETNX".to_owned()].into_iter().chain(pairs).collect();
-        words
-    };
     let mut told = |keys| {
-        let words = pairs(keys);
-        client.call(&words.iter().map(String::as_str).collect::<Vec<_>>())
+        let pairs = (0..keys).flat_map(|n| [format!("key-{n}"), "v".to_owned()]);
+        client.call_with(&["MSETNX"], &pairs.collect::<Vec<_>>(), &[])
     };
     let most = TOGETHER_KEYS_MAX;
     let refused = format!(

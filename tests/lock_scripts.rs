@@ -17,6 +17,13 @@ use onced::limits::{SCRIPT_BYTES_MAX, SCRIPTS_KNOWN_MAX, TOGETHER_KEYS_MAX};
 
 const UNKNOWN_SCRIPT: &str = "-ERR scripts are recognised here, not run, and this is none of them: a lock is released by its owner with DELEX key IFEQ value";
 
+/// Takes all of these locks for an owner and so many milliseconds, or none.
+fn acquire(client: &mut Client, locks: &[String], owner_and_ms: [&str; 2]) -> String {
+    let text = lock_script("redlock 5", "acquire");
+    let count = locks.len().to_string();
+    client.call_with(&["EVAL", text, &count], locks, &owner_and_ms)
+}
+
 #[test]
 fn every_script_of_a_library_is_recognised() {
     let unknown: Vec<_> = LOCK_SCRIPTS
@@ -88,19 +95,12 @@ fn a_script_has_so_many_bytes() {
 
 #[test]
 fn a_script_has_so_many_keys() {
-    let acquire = lock_script("redlock 5", "acquire");
     let names: Vec<_> = (0..=TOGETHER_KEYS_MAX)
         .map(|n| format!("lock{n}"))
         .collect();
     let server = TestServer::start();
     let mut client = server.connect();
-    let mut eval = |count: usize| {
-        let number = count.to_string();
-        let mut words = vec!["EVAL", acquire, &number];
-        words.extend(names[..count].iter().map(String::as_str));
-        words.extend(["me", "60000"]);
-        client.call(&words)
-    };
+    let mut eval = |count: usize| acquire(&mut client, &names[..count], ["me", "60000"]);
     let refused = format!(
         "-ERR TOOBIG {} keys of one script; the most are {TOGETHER_KEYS_MAX}",
         TOGETHER_KEYS_MAX + 1
@@ -130,12 +130,7 @@ fn so_many_scripts_are_known_and_the_oldest_is_sent_again() {
         other.call(&["EVALSHA", &first, "1", "lock", "me"]);
         load(0);
         load(SCRIPTS_KNOWN_MAX);
-        let known = [
-            &["SCRIPT", "EXISTS"][..],
-            &later.iter().map(String::as_str).collect::<Vec<_>>(),
-        ]
-        .concat();
-        let known = other.call(&known);
+        let known = other.call_with(&["SCRIPT", "EXISTS"], &later, &[]);
         let one_is_gone = known.matches(":0").count() == 1;
         one_is_gone && other.call(&["SCRIPT", "EXISTS", &first]) == "[:1]"
     });
@@ -205,7 +200,6 @@ fn what_a_lock_is_not_is_left_alone() {
 #[test]
 fn of_two_who_want_several_locks_one_has_all() {
     const ROUNDS: usize = 300;
-    let acquire = lock_script("redlock 5", "acquire");
     let server = TestServer::start();
     let start = Barrier::new(2);
     let won = |me: &str, is_reversed: bool| {
@@ -216,11 +210,8 @@ fn of_two_who_want_several_locks_one_has_all() {
             if is_reversed {
                 keys.reverse();
             }
-            let mut words = vec!["EVAL", acquire, "5"];
-            words.extend(keys.iter().map(String::as_str));
-            words.extend([me, "60000"]);
             start.wait();
-            won.push(client.call(&words));
+            won.push(acquire(&mut client, &keys, [me, "60000"]));
         }
         won
     };
@@ -237,12 +228,8 @@ fn of_two_who_want_several_locks_one_has_all() {
             "{winner} {loser}"
         );
         let keys: Vec<_> = (0..5).map(|n| format!("lock{n}-{round}")).collect();
-        let words = [
-            &["MGET"][..],
-            &keys.iter().map(String::as_str).collect::<Vec<_>>(),
-        ]
-        .concat();
-        assert_eq!(client.call(&words), format!("[{}]", [owner; 5].join(", ")));
+        let held = client.call_with(&["MGET"], &keys, &[]);
+        assert_eq!(held, format!("[{}]", [owner; 5].join(", ")));
     }
 }
 
@@ -287,20 +274,13 @@ fn where_there_is_no_room_for_all_locks_none_is_taken() {
 /// All of a request's locks are one frame of the log; a segment has room for one of an eighth of it.
 #[test]
 fn where_the_log_has_no_frame_for_all_locks_none_is_taken() {
-    let acquire = lock_script("redlock 5", "acquire");
     let data = Scratch::new("lock-scripts");
     let server = Process::start(data.path(), &["--log-segment", "64KiB"]);
     let mut client = server.connect();
     let keys: Vec<_> = (0..300)
         .map(|n| format!("a-lock-{n}-{}", "x".repeat(200)))
         .collect();
-    let mut eval = |count: usize| {
-        let number = count.to_string();
-        let mut words = vec!["EVAL", acquire, &number];
-        words.extend(keys[..count].iter().map(String::as_str));
-        words.extend(["me", "60000"]);
-        client.call(&words)
-    };
+    let mut eval = |count: usize| acquire(&mut client, &keys[..count], ["me", "60000"]);
     let refused = eval(300);
     assert!(refused.starts_with("-OOM "), "{refused}");
     assert_eq!(eval(10), ":10");
@@ -311,7 +291,6 @@ fn where_the_log_has_no_frame_for_all_locks_none_is_taken() {
 /// all of the locks are there or none.
 #[test]
 fn a_crash_leaves_all_locks_of_a_request_or_none() {
-    let acquire = lock_script("redlock 5", "acquire");
     let data = Scratch::new("lock-scripts");
     let server = Process::start(data.path(), &[]);
     let mut client = server.connect();
@@ -319,11 +298,8 @@ fn a_crash_leaves_all_locks_of_a_request_or_none() {
     let keys: Vec<_> = (0..40)
         .map(|n| format!("a-lock-{n}-{}", "x".repeat(200)))
         .collect();
-    let mut words = vec!["EVAL", acquire, "40"];
-    words.extend(keys.iter().map(String::as_str));
-    words.extend(["the-owner", "600000"]);
     assert_eq!(client.call(&["SET", "before", "x"]), "+OK");
-    assert_eq!(client.call(&words), ":40");
+    assert_eq!(acquire(&mut client, &keys, ["the-owner", "600000"]), ":40");
     server.kill();
     let segment = segments(data.path()).pop().unwrap();
     let whole = std::fs::read(&segment).unwrap();
@@ -334,16 +310,14 @@ fn a_crash_leaves_all_locks_of_a_request_or_none() {
         found.unwrap()
     };
     let (first, last) = (find(&keys[0]), find(&keys[39]));
-    let mut exists = vec!["EXISTS"];
-    exists.extend(keys.iter().map(String::as_str));
     let after = |bytes: &[u8]| {
         let torn = Scratch::new("torn-lock-scripts");
         copy(data.path(), torn.path());
         std::fs::write(torn.path().join(segment.file_name().unwrap()), bytes).unwrap();
         let server = Process::start(torn.path(), &[]);
-        server.wait_until_loaded();
         let mut client = server.connect();
-        (client.call(&["GET", "before"]), client.call(&exists))
+        let before = client.call(&["GET", "before"]);
+        (before, client.call_with(&["EXISTS"], &keys, &[]))
     };
     let begins = first.min(last);
     for at in [begins + 2, first.midpoint(last), first.max(last) + 2] {
@@ -425,9 +399,11 @@ fn locks_are_as_they_were_after_a_restart() {
         ),
         "nil"
     );
+    let loaded = client.call(&["SCRIPT", "LOAD", lock_script("redlock 5", "acquire")]);
+    let digest = &loaded[1..];
+    assert_eq!(client.call(&["SCRIPT", "EXISTS", digest]), "[:1]");
     server.kill();
     let server = Process::start(data.path(), &[]);
-    server.wait_until_loaded();
     let mut client = server.connect();
     assert_eq!(
         client.call(&["MGET", "a", "b", "c", "x", "y"]),
@@ -439,9 +415,6 @@ fn locks_are_as_they_were_after_a_restart() {
     assert!((1..=30_000).contains(&left(&mut client, "a")));
     assert!((60_001..=600_020).contains(&left(&mut client, "b")));
     // What was known by its digest is to be sent again, as after a restart of Redis.
-    assert!(
-        client
-            .call(&["EVALSHA", &"0".repeat(40), "0"])
-            .starts_with("-NOSCRIPT")
-    );
+    let forgotten = client.call(&["EVALSHA", digest, "0"]);
+    assert!(forgotten.starts_with("-NOSCRIPT"), "{forgotten}");
 }

@@ -185,21 +185,18 @@ impl Peer {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let writer = Box::new(stream.try_clone().unwrap());
-        let reader: Box<dyn Read> = Box::new(stream);
-        Self {
-            reader: BufReader::new(reader),
-            writer,
-        }
+        Self::over(stream.try_clone().unwrap(), stream)
     }
 
     fn unix(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let writer = Box::new(stream.try_clone().unwrap());
-        let reader: Box<dyn Read> = Box::new(stream);
+        Self::over(stream.try_clone().unwrap(), stream)
+    }
+
+    fn over(writer: impl Write + 'static, reader: impl Read + 'static) -> Self {
         Self {
-            reader: BufReader::new(reader),
-            writer,
+            reader: BufReader::new(Box::new(reader)),
+            writer: Box::new(writer),
         }
     }
 
@@ -251,6 +248,13 @@ fn request(words: &Words) -> Vec<u8> {
     bytes
 }
 
+/// Says why there is nothing to compare with, which is a failure where there has to be.
+fn skipped(why: &str) {
+    let is_required = std::env::var("ONCED_PEERS").is_ok_and(|peers| peers == "required");
+    assert!(!is_required, "{why}");
+    eprintln!("SKIPPED: {why}");
+}
+
 /// A redis-server of this test's own, which ends with it.
 struct Redis {
     child: Child,
@@ -283,9 +287,7 @@ impl Redis {
             .stderr(Stdio::null())
             .spawn();
         let Ok(child) = started else {
-            let is_required = std::env::var("ONCED_PEERS").is_ok_and(|peers| peers == "required");
-            assert!(!is_required, "there is no {program} to compare with");
-            eprintln!("SKIPPED: there is no {program} to compare with");
+            skipped(&format!("there is no {program} to compare with"));
             return None;
         };
         let redis = Self { child, scratch };
@@ -1244,9 +1246,7 @@ fn newer_conditions_are_those_of_valkey() {
     };
     let has_it = valkey.connect().call(&["DELIFEQ", "nobody", "v"]);
     if !has_it.is(":0") {
-        let is_required = std::env::var("ONCED_PEERS").is_ok_and(|peers| peers == "required");
-        assert!(!is_required, "that Valkey is too old: {has_it:?}");
-        eprintln!("SKIPPED: that Valkey is too old: {has_it:?}");
+        skipped(&format!("that Valkey is too old: {has_it:?}"));
         return;
     }
     Pair::with(valkey).compare(|seed| Sequence::of(seed, Writer::newer));

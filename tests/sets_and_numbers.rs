@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/caller.rs"]
+mod caller;
 #[path = "common/cases.rs"]
 mod cases;
 
@@ -14,11 +16,11 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use onced::command::lookup_resp;
-use onced::engine::{Engine, EngineConfig, Session};
+use caller::{Caller, resp_request, sweep_all};
+use onced::engine::{Engine, EngineConfig};
 use onced::limits::{Limits, WHEEL_TICK_MS};
 use onced::time::Millis;
-use onced::wire::{Decoded, Decoder, Dialect};
+use onced::wire::Dialect;
 use proptest::prelude::*;
 
 const START: Millis = Millis(1_790_000_000_000);
@@ -37,30 +39,9 @@ const NAMES: [&str; 7] = [
 const SETS: [&str; 2] = ["s:1", "s:2"];
 
 /// What a request of these words is answered, errors by their first word.
-fn ask(engine: &Engine, session: &mut Session, words: &[&str], now: Millis) -> String {
-    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
-    }
-    let mut decoder = Decoder::default();
-    let Decoded::Request { args, .. } = decoder.next(&bytes, engine.limits()) else {
-        panic!("{words:?}");
-    };
-    let spec = lookup_resp(args.verb()).unwrap().spec();
-    let command = spec.parse(&args, engine.limits()).unwrap();
-    let mut reply = Vec::new();
-    Dialect::Resp(2).encode(&engine.execute(session, &command, now), &mut reply);
-    let reply = String::from_utf8(reply).unwrap();
-    match reply.strip_prefix('-') {
-        Some(error) => format!("-{}", error.split(' ').next().unwrap()),
-        None => reply.trim_end().replace("\r\n", " "),
-    }
-}
-
-fn sweep_all(engine: &Engine, now: Millis) {
-    for _ in 0..2 {
-        while engine.sweep(now) {}
-    }
+fn ask(engine: &Engine, caller: &mut Caller, words: &[&str], now: Millis) -> String {
+    let reply = caller.ask(engine, &resp_request(words), now);
+    reply.trim_end().replace("\r\n", " ")
 }
 
 #[derive(Clone, Debug)]
@@ -211,12 +192,12 @@ proptest! {
             shards: if is_bounded { 1 } else { 8 },
             ..EngineConfig::default()
         });
-        let mut session = engine.session();
+        let mut caller = Caller::new(&engine, Dialect::Resp(2));
         let mut model = Values { keys_max: usize::MAX, ..Values::default() };
         if is_bounded {
             model.keys_max = KEYS_MAX;
             let bound = ["NS", "SET", "default", "MAXKEYS", &KEYS_MAX.to_string()];
-            prop_assert_eq!(ask(&engine, &mut session, &bound, START), "+OK");
+            prop_assert_eq!(ask(&engine, &mut caller, &bound, START), "+OK");
         }
         let mut now = START;
         for op in &ops {
@@ -229,7 +210,7 @@ proptest! {
             }
             let (words, wanted) = model.answer(op, now);
             let words: Vec<_> = words.iter().map(String::as_str).collect();
-            let told = ask(&engine, &mut session, &words, now);
+            let told = ask(&engine, &mut caller, &words, now);
             prop_assert_eq!(told, wanted, "{:?}", words);
         }
     }
@@ -384,7 +365,7 @@ proptest! {
         ops in proptest::collection::vec(set_op(), 1..150),
     ) {
         let engine = Engine::new(EngineConfig { shards: 4, ..EngineConfig::default() });
-        let mut session = engine.session();
+        let mut caller = Caller::new(&engine, Dialect::Resp(2));
         let mut model = SETS.map(|_| Members::default());
         let mut now = START;
         for op in &ops {
@@ -394,7 +375,7 @@ proptest! {
                     // What lapsed within this tick is not swept yet, and counts.
                     while (0..SETS.len()).any(|set| {
                         sweep_all(&engine, now);
-                        let mut asking = |words: &[&str]| ask(&engine, &mut session, words, now);
+                        let mut asking = |words: &[&str]| ask(&engine, &mut caller, words, now);
                         model[set].settle(SETS[set], &mut asking, now);
                         let keys = engine.find(SETS[set]).map_or(0, |set| set.keys());
                         keys > model[set].bounds.len() as u64
@@ -403,7 +384,7 @@ proptest! {
                     }
                 }
                 SetOp::Add(set, _) | SetOp::Remove(set, _) | SetOp::End(set, ..) | SetOp::Persist(set) | SetOp::Ttl(set) | SetOp::Del(set) => {
-                    let mut asking = |words: &[&str]| ask(&engine, &mut session, words, now);
+                    let mut asking = |words: &[&str]| ask(&engine, &mut caller, words, now);
                     model[set].check(SETS[set], op, &mut asking, now);
                 }
             }
@@ -424,9 +405,17 @@ fn one_of_those_who_race_stores_all_keys() {
     });
     let barrier = Barrier::new(THREADS);
     let (won, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    // What was wrong, told at the end: whoever stops halfway leaves the others at the barrier.
     let race = |me: usize| {
-        let mut session = engine.session();
-        assert_eq!(ask(&engine, &mut session, &["USE", "race"], START), "+OK");
+        let mut caller = Caller::new(&engine, Dialect::Resp(2));
+        let mut wrong = Vec::new();
+        let mut expect = |holds: bool, round: usize, what: &str| {
+            if !holds {
+                wrong.push(format!("round {round}: {what}"));
+            }
+        };
+        let chosen = ask(&engine, &mut caller, &["USE", "race"], START);
+        expect(chosen == "+OK", 0, &chosen);
         let id = me.to_string();
         let mut words = vec!["MSETNX"];
         for at in 0..NAMES.len() {
@@ -435,41 +424,49 @@ fn one_of_those_who_race_stores_all_keys() {
         }
         for round in 0..ROUNDS {
             barrier.wait();
-            let told = ask(&engine, &mut session, &words, START);
+            let told = ask(&engine, &mut caller, &words, START);
             if told == ":1" {
                 won.fetch_add(1, Ordering::Relaxed);
             } else {
-                assert_eq!(told, ":0");
+                expect(told == ":0", round, &told);
             }
             barrier.wait();
-            assert_eq!(won.load(Ordering::Relaxed), round + 1);
+            let winners = won.load(Ordering::Relaxed);
+            expect(winners == round + 1, round, &format!("{winners} have won"));
             let values = ask(
                 &engine,
-                &mut session,
+                &mut caller,
                 &[&["MGET"][..], &NAMES].concat(),
                 START,
             );
             let values: Vec<_> = values.split(' ').skip(1).step_by(2).collect();
-            assert!(values.iter().all(|value| *value == "$1"));
-            let values = ask(&engine, &mut session, &["GET", NAMES[0]], START);
+            let are_there = values.iter().all(|value| *value == "$1");
+            expect(are_there, round, &values.join(" "));
+            let first = ask(&engine, &mut caller, &["GET", NAMES[0]], START);
             for key in NAMES {
-                assert_eq!(ask(&engine, &mut session, &["GET", key], START), values);
+                let value = ask(&engine, &mut caller, &["GET", key], START);
+                expect(
+                    value == first,
+                    round,
+                    &format!("{key} is {value}, not {first}"),
+                );
             }
             barrier.wait();
             ask(
                 &engine,
-                &mut session,
+                &mut caller,
                 &[&["DEL"][..], &NAMES].concat(),
                 START,
             );
         }
+        wrong
     };
     thread::scope(|scope| {
         let racers: Vec<_> = (0..THREADS)
             .map(|me| scope.spawn(move || race(me)))
             .collect();
         scope.spawn(|| {
-            let mut session = engine.session();
+            let mut caller = Caller::new(&engine, Dialect::Resp(2));
             let forms = ["DIGEST", "EXACT"];
             for form in forms.iter().cycle() {
                 if is_over.load(Ordering::Relaxed) {
@@ -478,7 +475,7 @@ fn one_of_those_who_race_stores_all_keys() {
                 // Refused where there are keys.
                 ask(
                     &engine,
-                    &mut session,
+                    &mut caller,
                     &["NS", "SET", "race", "KEYS", form],
                     START,
                 );
@@ -490,6 +487,9 @@ fn one_of_those_who_race_stores_all_keys() {
             .map(thread::ScopedJoinHandle::join)
             .collect();
         is_over.store(true, Ordering::Relaxed);
-        outcomes.into_iter().for_each(Result::unwrap);
+        for outcome in outcomes {
+            let wrong = outcome.unwrap();
+            assert!(wrong.is_empty(), "{:#?}", &wrong[..wrong.len().min(10)]);
+        }
     });
 }

@@ -3,9 +3,12 @@
 //! Replies are in the notation of the harness: `+OK`, `-ERR …`, `:1`, `$text`, `nil`, `[a, b]`,
 //! and in RESP3 `{k: v}`, `#t`, `_`. The last test compares with the command table.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use common::scenario::{CLOSED, Step, play_resp, scenarios, words};
 use common::{Client, TestServer, eventually, resp_request};
@@ -807,18 +810,34 @@ scenarios! { play_resp;
     ];
 }
 
+/// The keys that a reply lists, each as it is told.
+fn items(reply: &str) -> Vec<String> {
+    let inside = &reply[reply.rfind('[').unwrap() + 1..reply.find(']').unwrap()];
+    let items = inside.split(", ").filter(|item| !item.is_empty());
+    items.map(str::to_owned).collect()
+}
+
+/// Scans to the end, and hands on what each call tells; how many calls that takes.
+fn scan(
+    client: &mut Client,
+    options: &[&str],
+    mut told: impl FnMut(&mut Client, Vec<String>),
+) -> usize {
+    let (mut cursor, mut calls) = ("0".to_owned(), 0);
+    loop {
+        let reply = client.call(&[&["SCAN", &cursor][..], options].concat());
+        calls += 1;
+        reply[2..reply.find(',').unwrap()].clone_into(&mut cursor);
+        told(client, items(&reply));
+        if cursor == "0" {
+            return calls;
+        }
+    }
+}
+
 /// How many calls a whole scan takes.
 fn scan_calls(client: &mut Client, options: &[&str]) -> usize {
-    let (mut calls, mut reply) = (0, String::new());
-    while !reply.starts_with("[$0,") {
-        let begins = reply
-            .strip_prefix("[$")
-            .and_then(|reply| reply.split_once(','));
-        let cursor = begins.map_or("0", |(cursor, _)| cursor);
-        reply = client.call(&[&["SCAN", cursor][..], options].concat());
-        calls += 1;
-    }
-    calls
+    scan(client, options, |_, _| {})
 }
 
 /// Clients count on it: a `scan_iter` that is told nothing by most of its calls takes as many times longer.
@@ -828,14 +847,7 @@ fn scan_calls(client: &mut Client, options: &[&str]) -> usize {
 fn a_scan_takes_no_more_than_half_again_the_calls_of_redis() {
     let server = TestServer::start();
     let mut client = server.connect();
-    let batch = |from: usize, to: usize| -> Vec<String> {
-        let names = (from..to).map(|n| format!("key:{n}"));
-        ["MSEEN", "5m"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(names)
-            .collect()
-    };
+    let names = |range: Range<usize>| -> Vec<_> { range.map(|n| format!("key:{n}")).collect() };
     let mut stored = 0;
     for (keys, options, redis) in [
         (0, &[][..], 1),
@@ -852,9 +864,7 @@ fn a_scan_takes_no_more_than_half_again_the_calls_of_redis() {
         (10_000, &["MATCH", "nothing", "COUNT", "100"], 17),
     ] {
         if stored < keys {
-            let words = batch(stored, keys);
-            let words: Vec<_> = words.iter().map(String::as_str).collect();
-            client.call(&words);
+            client.call_with(&["MSEEN", "5m"], &names(stored..keys), &[]);
             stored = keys;
         }
         let calls = scan_calls(&mut client, options);
@@ -865,9 +875,7 @@ fn a_scan_takes_no_more_than_half_again_the_calls_of_redis() {
     }
     // Nor where there were many keys once.
     for n in (10..10_000).step_by(10) {
-        let names: Vec<_> = (n..n + 10).map(|n| format!("key:{n}")).collect();
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
-        client.call(&[&["DEL"][..], &names].concat());
+        client.call_with(&["DEL"], &names(n..n + 10), &[]);
     }
     let calls = scan_calls(&mut client, &[]);
     assert!(calls <= 3, "10 keys that are left of many: {calls} calls");
@@ -881,37 +889,24 @@ fn a_scan_tells_what_stays_once_whatever_comes_and_goes() {
     const STAY: usize = 1_000;
     let server = TestServer::start();
     let mut client = server.connect();
-    let many = |client: &mut Client, head: &[&str], prefix: &str, range: std::ops::Range<usize>| {
+    let many = |client: &mut Client, head: &[&str], prefix: &str, range: Range<usize>| {
         let names: Vec<_> = range.map(|n| format!("{prefix}:{n}")).collect();
-        let names = names.iter().map(String::as_str);
-        let words: Vec<_> = head.iter().copied().chain(names).collect();
-        client.call(&words)
+        client.call_with(head, &names, &[])
     };
     many(&mut client, &["MSEEN", "5m"], "stays", 0..STAY);
-    let mut found = Vec::new();
-    let (mut cursor, mut calls) = ("0".to_owned(), 0);
-    loop {
-        let reply = client.call(&["SCAN", &cursor]);
-        let (next, keys) = reply[2..].split_once(", [").unwrap();
-        let keys = keys.trim_end_matches(']').split(", ");
-        found.extend(
-            keys.filter(|key| key.starts_with("$stays"))
-                .map(str::to_owned),
-        );
-        next.clone_into(&mut cursor);
-        if cursor == "0" {
-            break;
-        }
+    let (mut found, mut calls) = (Vec::new(), 0);
+    scan(&mut client, &[], |client, keys| {
+        found.extend(keys.into_iter().filter(|key| key.starts_with("$stays")));
         // 60 calls with 200 keys more each, and 60 with as many fewer.
         let come = 200 * (calls % 60);
         if calls / 60 % 2 == 0 {
-            many(&mut client, &["MSEEN", "5m"], "comes", come..come + 200);
+            many(client, &["MSEEN", "5m"], "comes", come..come + 200);
         } else {
-            many(&mut client, &["DEL"], "comes", come..come + 200);
+            many(client, &["DEL"], "comes", come..come + 200);
         }
         calls += 1;
         assert!(calls < 10_000, "the scan comes to an end");
-    }
+    });
     found.sort();
     let mut stay: Vec<_> = (0..STAY).map(|n| format!("$stays:{n}")).collect();
     stay.sort();
@@ -1044,28 +1039,13 @@ fn scanning_to_the_end_tells_every_key_once() {
     let names: Vec<_> = keys.iter().map(|key| &key[1..]).collect();
     let added = client.call(&[&["MSEEN", "5m"][..], &names].concat());
     assert_eq!(added, format!("${}", "N".repeat(KEYS)));
-    let items = |reply: &str| -> Vec<String> {
-        let inside = &reply[reply.rfind('[').unwrap() + 1..reply.find(']').unwrap()];
-        inside
-            .split(", ")
-            .filter(|item| !item.is_empty())
-            .map(str::to_owned)
-            .collect()
-    };
     for options in [
         &[][..],
         &["COUNT", "1000"],
         &["MATCH", "key:*7", "COUNT", "37"],
     ] {
-        let (mut found, mut cursor) = (Vec::new(), "0".to_owned());
-        loop {
-            let reply = client.call(&[&["SCAN", &cursor][..], options].concat());
-            found.extend(items(&reply));
-            cursor = reply[2..reply.find(',').unwrap()].to_owned();
-            if cursor == "0" {
-                break;
-            }
-        }
+        let mut found = Vec::new();
+        scan(&mut client, options, |_, keys| found.extend(keys));
         let expected: Vec<_> = keys
             .iter()
             .filter(|key| !options.contains(&"MATCH") || key.ends_with('7'))

@@ -213,10 +213,7 @@ impl Client {
 
     /// One of the numbers that `STATS` tells; those of a verb that nobody called are 0.
     pub fn gauge(&mut self, name: &str) -> u64 {
-        let rows = self.ask_all("STATS");
-        let number = rows
-            .iter()
-            .find_map(|row| row.strip_prefix(name)?.strip_prefix(' '));
+        let number = self.stat(name);
         assert!(
             number.is_some() || name.starts_with("verb_"),
             "STATS tells no {name}"
@@ -224,10 +221,26 @@ impl Client {
         number.map_or(0, |number| number.parse().unwrap())
     }
 
+    /// What `STATS` tells in the row of this name.
+    pub fn stat(&mut self, name: &str) -> Option<String> {
+        let rows = self.ask_all("STATS");
+        let found = rows
+            .iter()
+            .find_map(|row| row.strip_prefix(name)?.strip_prefix(' '));
+        found.map(str::to_owned)
+    }
+
     /// Sends a RESP array and returns the reply in the notation of [`Client::resp`].
     pub fn call(&mut self, words: &[&str]) -> String {
         self.send(resp_request(words));
         self.resp()
+    }
+
+    /// As [`Client::call`], with a list between the words.
+    pub fn call_with(&mut self, head: &[&str], list: &[String], tail: &[&str]) -> String {
+        let list = list.iter().map(String::as_str);
+        let words = head.iter().copied().chain(list).chain(tail.iter().copied());
+        self.call(&words.collect::<Vec<_>>())
     }
 
     /// One RESP reply, written as `+OK`, `-ERR ...`, `:1`, `$text`, `nil`, `[a, b]`,
@@ -239,29 +252,18 @@ impl Client {
             "+" | "-" | ":" | "#" => line,
             "_" => "_".to_owned(),
             "$" if rest == "-1" => "nil".to_owned(),
-            "$" => {
+            "$" | "=" => {
                 let mut body = vec![0; rest.parse::<usize>().unwrap() + 2];
                 self.reader.read_exact(&mut body).unwrap();
                 assert_eq!(body.split_off(body.len() - 2), b"\r\n");
-                format!("${}", String::from_utf8_lossy(&body))
+                format!("{kind}{}", String::from_utf8_lossy(&body))
             }
-            "=" => {
-                let mut body = vec![0; rest.parse::<usize>().unwrap() + 2];
-                self.reader.read_exact(&mut body).unwrap();
-                assert_eq!(body.split_off(body.len() - 2), b"\r\n");
-                format!("={}", String::from_utf8_lossy(&body))
-            }
-            "~" => {
+            "*" | "~" => {
                 let items: Vec<_> = (0..rest.parse::<usize>().unwrap())
                     .map(|_| self.resp())
                     .collect();
-                format!("~[{}]", items.join(", "))
-            }
-            "*" => {
-                let items: Vec<_> = (0..rest.parse::<usize>().unwrap())
-                    .map(|_| self.resp())
-                    .collect();
-                format!("[{}]", items.join(", "))
+                let mark = if kind == "~" { "~" } else { "" };
+                format!("{mark}[{}]", items.join(", "))
             }
             "%" => {
                 let pairs: Vec<_> = (0..rest.parse::<usize>().unwrap())

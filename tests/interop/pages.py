@@ -1,4 +1,4 @@
-"""What the tests that run a page's code have in common: its code blocks, and a proxy that loses replies."""
+"""What the tests that run a page's code have in common: its code blocks, checks, and a proxy that loses replies."""
 
 import pathlib
 import re
@@ -7,6 +7,18 @@ import socket
 import threading
 
 ROOT = pathlib.Path(__file__).parents[2]
+counts = {"passed": 0, "failed": 0}
+
+
+def check(name, got, want):
+    counts["passed" if got == want else "failed"] += 1
+    print(f"ok    {name}" if got == want else f"FAIL  {name}: got {str(got)[:300]}, want {str(want)[:300]}")
+
+
+def failed():
+    """Tells what the checks came to; whether one has failed."""
+    print(f"{counts['passed']} passed, {counts['failed']} failed")
+    return counts["failed"] > 0
 
 
 def blocks(page, language, heading=None):

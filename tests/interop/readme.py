@@ -15,15 +15,9 @@ import time
 
 import redis
 
-from pages import LosesReplies, blocks
+from pages import LosesReplies, blocks, check, failed
 
 DEADLINE_S = 60
-counts = {"passed": 0, "failed": 0}
-
-
-def check(name, got, want):
-    counts["passed" if got == want else "failed"] += 1
-    print(f"ok    {name}" if got == want else f"FAIL  {name}: got {str(got)[:200]}, want {str(want)[:200]}")
 
 
 def example(client):
@@ -135,8 +129,7 @@ def main():
         direct.execute_command("NS", "SET", unsure, "UNSURE", "REPORT")
         left = names["handle_many"](events("unsure", 50))
         check(f"handle_many, {kind}, unsure: each once", (set(processed.values()), len(processed), left), ({1}, 50, []))
-    print(f"{counts['passed']} passed, {counts['failed']} failed")
-    return counts["failed"] > 0
+    return failed()
 
 
 def short_lease(names):

@@ -10,17 +10,11 @@ const path = require('node:path');
 const { pathToFileURL } = require('node:url');
 const { Logger } = require('@valkey/valkey-glide');
 const { createClient } = require('redis');
+const { check, counts } = require('./checks.js');
 
 const PAGE = path.join(__dirname, '../../recipes.md');
 const HEADING = '\n## AWS Lambda in TypeScript\n';
 const DEADLINE_MS = 30_000;
-const counts = { passed: 0, failed: 0 };
-
-function check(name, got, want) {
-  const isSame = JSON.stringify(got) === JSON.stringify(want);
-  counts[isSame ? 'passed' : 'failed'] += 1;
-  console.log(isSame ? `ok    ${name}` : `FAIL  ${name}: got ${JSON.stringify(got)}, want ${JSON.stringify(want)}`);
-}
 
 // A proxy that closes the connection instead of passing on the reply to the next SET, once after each `loseNext`.
 function losesReplies(host, port) {

@@ -13,16 +13,10 @@ import uuid
 import warnings
 
 import redis
-from pages import LosesReplies, blocks
+from pages import LosesReplies, blocks, check, failed
 
 PAGE = "recipes.md"
 DEADLINE_S = 30
-counts = {"passed": 0, "failed": 0}
-
-
-def check(name, got, want):
-    counts["passed" if got == want else "failed"] += 1
-    print(f"ok    {name}" if got == want else f"FAIL  {name}: got {str(got)[:300]}, want {str(want)[:300]}")
 
 
 def recipe(heading, port, **replaced):
@@ -336,8 +330,7 @@ def main():
         namespace(direct, db).flushdb()
     for test in (django, celery, powertools, scan_iter):
         test(proxy, direct)
-    print(f"{counts['passed']} passed, {counts['failed']} failed")
-    return counts["failed"] > 0
+    return failed()
 
 
 if __name__ == "__main__":

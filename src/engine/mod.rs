@@ -629,6 +629,7 @@ fn names_its_namespace(command: &Command<'_>) -> bool {
             | Command::Time
             | Command::Version
             | Command::Help { .. }
+            | Command::Script(_)
             | Command::FlushAll
             | Command::BfAdd { .. }
             | Command::BfInsert(_)

@@ -65,6 +65,8 @@ impl Slice {
 /// How far a command has come, between two slices of it.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    /// Whether a slice was done, and not the last.
+    is_begun: bool,
     /// The number of the next word.
     pub(super) next: usize,
     /// What counts so far.
@@ -133,7 +135,7 @@ impl Progress {
 impl Session {
     /// Whether a command has been begun that is not finished.
     pub(crate) fn is_under_way(&self) -> bool {
-        self.progress.next > 0
+        self.progress.is_begun
     }
 
     /// Bytes of memory that a command holds which is not finished, beside what it copied.
@@ -173,7 +175,10 @@ impl Engine {
         }
         let here = Here { engine: self, now };
         match here.go_on(session, command) {
-            Some(Ok(false)) => Executed::Unfinished,
+            Some(Ok(false)) => {
+                session.progress.is_begun = true;
+                Executed::Unfinished
+            }
             Some(done) => Executed::Told(here.answer_of(session, command, done.map(|_| ()))),
             None => match here.execute_at_once(session, command, wait) {
                 Ok(Some(reply)) => Executed::Told(reply),

@@ -36,6 +36,9 @@ pub(super) struct Executing {
     transaction: Transaction,
     /// How many bytes of its requests are done.
     done: usize,
+    /// The request behind these has begun. It comes to its end whatever that takes: nobody could tell what a part of
+    /// it has changed, and the next request would go on where it was left.
+    is_under_way: bool,
     /// The replies so far.
     replies: Output,
     /// What its slices took together, in nanoseconds.
@@ -93,6 +96,7 @@ impl Client {
         Ok(Executing {
             transaction,
             done: 0,
+            is_under_way: false,
             replies,
             spent_ns: 0,
             after: After::LookUp,
@@ -115,17 +119,21 @@ impl Client {
                 return false;
             }
             let mut done = After::GoOn;
-            if replies.unread() > limits.unread_bytes_max {
+            let goes_on = std::mem::take(&mut executing.is_under_way);
+            if !goes_on && replies.unread() > limits.unread_bytes_max {
                 let text = "not executed: the replies of this transaction are over the limit";
                 self.refuse(Error::too_big(text), replies);
-            } else if spent_ms + reading.ms_since(&began) > EXEC_MS_MAX {
+            } else if !goes_on && spent_ms + reading.ms_since(&began) > EXEC_MS_MAX {
                 let text = format!("not executed: this transaction takes over {EXEC_MS_MAX} ms");
                 self.refuse(Error::too_big(text), replies);
             } else {
                 done = self.answer_one(&requests[..consumed], &args, reading.now, replies);
             }
             match done {
-                After::Unfinished => return false,
+                After::Unfinished => {
+                    executing.is_under_way = true;
+                    return false;
+                }
                 After::Close => executing.after = After::Close,
                 _ => {}
             }
@@ -214,4 +222,116 @@ pub(super) fn is_control(command: &Command<'_>) -> bool {
                 | SessionCommand::Quit
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clock::Clock;
+    use super::super::shared::{Ends, Shared};
+    use super::*;
+    use crate::engine::{Engine, EngineConfig};
+    use crate::store::Ask;
+
+    /// More than a slice lists, forgets or adds.
+    const KEYS: usize = 30_000;
+
+    /// A client of a server in whose default namespace, and in `other`, are so many keys.
+    fn client() -> Client {
+        let clock = Clock::start();
+        let now = clock.read().now;
+        let engine = Engine::new(EngineConfig {
+            memory_bytes_max: 64 << 20,
+            ..EngineConfig::default()
+        });
+        let ask = Ask {
+            ttl_ms: 3_600_000,
+            ..Ask::default()
+        };
+        for namespace in ["default", "other"].map(|name| engine.open(name).unwrap()) {
+            for n in 0..KEYS {
+                engine.seen(&namespace, format!("k{n}").as_bytes(), &ask, now);
+            }
+        }
+        let shared = Arc::new(Shared::new(engine, clock, Vec::new(), 0, 1));
+        let mut client = Client::new(shared, Ends::default(), now);
+        client.speak_resp();
+        client
+    }
+
+    fn ask(client: &mut Client, words: &str, out: &mut Output) -> After {
+        let words: Vec<_> = words.split(' ').collect();
+        let mut request = Vec::new();
+        resp::push_array_head(words.len(), &mut request);
+        for word in words {
+            request.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        let shared = Arc::clone(&client.shared);
+        let mut decoder = Decoder::default();
+        let Decoded::Request { args, .. } = decoder.next(&request, shared.engine.limits()) else {
+            panic!("one request");
+        };
+        client.answer_one(&request, &args, shared.clock.read().now, out)
+    }
+
+    /// What is answered, in however many slices.
+    fn told(client: &mut Client, words: &str) -> String {
+        let mut out = Output::default();
+        while ask(client, words, &mut out) == After::Unfinished {}
+        String::from_utf8_lossy(out.bytes()).into_owned()
+    }
+
+    /// The time was over in the middle of a request. It was refused, and what it had come to was what the next one
+    /// began with: a member went into another set, an `NS PURGE` emptied another namespace.
+    #[test]
+    fn a_request_that_has_begun_comes_to_its_end_whatever_it_takes() {
+        let mut client = client();
+        for words in ["MULTI", "SMEMBERS other", "GET k1"] {
+            told(&mut client, words);
+        }
+        let mut out = Output::default();
+        assert_eq!(ask(&mut client, "EXEC", &mut out), After::Unfinished);
+        client.executing.as_mut().unwrap().spent_ns = 2 * EXEC_MS_MAX * 1_000_000;
+        let replies = told(&mut client, "EXEC");
+        assert!(replies.contains(&format!("*{KEYS}\r\n")));
+        let refused =
+            format!("-ERR TOOBIG not executed: this transaction takes over {EXEC_MS_MAX} ms\r\n");
+        assert!(
+            replies.ends_with(&refused),
+            "the one behind it has not begun"
+        );
+        assert_eq!(told(&mut client, "SADD new member"), ":1\r\n");
+        assert_eq!(told(&mut client, "SMEMBERS new"), "*1\r\n$6\r\nmember\r\n");
+        assert_eq!(told(&mut client, "SCARD other"), format!(":{KEYS}\r\n"));
+    }
+
+    /// The same where there was no more memory for replies.
+    #[test]
+    fn a_request_that_there_is_no_memory_for_leaves_nothing_to_the_next() {
+        let mut client = client();
+        told(&mut client, &format!("SET big {}", "v".repeat(3_000)));
+        let mut out = Output::default();
+        ask(&mut client, "MGET big big big", &mut out);
+        assert!(out.copied_bytes() > crate::limits::REPLY_BYTES_SMALL);
+        assert_eq!(ask(&mut client, "KEYS *", &mut out), After::Unfinished);
+        client.shared.engine.budget().change_replies(64 << 20);
+        let before = out.mark();
+        while ask(&mut client, "KEYS *", &mut out) == After::Unfinished {}
+        assert_ne!(out.mark(), before);
+        client.shared.engine.budget().change_replies(-(64 << 20));
+        assert_eq!(told(&mut client, "KEYS none"), "*0\r\n");
+    }
+
+    /// It is of no namespace, and made one anew that was dropped.
+    #[test]
+    fn a_script_that_is_sent_makes_no_namespace() {
+        let (mut client, mut other) = (client(), client());
+        other.shared = Arc::clone(&client.shared);
+        other.session = client.shared.engine.session();
+        told(&mut client, "USE short");
+        assert_eq!(told(&mut other, "NS DROP short"), "+OK\r\n");
+        for words in ["SCRIPT FLUSH", "SCRIPT EXISTS 0", "SCRIPT LOAD nonsense"] {
+            told(&mut client, words);
+            assert!(client.shared.engine.find("short").is_none(), "{words}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::redis::shown;
 use super::redis_session as build;
 use super::scripts;
 use super::spec::{Build, KeyWords};
-use super::{Args, Command, Error, SessionCommand};
+use super::{Args, Code, Command, Error, SessionCommand};
 use crate::limits::Limits;
 
 /// One of the commands under a name.
@@ -246,6 +246,14 @@ impl Container {
         };
         let full = format!("{}|{name}", self.name).to_ascii_lowercase();
         Err(wrong_words(&full))
+    }
+}
+
+/// The same where Redis finds out when it executes it: a transaction with it is executed all the same.
+pub(super) fn wrong_words_when_executed(name: &str) -> Error {
+    Error {
+        code: Code::Redis,
+        ..wrong_words(name)
     }
 }
 

@@ -8,6 +8,7 @@
     reason = "the build functions share one signature"
 )]
 
+use super::containers::wrong_words_when_executed;
 use super::keyword::Keyword;
 use super::native::{key, keys, namespace_name};
 use super::{
@@ -376,9 +377,7 @@ pub(super) fn bf_insert<'a>(args: &Args<'a>, limits: &Limits) -> Built<'a> {
     }
     let items = keys(args.rest(i), limits)?;
     if items.is_empty() {
-        return Err(Error::redis(
-            "ERR wrong number of arguments for 'bf.insert' command",
-        ));
+        return Err(wrong_words_when_executed("bf.insert"));
     }
     let keys_max = size.filter(|_| non_scaling);
     Ok(Command::BfInsert(BfInsert {
@@ -432,7 +431,7 @@ pub(super) fn flushall<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
     flush_mode(args).map(|()| Command::FlushAll)
 }
 
-fn flush_mode(args: &Args<'_>) -> Result<(), Error> {
+pub(super) fn flush_mode(args: &Args<'_>) -> Result<(), Error> {
     // Both mean the same here: keys are gone at once, their memory is returned beside the requests.
     match (args.len(), args.find(0)) {
         (0, _) => Ok(()),

@@ -5,6 +5,7 @@
     reason = "the build functions share one signature"
 )]
 
+use super::containers::wrong_words_when_executed;
 use super::native::key;
 use super::redis::{integer, is, pattern, shown, syntax};
 use super::{
@@ -22,10 +23,8 @@ pub(super) fn echo<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
 }
 
 pub(super) fn ping<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
-    // Redis finds out when it executes it: in a transaction it is queued.
     if args.len() > 1 {
-        let text = "ERR wrong number of arguments for 'ping' command";
-        return Err(Error::redis(text));
+        return Err(wrong_words_when_executed("ping"));
     }
     let word = args.find(0);
     session(SessionCommand::Ping { word })
@@ -137,20 +136,18 @@ pub(super) fn client_list<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
 }
 
 pub(super) fn client_kill<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
+    if args.len() == 1 {
+        return on_client(ClientCommand::Kill(ClientFilter {
+            address: args.find(0),
+            is_one: true,
+            ..ClientFilter::default()
+        }));
+    }
     let mut filter = ClientFilter {
         skips_me: true,
         ..ClientFilter::default()
     };
-    if args.len() == 1 {
-        filter.address = args.find(0);
-        (filter.skips_me, filter.is_one) = (false, true);
-    }
-    let pairs = if filter.is_one {
-        0
-    } else {
-        args.len().div_ceil(2)
-    };
-    for at in (0..pairs).map(|pair| 2 * pair) {
+    for at in (0..args.len()).step_by(2) {
         let name = args.get(at);
         let value = args.find(at + 1).ok_or_else(syntax)?;
         match () {
@@ -308,9 +305,7 @@ pub(super) fn config_get<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
 
 pub(super) fn config_set<'a>(args: &Args<'a>, _: &Limits) -> Built<'a> {
     if !args.len().is_multiple_of(2) {
-        return Err(Error::redis(
-            "ERR wrong number of arguments for 'config|set' command",
-        ));
+        return Err(wrong_words_when_executed("config|set"));
     }
     session(SessionCommand::ConfigSet {
         pairs: args.rest(0),

@@ -5,10 +5,10 @@
     reason = "the build functions share one signature"
 )]
 
-use super::containers::wrong_words;
+use super::containers::wrong_words_when_executed;
 use super::native::key;
 use super::redis::{integer, value};
-use super::{Args, Code, Command, Error, Words};
+use super::{Args, Command, Error, Words};
 use crate::limits::{Limits, TOGETHER_KEYS_MAX};
 
 type Built<'a> = Result<Command<'a>, Error>;
@@ -55,11 +55,7 @@ fn pairs<'a>(
 ) -> Result<Words<'a>, Error> {
     let words = args.rest(0);
     if !words.len().is_multiple_of(2) {
-        // As in Redis, a transaction with it is executed all the same.
-        return Err(Error {
-            code: Code::Redis,
-            ..wrong_words(name)
-        });
+        return Err(wrong_words_when_executed(name));
     }
     let keys = words.len() / 2;
     if keys > keys_max {

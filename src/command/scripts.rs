@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 use super::containers::SCRIPT;
 use super::lua::normal_form;
 use super::native::keys;
-use super::redis::{Unit, expire_end, integer, is, not_integer, value};
+use super::redis::{Unit, expire_end, flush_mode, integer, not_integer, value};
 use super::{Args, BadExpiry, Command, Error, Expiry, Reply, Words};
 use crate::limits::{Limits, SCRIPT_BYTES_MAX, TOGETHER_KEYS_MAX};
 
@@ -328,11 +328,8 @@ pub(super) fn exists<'a>(args: &Args<'a>, limits: &Limits) -> Result<Command<'a>
 }
 
 pub(super) fn flush<'a>(args: &Args<'a>, _: &Limits) -> Result<Command<'a>, Error> {
-    let is_mode = |word: &[u8]| is(word, "SYNC") || is(word, "ASYNC");
-    if args.len() > 1 || args.find(0).is_some_and(|word| !is_mode(word)) {
-        let text = "ERR SCRIPT FLUSH only support SYNC|ASYNC option";
-        return Err(Error::redis(text));
-    }
+    let unknown = |_| Error::redis("ERR SCRIPT FLUSH only support SYNC|ASYNC option");
+    flush_mode(args).map_err(unknown)?;
     Ok(Command::Script(ScriptCommand::Flush))
 }
 

@@ -2,7 +2,7 @@
 
 use super::values::value_of;
 use super::{Answer, Here, Namespace};
-use crate::command::{Error, Fact, MARKER_VALUE, Reply};
+use crate::command::{Error, Fact, Reply, integer, stored_value};
 use crate::store::Key;
 
 /// What a key takes in its table, about: a slot, and its share of those that are empty.
@@ -38,22 +38,18 @@ impl Here<'_> {
 
 /// How Redis would store such a value.
 fn encoding(value: &[u8]) -> &'static str {
-    let text = str::from_utf8(value).unwrap_or_default();
-    let number = text.parse::<i64>();
-    match number {
-        Ok(number) if number.to_string() == text => "int",
-        _ if value.len() <= EMBEDDED_BYTES_MAX => "embstr",
-        _ => "raw",
+    if integer(value).is_ok() {
+        "int"
+    } else if value.len() <= EMBEDDED_BYTES_MAX {
+        "embstr"
+    } else {
+        "raw"
     }
 }
 
 /// Bytes that a key with this value takes, about.
 fn bytes_of(key: &Key<'_>, value: &[u8]) -> usize {
-    let value_bytes = if value == MARKER_VALUE {
-        0
-    } else {
-        value.len()
-    };
+    let value_bytes = stored_value(value).map_or(0, <[u8]>::len);
     let key_bytes = if key.is_long() { key.bytes().len() } else { 0 };
     let aside_bytes = key_bytes + value_bytes;
     match aside_bytes {

@@ -79,18 +79,29 @@ impl Here<'_> {
             let begins = progress.next;
             let count = BATCH_MAX.min(keys.len() - begins);
             let questions = &mut questions[..count];
-            for (at, question) in (begins..).zip(&mut *questions) {
-                let word = keys.get(at);
-                question.key = self.engine.hashed(namespace, word);
-                slice.spend_bytes(word.len());
-            }
-            slice.spend(count * BATCHED_UNITS);
-            let content = |at| (keys.get(begins + at), None);
-            self.engine.ask(namespace, questions, content, self.now);
+            self.ask_some(namespace, (keys, begins), questions, slice);
             letters.extend(questions.iter().map(|question| letter(question.verdict)));
             progress.next += count;
         }
         Ok(true)
+    }
+
+    /// Asks for so many keys, from this one on, in questions that lack but these.
+    pub(super) fn ask_some(
+        &self,
+        at: &Namespace,
+        (keys, begins): (Words<'_>, usize),
+        questions: &mut [Question],
+        slice: &mut Slice,
+    ) {
+        for (number, question) in (begins..).zip(&mut *questions) {
+            let word = keys.get(number);
+            question.key = self.engine.hashed(at, word);
+            slice.spend_bytes(word.len());
+        }
+        slice.spend(questions.len() * BATCHED_UNITS);
+        let content = |number| (keys.get(begins + number), None);
+        self.engine.ask(at, questions, content, self.now);
     }
 
     pub(super) fn peek(

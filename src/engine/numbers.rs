@@ -7,7 +7,7 @@ use std::io::Write;
 use super::values::wrong_type;
 use super::waiters::Concerns;
 use super::{Answer, Here, Namespace};
-use crate::command::{Error, MARKER_VALUE, Reply, integer};
+use crate::command::{Error, MARKER_VALUE, Reply, integer, stored_value};
 
 /// Bytes of the longest number.
 const NUMBER_BYTES_MAX: usize = 20;
@@ -29,7 +29,7 @@ impl Here<'_> {
             let sum: i64 = before.checked_add(amount).ok_or_else(overflow)?;
             let mut text = [0; NUMBER_BYTES_MAX];
             let text = written(sum, &mut text);
-            let value = (text != MARKER_VALUE).then_some(text);
+            let value = stored_value(text);
             let is_stored = shard.set(&kept, value, deadline, room, self.now);
             Ok(is_stored.then_some(sum))
         });

@@ -11,6 +11,7 @@ use sha1::{Digest, Sha1};
 
 use super::journal::{Refused, Writing, changes_bytes_max};
 use super::namespace::{NamespaceRoom, Together};
+use super::sets::is_new;
 use super::values::{NO_SUCH_KEY, value_of};
 use super::waiters::Concerns;
 use super::{Answer, Here, Namespace, Policy};
@@ -20,7 +21,7 @@ use crate::command::scripts::{
 use crate::command::{self, Error, Reply};
 use crate::limits::{SCRIPT_BYTES_MAX, SCRIPTS_KNOWN_MAX};
 use crate::store::shard::Entry;
-use crate::store::{Ask, Key, Shard, Verdict, WindowMode};
+use crate::store::{Ask, Key, Shard, WindowMode};
 use crate::time::Millis;
 
 const DIGEST_BYTES: usize = DIGEST_DIGITS / 2;
@@ -447,8 +448,7 @@ impl Here<'_> {
             mode: WindowMode::Fixed,
             ..Ask::default()
         };
-        let verdict = shard.seen(key, &ask, room, self.now);
-        matches!(verdict, Verdict::New | Verdict::Unsure)
+        is_new(shard.seen(key, &ask, room, self.now))
     }
 
     fn value_and_left<'s>(&self, here: &Namespace, call: &Call<'_>) -> Answer<'s> {

@@ -10,9 +10,9 @@ use super::batch::{BATCH_MAX, Question};
 use super::journal::Refused;
 use super::keys::FORGOTTEN_KEYS;
 use super::namespace::{Kept, Search};
-use super::slice::{BATCHED_UNITS, Progress, READ_UNITS, Slice, WRITE_UNITS};
+use super::slice::{Progress, READ_UNITS, Slice, WRITE_UNITS};
 use super::spaces::name;
-use super::values::List;
+use super::values::{List, NO_SUCH_KEY};
 use super::{Engine, Here, HowFar, Namespace, Policy, Session};
 use crate::command::{Error, ExpireIf, Expiry, Reply, Scan, TtlForm, Words};
 use crate::limits::{WHEEL_TICK_MS, is_database_name, is_namespace_name};
@@ -36,19 +36,34 @@ impl Engine {
     /// The namespace of this name, for a filter: a set too, if it is made for that.
     pub(super) fn open_filter(&self, name: &str, now: Millis) -> Result<Arc<Namespace>, Error> {
         match self.find(name) {
-            Some(found) if !found.is_set() => Ok(found),
-            _ => self.open_set(name, now),
+            Some(found) => self.as_filter(found, now),
+            None => self.open_set(name, now),
+        }
+    }
+
+    /// The same of one that was found.
+    pub(super) fn as_filter(
+        &self,
+        found: Arc<Namespace>,
+        now: Millis,
+    ) -> Result<Arc<Namespace>, Error> {
+        if found.is_set() {
+            self.as_set(found, now)
+        } else {
+            Ok(found)
         }
     }
 
     /// The namespace of this name, which is a set from here on, unless it is a database.
     pub(super) fn open_set(&self, name: &str, now: Millis) -> Result<Arc<Namespace>, Error> {
-        let set = self.open(name)?;
-        if is_database_name(name.as_bytes()) {
-            return Ok(set);
+        self.as_set(self.open(name)?, now)
+    }
+
+    fn as_set(&self, set: Arc<Namespace>, now: Millis) -> Result<Arc<Namespace>, Error> {
+        if !is_database_name(set.name().as_bytes()) {
+            let marked = set.become_set(now);
+            marked.map_err(|refused| self.refusal(refused))?;
         }
-        let marked = set.become_set(now);
-        marked.map_err(|refused| self.refusal(refused))?;
         Ok(set)
     }
 }
@@ -121,14 +136,7 @@ impl Here<'_> {
         };
         let mut questions = [nothing; BATCH_MAX];
         let questions = &mut questions[..range.len()];
-        for (at, question) in range.zip(&mut *questions) {
-            let member = members.get(at);
-            question.key = self.engine.hashed(set, member);
-            slice.spend_bytes(member.len());
-        }
-        slice.spend(questions.len() * BATCHED_UNITS);
-        let content = |at| (members.get(begins + at), None);
-        self.engine.ask(set, questions, content, self.now);
+        self.ask_some(set, (members, begins), questions, slice);
         let (mut new, mut full) = (0, 0);
         for (at, question) in (begins..).zip(&*questions) {
             if is_new(question.verdict) {
@@ -247,7 +255,6 @@ impl Here<'_> {
     }
 
     pub(super) fn ttl_of<'s>(&self, here: &Namespace, key: &[u8], form: TtlForm) -> Reply<'s> {
-        const NO_SUCH_KEY: i64 = -2;
         const NO_END: i64 = -1;
         let kept = self.key(here, key);
         let deadline = here.read(&kept, |shard| {
@@ -307,7 +314,7 @@ impl Here<'_> {
                 engine.waiters.wake_all(&set);
             })
         };
-        removed.map_err(|kept| self.not_emptied(&set, kept, how_far))?;
+        removed.map_err(|kept| self.not_emptied(set.name(), kept, how_far))?;
         Ok(had_members)
     }
 

@@ -46,11 +46,7 @@ impl Here<'_> {
                 namespace,
                 keys_max,
             } => self.bf_reserve(name(namespace), keys_max),
-            Command::BfCard { namespace } => Ok(Reply::Number(
-                self.engine
-                    .find(name(namespace))
-                    .map_or(0, |found| found.keys() as i64),
-            )),
+            Command::BfCard { namespace } => Ok(self.scard(namespace)),
             Command::BfInfo { namespace, field } => super::report::filter(
                 &*self.engine.find(name(namespace)).ok_or_else(bf_not_found)?,
                 field,
@@ -73,7 +69,7 @@ impl Here<'_> {
         };
         progress.filter = Some(Arc::clone(&namespace));
         let emptied = self.empty(&namespace, &mut progress.emptying, force, slice);
-        emptied.map_err(|kept| self.not_emptied(&namespace, kept, HowFar::NOTHING))
+        emptied.map_err(|kept| self.not_emptied(namespace.name(), kept, HowFar::NOTHING))
     }
 
     /// A slice of emptying the session's namespace.
@@ -88,7 +84,7 @@ impl Here<'_> {
             ..
         } = session;
         let emptied = self.empty(namespace, &mut progress.emptying, false, slice);
-        emptied.map_err(|kept| self.not_emptied(namespace, kept, HowFar::NOTHING))
+        emptied.map_err(|kept| self.not_emptied(namespace.name(), kept, HowFar::NOTHING))
     }
 
     /// Empties a namespace, but for records in progress unless that is forced, a slice at a time; the memory is
@@ -110,10 +106,10 @@ impl Here<'_> {
         Ok(is_done)
     }
 
-    pub(super) fn not_emptied(&self, namespace: &Namespace, kept: Kept, how_far: HowFar) -> Error {
+    pub(super) fn not_emptied(&self, name: &str, kept: Kept, how_far: HowFar) -> Error {
         match kept {
             Kept::NoSpace => self.engine.refusal_after(Refused, how_far),
-            Kept::InProgress | Kept::Lost => busy(namespace.name(), how_far),
+            Kept::InProgress | Kept::Lost => busy(name, how_far),
         }
     }
 
@@ -185,10 +181,7 @@ impl Here<'_> {
         let engine = self.engine;
         let search = &mut session.progress.search;
         let find = || engine.find(name).ok_or_else(|| engine.no_such(name));
-        let refused = |kept| match kept {
-            Kept::NoSpace => engine.refusal(Refused),
-            Kept::InProgress | Kept::Lost => busy(name, HowFar::NOTHING),
-        };
+        let refused = |kept| self.not_emptied(name, kept, HowFar::NOTHING);
         if !force {
             let searched = find()?.search(search, &engine.secret, slice, self.now);
             if !searched.map_err(refused)? {
@@ -256,7 +249,7 @@ impl Here<'_> {
         };
         match progress.kept.first() {
             None => Ok(true),
-            Some((namespace, why)) => Err(self.not_emptied(namespace, *why, how_far)),
+            Some((namespace, why)) => Err(self.not_emptied(namespace.name(), *why, how_far)),
         }
     }
 
@@ -298,7 +291,7 @@ impl Here<'_> {
 
     fn filter_to_fill(&self, asked: &str, insert: &BfInsert<'_>) -> Result<Arc<Namespace>, Error> {
         match self.engine.find(asked) {
-            Some(_) => self.engine.open_filter(asked, self.now),
+            Some(found) => self.engine.as_filter(found, self.now),
             None if insert.create => self.make_filter(asked, insert.keys_max),
             None => Err(bf_not_found()),
         }

@@ -131,14 +131,16 @@ impl Plan {
     fn sort(&mut self, text: &str, unsorted: &mut Vec<Member>, from: usize) {
         let compare = |a: &Member, b: &Member| string::compare(a.name(text), b.name(text));
         let members = &mut unsorted[from..];
-        if !members.is_sorted_by(|a, b| compare(a, b) == Ordering::Less) {
+        if members.is_sorted_by(|a, b| compare(a, b) == Ordering::Less) {
+            self.members.extend_from_slice(members);
+        } else {
             self.is_nothing_to_do = false;
             members.sort_by(compare);
-        }
-        for (at, member) in members.iter().enumerate() {
-            let next = members.get(at + 1);
-            if next.is_none_or(|next| compare(member, next) != Ordering::Equal) {
-                self.members.push(*member);
+            for (at, member) in members.iter().enumerate() {
+                let next = members.get(at + 1);
+                if next.is_none_or(|next| compare(member, next) != Ordering::Equal) {
+                    self.members.push(*member);
+                }
             }
         }
         unsorted.truncate(from);

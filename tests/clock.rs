@@ -4,13 +4,14 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::process::{Scratch, segments};
+use common::process::{Process, Scratch, segments};
 use common::scenario::unix_ms;
-use common::{TestServer, eventually};
+use common::{Client, TestServer, eventually};
 use onced::server::clock::Clock;
 
 /// How far the wall clock of the test below is behind the system's.
@@ -135,6 +136,32 @@ fn moments_are_those_of_the_present_wall_clock_whatever_it_said_at_the_start() {
     }
 }
 
+/// A server by the shifted clock, and a client of it.
+fn start(data: &Path) -> (TestServer, Client) {
+    let server = TestServer::by(Clock::start_from(shifted_wall), |raw| {
+        raw.data_dir = Some(data.to_owned());
+        raw.log_segment = Some("64KiB".to_owned());
+    });
+    let mut client = server.connect();
+    eventually("the log is read", || client.ask("PING") == "PONG");
+    (server, client)
+}
+
+const PADDING: [u8; 500] = [b'p'; 500];
+
+/// A run that ends when segments of its log were deleted, so that the log knows of a later time than its own.
+fn run_until_segments_are_deleted(data: &Path) {
+    let (_server, mut client) = start(data);
+    assert_eq!(client.ask("SEEN stays 1h"), "NEW");
+    let padding = str::from_utf8(&PADDING).unwrap();
+    for batch in 0..10 {
+        let keys = (0..100).map(|key| format!(" {padding}/{batch}/{key}"));
+        let keys: String = keys.collect();
+        assert_eq!(client.ask(&format!("MSEEN 300ms{keys}")), "N".repeat(100));
+    }
+    eventually("segments are deleted", || segments(data).len() <= 3);
+}
+
 /// It said that a segment is missing, and ended: the last run, whose clock was ahead, had deleted it.
 #[test]
 fn a_start_whose_clock_is_behind_goes_on_from_where_the_last_run_was() {
@@ -142,29 +169,29 @@ fn a_start_whose_clock_is_behind_goes_on_from_where_the_last_run_was() {
     SHIFT_MS.store(0, Ordering::Relaxed);
     let scratch = Scratch::new("deleted");
     let data = scratch.join("data");
-    let start = || {
-        let server = TestServer::by(Clock::start_from(shifted_wall), |raw| {
-            raw.data_dir = Some(data.clone());
-            raw.log_segment = Some("64KiB".to_owned());
-        });
-        let mut client = server.connect();
-        eventually("the log is read", || client.ask("PING") == "PONG");
-        (server, client)
-    };
-    let (server, mut client) = start();
-    assert_eq!(client.ask("SEEN stays 1h"), "NEW");
-    let padding = "p".repeat(500);
-    for batch in 0..10 {
-        let keys = (0..100).map(|key| format!(" {padding}/{batch}/{key}"));
-        let keys: String = keys.collect();
-        assert_eq!(client.ask(&format!("MSEEN 300ms{keys}")), "N".repeat(100));
-    }
-    eventually("segments are deleted", || segments(&data).len() <= 3);
-    drop((server, client));
+    run_until_segments_are_deleted(&data);
     SHIFT_MS.store(-5_000, Ordering::Relaxed);
-    let (server, mut client) = start();
+    let (server, mut client) = start(&data);
     assert_eq!(client.ask("SEEN stays 1h"), "DUP");
+    let padding = str::from_utf8(&PADDING).unwrap();
     assert_eq!(client.ask(&format!("SEEN {padding}/0/0 1h")), "NEW");
     drop((server, client));
     SHIFT_MS.store(0, Ordering::Relaxed);
+}
+
+/// It said twice what is so once: that the log is of a later time, and that somebody had set the clock.
+#[test]
+fn a_clock_that_is_behind_at_the_start_was_not_set() {
+    let _guard = ONE_AT_A_TIME.lock();
+    let scratch = Scratch::new("behind-at-the-start");
+    let data = scratch.join("data");
+    SHIFT_MS.store(HOUR_MS, Ordering::Relaxed);
+    run_until_segments_are_deleted(&data);
+    SHIFT_MS.store(0, Ordering::Relaxed);
+    let server = Process::start(&data, &["--log-segment", "64KiB"]);
+    let told: u64 = server.connect().ask("TIME").parse().unwrap();
+    assert!(told.abs_diff(unix_ms()) < 10_000, "{told}");
+    let said = server.stop();
+    assert!(said.contains("clock is behind the last run's"), "{said}");
+    assert!(!said.contains("clock was set"), "{said}");
 }

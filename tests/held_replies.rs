@@ -163,6 +163,30 @@ fn what_may_grant_a_lease_waits_until_its_reply_can_be_sent() {
     assert_eq!(holder.ask(&format!("RENEW many {taken}")), "OK 30000");
 }
 
+/// What is executed behind a held reply is in the namespace of its arrival, and leaves the connection in its own.
+#[test]
+fn a_namespace_that_was_chosen_behind_a_held_reply_is_not_that_of_the_connection() {
+    let server = TestServer::start();
+    let (mut holder, mut client) = (server.connect(), server.connect());
+    let run = token(&holder.ask("BEGIN k"));
+    for words in ["ONCE.WAIT k", "MULTI", "SELECT 3", "BEGIN inside", "EXEC"] {
+        client.send(request(true, words));
+    }
+    held(&server, 1);
+    assert_eq!(holder.ask(&format!("COMPLETE k {run}")), "OK");
+    for told in ["[+DONE, :0, $]", "+OK", "+QUEUED", "+QUEUED"] {
+        assert_eq!(client.resp(), told);
+    }
+    let told = client.resp();
+    assert!(told.starts_with("[+OK, [+RUN, :"), "{told}");
+    let info = client.call(&["CLIENT", "INFO"]);
+    assert_eq!(client.call(&["EXISTS", "inside"]), ":0");
+    assert!(
+        info.contains(" db=0 ") && info.contains(" ns=default"),
+        "{info}"
+    );
+}
+
 /// A BEGIN that waits behind another gets in line when its own reply is the next.
 #[test]
 fn several_that_wait_to_begin_are_told_one_after_the_other() {

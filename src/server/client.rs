@@ -3,7 +3,6 @@
 //! Takes a decoded request to its encoded reply. Commands on the store go to the engine; those
 //! on the connection itself are answered here. No I/O: the bytes come from and go to `connection`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -18,7 +17,7 @@ use crate::command::{
     printable, unknown_command,
 };
 use crate::engine::waiters::Place;
-use crate::engine::{Budget, DEFAULT_NAMESPACE, Engine, Executed, Session, Wait};
+use crate::engine::{Budget, Engine, Executed, Session, Wait};
 use crate::limits::REPLY_BYTES_SMALL;
 use crate::metrics::Tally;
 use crate::time::Millis;
@@ -265,6 +264,8 @@ impl Client {
         let request = (request, waker);
         let after = self.answer_sure((verb, args), parsed, request, now, &mut slot.reply);
         self.change_places(slot);
+        // It may have been in another one meanwhile.
+        self.tell_namespace();
         if !after.is_unanswered() {
             slot.has_replied();
         }
@@ -417,12 +418,19 @@ impl Client {
         now: Millis,
         out: &mut Output,
     ) -> After {
+        if let Some(transaction) = &mut self.transaction
+            && match &parsed {
+                Ok(command) => !transaction::is_control(command),
+                // As in Redis: it is refused when it is executed, and the others are executed all the same.
+                Err(error) => error.code == Code::Redis,
+            }
+        {
+            let queued = transaction.queue((verb, request), self.shared.engine.budget());
+            self.dialect.encode(&queued, out);
+            return After::GoOn;
+        }
         let command = match parsed {
             Ok(command) => command,
-            // As in Redis: it is refused when it is executed, and the others are executed all the same.
-            Err(error) if self.transaction.is_some() && error.code == Code::Redis => {
-                return self.queue(verb, request, out);
-            }
             Err(error) => {
                 if error.code == Code::Redis {
                     self.tally.count(verb, true);
@@ -440,10 +448,11 @@ impl Client {
                 return After::Refused;
             }
         };
-        if self.transaction.is_some() && !transaction::is_control(&command) {
-            return self.queue(verb, request, out);
+        let after = self.execute(verb, &command, waker, now, out);
+        if matches!(command, Command::Use { .. } | Command::Select { .. }) {
+            self.tell_namespace();
         }
-        self.execute(verb, &command, waker, now, out)
+        after
     }
 
     fn answer_unknown(&mut self, args: &Args<'_>, out: &mut Output) -> After {
@@ -516,11 +525,6 @@ impl Client {
                 match engine.execute_slice(&mut self.session, command, wait, now) {
                     Executed::Told(reply) => {
                         self.place = None;
-                        if let Some(chosen) = chosen_namespace(command)
-                            && !matches!(reply, Reply::Error(_))
-                        {
-                            self.info.set_namespace(&chosen);
-                        }
                         let telling = (verb, self.dialect, &mut self.tally);
                         tell(&reply, telling, (engine.budget(), counted), out);
                         return done;
@@ -538,29 +542,15 @@ impl Client {
         done
     }
 
-    /// Keeps a request for `EXEC`.
-    fn queue(&mut self, verb: Verb, request: &[u8], out: &mut Output) -> After {
-        if let Some(transaction) = &mut self.transaction {
-            let queued = transaction.queue((verb, request), self.shared.engine.budget());
-            self.dialect.encode(&queued, out);
-        }
-        After::GoOn
+    /// Lets others know which namespace this connection is in.
+    fn tell_namespace(&self) {
+        self.info.set_namespace(self.session.namespace().name());
     }
 
     fn break_transaction(&mut self) {
         if let Some(transaction) = &mut self.transaction {
             transaction.give_up();
         }
-    }
-}
-
-/// The namespace that a command chooses for its connection.
-fn chosen_namespace<'a>(command: &Command<'a>) -> Option<Cow<'a, str>> {
-    match *command {
-        Command::Use { name } => Some(String::from_utf8_lossy(name)),
-        Command::Select { db: 0 } => Some(DEFAULT_NAMESPACE.into()),
-        Command::Select { db } => Some(format!("db{db}").into()),
-        _ => None,
     }
 }
 

@@ -499,20 +499,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let budget = self.shared.engine.budget();
         let unfinished = self.input.len();
         let all = READ_BYTES as isize;
-        if budget.admits(all) {
+        let free = if budget.admits(all) {
+            Some(READ_BYTES)
+        } else if unfinished <= UNFINISHED_WHEN_SHORT {
+            Some(UNFINISHED_WHEN_SHORT + 1 - unfinished)
+        } else if budget.admits_of_reserve(all) && ends_work(self.decoder.verb_of(&self.input)) {
+            // What ends work that was begun may take of what is kept back for that.
+            Some(READ_BYTES)
+        } else {
+            None
+        };
+        if let Some(bytes) = free {
             self.intake.give_up();
-            return Poll::Ready(READ_BYTES);
-        }
-        if let Some(less) = (UNFINISHED_WHEN_SHORT + 1).checked_sub(unfinished)
-            && less > 0
-        {
-            self.intake.give_up();
-            return Poll::Ready(less);
-        }
-        // What ends work that was begun may take of what is kept back for that.
-        if budget.admits_of_reserve(all) && ends_work(self.decoder.verb_of(&self.input)) {
-            self.intake.give_up();
-            return Poll::Ready(READ_BYTES);
+            return Poll::Ready(bytes);
         }
         let found = self.intake.ask(cx, Instant::now());
         if found == Found::Room {
@@ -530,7 +529,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return self.poll_intake(cx);
             }
         }
-        self.intake.give_up();
         self.close_with(Error::new(
             Code::Full,
             "no memory for more of this request; closing",
@@ -711,14 +709,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.held.out(&mut self.output),
             );
         }
-        self.input = Vec::new();
-        self.phase = Phase::Closing;
+        self.end_input();
     }
 
     fn close_with(&mut self, error: Error) {
         let out = self.held.out(&mut self.output);
         self.client.refuse_bytes(error, out);
         self.held.count_last();
+        self.end_input();
+    }
+
+    /// Nothing more is read, and what was is dropped: others may have its room.
+    fn end_input(&mut self) {
+        self.intake.give_up();
         self.input = Vec::new();
         self.phase = Phase::Closing;
     }

@@ -3,8 +3,6 @@
 //! A server that is full is not broken, so nothing else in its log would tell; and a line for each refusal would
 //! be millions. Nothing is said of a second beginning within the quiet time of the first.
 
-use parking_lot::Mutex;
-
 use super::shared::Shared;
 use crate::store::Denial;
 use crate::time::{DurationWord, Millis};
@@ -16,7 +14,7 @@ const NAMED_MAX: usize = 5;
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Episodes(Mutex<[Episode; KINDS.len()]>);
+pub(super) struct Episodes([Episode; KINDS.len()]);
 
 /// What is refused, in the words of its messages.
 const KINDS: [(Kind, &str); 5] = [
@@ -71,11 +69,10 @@ enum News {
 
 impl Episodes {
     /// Looks at the counts, and says what is new.
-    pub(super) fn look(&self, shared: &Shared, now: Millis) {
+    pub(super) fn look(&mut self, shared: &Shared, now: Millis) {
         let engine = &shared.engine;
         let metrics = engine.metrics();
-        let mut episodes = self.0.lock();
-        for (episode, (kind, text)) in episodes.iter_mut().zip(KINDS) {
+        for (episode, (kind, text)) in self.0.iter_mut().zip(KINDS) {
             let count = match kind {
                 Kind::Memory => engine.budget().refused(Denial::Memory),
                 Kind::Keys => engine.budget().refused(Denial::Keys),

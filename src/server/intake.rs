@@ -17,20 +17,14 @@ use crate::limits::INTAKE_MS;
 /// How long to wait for a room that was lost, before looking again.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Who has the room of a worker, and who waits for it.
+/// Who has the room of a worker, and behind it who waits for it.
 #[derive(Debug, Default)]
 struct Line {
     numbers: u64,
-    holder: Option<Holder>,
-    waiting: VecDeque<(u64, Waker)>,
-}
-
-#[derive(Debug)]
-struct Holder {
-    number: u64,
-    since: Instant,
-    waker: Waker,
-    /// Whether somebody has waited for too long.
+    askers: VecDeque<(u64, Waker)>,
+    /// Since when the first one has the room; one that was woken has it once it asks.
+    since: Option<Instant>,
+    /// Whether somebody has waited for the first one for too long.
     is_late: bool,
 }
 
@@ -81,58 +75,43 @@ impl Drop for Intake {
 }
 
 impl Line {
+    fn place_of(&self, number: u64) -> Option<usize> {
+        self.askers.iter().position(|(asker, _)| *asker == number)
+    }
+
     fn ask(&mut self, number: u64, waker: &Waker, now: Instant) -> Found {
-        let is_first = self
-            .waiting
-            .front()
-            .is_none_or(|(first, _)| *first == number);
-        match &mut self.holder {
-            Some(holder) if holder.number == number => {
-                holder.waker.clone_from(waker);
-                return if holder.is_late {
-                    Found::Late
-                } else {
-                    Found::Room
-                };
-            }
-            None if is_first => {
-                self.waiting.pop_front();
-                self.holder = Some(Holder {
-                    number,
-                    since: now,
-                    waker: waker.clone(),
-                    is_late: false,
-                });
-                return Found::Room;
-            }
-            _ => {}
+        let at = self.place_of(number);
+        match at {
+            Some(at) => self.askers[at].1.clone_from(waker),
+            None => self.askers.push_back((number, waker.clone())),
         }
-        match self
-            .waiting
-            .iter_mut()
-            .find(|(waiting, _)| *waiting == number)
-        {
-            Some((_, woken)) => woken.clone_from(waker),
-            None => self.waiting.push_back((number, waker.clone())),
+        let (first, first_waker) = &self.askers[0];
+        if *first == number {
+            self.since.get_or_insert(now);
+            return if self.is_late {
+                Found::Late
+            } else {
+                Found::Room
+            };
         }
-        let since = self.holder.as_ref().map_or(now, |holder| holder.since);
-        let late = since + Duration::from_millis(INTAKE_MS);
-        if let Some(holder) = &mut self.holder
-            && late <= now
-        {
-            holder.is_late = true;
-            holder.waker.wake_by_ref();
+        let late = self.since.unwrap_or(now) + Duration::from_millis(INTAKE_MS);
+        if late <= now {
+            self.is_late = true;
+            first_waker.wake_by_ref();
         }
         Found::Taken(late.max(now + AGAIN))
     }
 
     fn leave(&mut self, number: u64) {
-        self.waiting.retain(|(waiting, _)| *waiting != number);
-        self.holder.take_if(|holder| holder.number == number);
-        if self.holder.is_none()
-            && let Some((_, first)) = self.waiting.front()
-        {
-            first.wake_by_ref();
+        let Some(at) = self.place_of(number) else {
+            return;
+        };
+        self.askers.remove(at);
+        if at == 0 {
+            (self.since, self.is_late) = (None, false);
+            if let Some((_, next)) = self.askers.front() {
+                next.wake_by_ref();
+            }
         }
     }
 }

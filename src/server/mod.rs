@@ -179,6 +179,8 @@ impl Server {
             started,
             ..config.engine
         });
+        // Where the clock goes on from the last run's, the wall clock is behind it from the beginning.
+        let _nobody_has_said_so_before = engine.set_wall_ahead(0, clock.drift_ms(0));
         let shared = Shared::new(engine, clock, config.settings, tcp_port, workers);
         let shared = Arc::new(shared);
         shared.set_loading(unread.is_some());

@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 
 use super::acks::Signal;
 use super::clock::Clock;
-use super::episodes::Episodes;
 use super::gauges::Gauges;
 use super::settings::number_of;
 use super::threads::Faults;
@@ -48,7 +47,6 @@ pub(super) struct Shared {
     on_progress: Mutex<Option<OnProgress>>,
     /// What `INFO` tells that nobody counts as it happens.
     pub(super) gauges: Gauges,
-    pub(super) episodes: Episodes,
     clients: DashMap<u64, Arc<ClientInfo>>,
     last_id: AtomicU64,
 }
@@ -113,7 +111,6 @@ impl Shared {
             loading: AtomicBool::new(false),
             on_progress: Mutex::new(None),
             gauges: Gauges::new(clock.read().now),
-            episodes: Episodes::default(),
             clients: DashMap::new(),
             last_id: AtomicU64::new(0),
         }

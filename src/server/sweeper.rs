@@ -15,11 +15,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::gauges::Resident;
+use super::episodes::Episodes;
 use super::longest;
 use super::shared::Shared;
 use super::threads;
-use crate::engine::Engine;
 
 /// How often the sweeper looks for memory to give back.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
@@ -58,6 +57,7 @@ impl Sweeper {
         let faults = Arc::clone(&shared.faults);
         let thread = threads::spawn(threads::SWEEPER, &faults, move || {
             let mut held = threads::allocator_is_told().then(|| Held::new(workers));
+            let mut episodes = Episodes::default();
             let (stop, changed) = &*stopping;
             let mut more = false;
             let mut swept: Option<Instant> = None;
@@ -67,10 +67,10 @@ impl Sweeper {
                     let now = shared.clock.read().now;
                     more = longest::sweep(|| shared.engine.sweep(now));
                     shared.gauges.look(&shared.engine, now);
-                    shared.episodes.look(&shared, now);
+                    episodes.look(&shared, now);
                     swept = Some(Instant::now());
                 }
-                let tended = held.as_mut().map(|held| held.tend(&shared.engine));
+                let tended = held.as_mut().map(|held| held.tend(&shared));
                 let wait = tended.unwrap_or(SWEEP_EVERY);
                 let wait = if more { SWEEP_PAUSE.min(wait) } else { wait };
                 let mut stop = stop.lock();
@@ -94,7 +94,6 @@ impl Sweeper {
 
 /// What the process holds, and what is done about it.
 struct Held {
-    resident: Resident,
     looked: Instant,
     surplus: Surplus,
     /// Since when nothing has been moved, if something was.
@@ -105,7 +104,6 @@ struct Held {
 impl Held {
     fn new(workers: usize) -> Self {
         Self {
-            resident: Resident::open(),
             looked: Instant::now(),
             surplus: Surplus {
                 base: BASE_BYTES + workers * WORKER_BYTES,
@@ -117,9 +115,10 @@ impl Held {
     }
 
     /// Does a little, if there is something to do; returns how soon there may be more.
-    fn tend(&mut self, engine: &Engine) -> Duration {
+    fn tend(&mut self, shared: &Shared) -> Duration {
+        let engine = &shared.engine;
         if self.looked.elapsed() >= LOOK_EVERY
-            && let Some(resident) = self.resident.bytes()
+            && let Some(resident) = shared.gauges.resident.bytes()
         {
             self.looked = Instant::now();
             let budget = engine.budget();

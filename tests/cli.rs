@@ -450,6 +450,20 @@ fn ping_waits_for_a_server_that_is_starting() {
     assert!(waited.status.success());
 }
 
+/// A health check without a standard output found every server unwell.
+#[test]
+fn what_writes_nothing_needs_no_output() {
+    let server = TestServer::start();
+    for command in ["seen -q k", "ping -q"] {
+        let outcome = Command::new("bash")
+            .args(["-c", &format!("\"$0\" {command} --server \"$1\" >&-")])
+            .args([env!("CARGO_BIN_EXE_onced"), &server.address])
+            .output()
+            .unwrap();
+        assert!(outcome.status.success(), "{command}: {outcome:?}");
+    }
+}
+
 /// A file that an editor of another system wrote once had other keys in `import` than in `filter`.
 #[test]
 fn a_file_has_the_same_keys_in_every_tool() {

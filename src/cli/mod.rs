@@ -105,6 +105,7 @@ impl Action {
         match self {
             Self::Serve(_) => None,
             Self::Seen(args) if args.is_quiet() => None,
+            Self::Ping(args) if args.is_quiet() => None,
             Self::Filter(_) => Some(filter::OUTPUT_FAILED),
             _ => Some(FAILED),
         }

@@ -28,6 +28,13 @@ pub(crate) struct PingArgs {
     at: ServerArgs,
 }
 
+impl PingArgs {
+    /// Whether nothing is to be written.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
 pub(crate) fn run(args: &PingArgs) -> anyhow::Result<ExitCode> {
     let wait = args.wait.unwrap_or_default();
     let began = Instant::now();

@@ -1,5 +1,6 @@
 //! The bar that long work shows at a terminal.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,6 +19,16 @@ pub(super) fn draw(bytes_total: Option<u64>) -> ProgressBar {
     };
     bar.enable_steady_tick(Duration::from_millis(200));
     bar.with_style(ProgressStyle::with_template(template).expect("the templates are well-formed"))
+}
+
+/// Says something on standard error, above the bar if there is one.
+pub(super) fn say(bar: Option<&ProgressBar>, text: &str) {
+    // Standard error may be closed; that ends nothing.
+    let say = || drop(writeln!(io::stderr(), "onced: {text}"));
+    match bar {
+        Some(bar) => bar.suspend(say),
+        None => say(),
+    }
 }
 
 #[cfg(test)]

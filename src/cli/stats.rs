@@ -20,6 +20,8 @@ use crate::wire::line::push_word;
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Namespaces that `--watch` shows, the busiest ones.
 const NAMESPACES_MAX: usize = 10;
+/// Namespaces that are asked about before their replies are read, which a server keeps meanwhile.
+const IN_FLIGHT_MAX: usize = 256;
 /// Lines after which the heading is repeated where somebody scrolls.
 const HEADING_EVERY: usize = 20;
 /// What the line of the whole server is called.
@@ -159,14 +161,16 @@ fn look(
         .collect();
     // One namespace is the server.
     if names.len() > 1 {
-        for name in &names {
-            remote.send(&stats_of(Some(name)))?;
-        }
-        remote.flush()?;
-        for name in names {
-            // One that was dropped meanwhile has none.
-            if let Ok(rows) = rows(&remote.recv()?) {
-                spaces.insert(name, Sample::of(&rows));
+        for names in names.chunks(IN_FLIGHT_MAX) {
+            for name in names {
+                remote.send(&stats_of(Some(name)))?;
+            }
+            remote.flush()?;
+            for name in names {
+                // One that was dropped meanwhile has none.
+                if let Ok(rows) = rows(&remote.recv()?) {
+                    spaces.insert(name.clone(), Sample::of(&rows));
+                }
             }
         }
     }

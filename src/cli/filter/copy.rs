@@ -326,9 +326,10 @@ impl<D: Dedup> Copy<D> {
             return;
         }
         let untaken = self.ends.iter().filter(|end| **end > taken).count();
-        self.tally.kept -= untaken as u64;
-        for ((key, verdict), end) in judged {
-            if end > taken && verdict.may_be_stored() {
+        self.tally.take_back(untaken);
+        for ((key, verdict), _) in judged.filter(|(_, end)| *end > taken) {
+            self.tally.take_verdict_back(verdict);
+            if verdict.may_be_stored() {
                 self.refused.0.push(key);
                 self.refused.1.push(verdict);
             }

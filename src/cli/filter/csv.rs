@@ -3,6 +3,8 @@
 //! A record may hold line ends, delimiters and doubled quotes within quotes. Its bytes are kept as
 //! they are; only the key is without its quotes. A record without a line end in quotes is a line.
 
+use std::ops::ControlFlow;
+
 use csv_core::{ReadFieldResult, ReadRecordResult, Reader, ReaderBuilder, Terminator};
 
 fn reader(delimiter: u8) -> Reader {
@@ -67,7 +69,6 @@ pub(super) enum Column {
 /// Finds one field of records that are given whole.
 #[derive(Debug)]
 pub(super) struct Csv {
-    delimiter: u8,
     column: Column,
     has_header: bool,
     /// The column's position in this input, counted from 0, once it is known.
@@ -79,8 +80,7 @@ pub(super) struct Csv {
 
 impl Csv {
     pub(super) fn new(delimiter: u8, column: Column, has_header: bool) -> Self {
-        Self {
-            delimiter,
+        let mut made = Self {
             position: match &column {
                 Column::Number(number) => Some(number - 1),
                 Column::Name(_) => None,
@@ -90,11 +90,9 @@ impl Csv {
             reader: reader(delimiter),
             record: Vec::new(),
             field: Vec::new(),
-        }
-    }
-
-    pub(super) fn delimiter(&self) -> u8 {
-        self.delimiter
+        };
+        made.start_anew();
+        made
     }
 
     /// Whether the first record of each input names the columns.
@@ -115,6 +113,7 @@ impl Csv {
                 found.get_or_insert(at);
             }
             names.push(String::from_utf8_lossy(field).into_owned());
+            ControlFlow::Continue(())
         });
         self.position = found;
         match found {
@@ -131,15 +130,17 @@ impl Csv {
         let position = self.position?;
         let mut found = None;
         self.fields(record, |at, field| {
-            if at == position {
-                found = Some(field.to_vec());
+            if at < position {
+                return ControlFlow::Continue(());
             }
+            found = Some(field.to_vec());
+            ControlFlow::Break(())
         });
         found
     }
 
-    /// Hands each field of a record to `each`, with its position.
-    fn fields(&mut self, record: &[u8], mut each: impl FnMut(usize, &[u8])) {
+    /// Hands the fields of a record to `each`, with their positions, until that wants no more.
+    fn fields(&mut self, record: &[u8], mut each: impl FnMut(usize, &[u8]) -> ControlFlow<()>) {
         self.record.clear();
         self.record.extend_from_slice(record);
         self.record.push(b'\n');
@@ -151,19 +152,21 @@ impl Csv {
                 .read_field(&self.record[read..], &mut self.field[len..]);
             read += more_read;
             len += more;
-            let is_last = if let ReadFieldResult::Field { record_end } = result {
-                record_end
-            } else {
-                // Nothing is left of an empty line, or of one whose quote is not closed.
-                self.reader.reset();
-                true
-            };
-            each(position, &self.field[..len]);
-            if is_last {
+            // Nothing is left of an empty line, or of one whose quote is not closed.
+            let is_last = !matches!(result, ReadFieldResult::Field { record_end: false });
+            if each(position, &self.field[..len]).is_break() || is_last {
+                self.start_anew();
                 return;
             }
             (position, len) = (position + 1, 0);
         }
+    }
+
+    /// Readies the reader for another record, of which it takes no byte-order mark away: an input's own is gone when
+    /// its records come here.
+    fn start_anew(&mut self) {
+        self.reader.reset();
+        let _it_is_an_empty_line = self.reader.read_field(b"\n", &mut [0]);
     }
 }
 
@@ -233,6 +236,19 @@ mod tests {
         let mut second = Csv::new(b'\t', Column::Number(2), false);
         assert_eq!(key(&mut second, b"a\tb\tc").as_deref(), Some("b"));
         assert_eq!(key(&mut second, b"a,b"), None);
+    }
+
+    /// Whether a key had its first character depended on the line before.
+    #[test]
+    fn a_byte_order_mark_is_the_keys_own_wherever_it_stands() {
+        let mut csv = Csv::new(b',', Column::Number(1), false);
+        for before in [&b"a,b"[..], b"", b"\"never closed", b"a"] {
+            assert_eq!(
+                key(&mut csv, b"\xef\xbb\xbfx,1").as_deref(),
+                Some("\\xef\\xbb\\xbfx")
+            );
+            csv.key(before);
+        }
     }
 
     #[test]

@@ -180,8 +180,7 @@ impl FilterArgs {
     /// How lines are cut, and where their keys are.
     fn rules(&self) -> anyhow::Result<(Framing, KeyRule)> {
         if self.csv {
-            let csv = self.csv_rule()?;
-            let delimiter = csv.delimiter();
+            let (delimiter, csv) = self.csv_rule()?;
             return Ok((Framing::Csv { delimiter }, KeyRule::Csv(Box::new(csv))));
         }
         let (framing, if_empty): (_, &[u8]) = if self.null {
@@ -207,7 +206,8 @@ impl FilterArgs {
         Ok((framing, rule))
     }
 
-    fn csv_rule(&self) -> anyhow::Result<Csv> {
+    /// What separates fields, and which of them is the key.
+    fn csv_rule(&self) -> anyhow::Result<(u8, Csv)> {
         let field = self.field.as_deref().unwrap_or_default();
         let column = match field.parse::<usize>() {
             Ok(0) => bail!("--field counts from 1"),
@@ -221,7 +221,7 @@ impl FilterArgs {
         if matches!(delimiter, b'"' | b'\n' | b'\r') {
             bail!("with --csv a delimiter is neither a quote nor a line end");
         }
-        Ok(Csv::new(delimiter, column, !self.no_header))
+        Ok((delimiter, Csv::new(delimiter, column, !self.no_header)))
     }
 
     fn filter(

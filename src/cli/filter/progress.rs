@@ -4,14 +4,14 @@
 //! standard error a terminal and standard output not.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use indicatif::ProgressBar;
 
 use super::batch::Key;
 use super::dedup::Verdict;
-use crate::cli::progress::draw;
+use crate::cli::progress::{draw, say};
 
 /// What happened to the lines so far.
 #[derive(Clone, Copy, Debug)]
@@ -58,11 +58,30 @@ impl Tally {
         self.lines += 1;
         self.kept += u64::from(is_kept);
         self.keyless += u64::from(key == Key::None);
+        if let Some(count) = verdict.and_then(|verdict| self.kept_with(verdict)) {
+            *count += 1;
+        }
+    }
+
+    /// The output did not take so many lines that were counted as kept.
+    pub(super) fn take_back(&mut self, lines: usize) {
+        self.kept -= lines as u64;
+    }
+
+    /// This is the verdict of one of these lines.
+    pub(super) fn take_verdict_back(&mut self, verdict: Verdict) {
+        if let Some(count) = self.kept_with(verdict) {
+            *count -= 1;
+        }
+    }
+
+    /// The count of kept lines that have such a verdict, if they are told apart.
+    fn kept_with(&mut self, verdict: Verdict) -> Option<&mut u64> {
         match verdict {
-            Some(Verdict::Unsure | Verdict::ClaimedUnsure(_)) => self.unsure += 1,
-            Some(Verdict::TooLong) => self.too_long += 1,
-            Some(Verdict::Unanswered) => self.unanswered += 1,
-            _ => {}
+            Verdict::Unsure | Verdict::ClaimedUnsure(_) => Some(&mut self.unsure),
+            Verdict::TooLong => Some(&mut self.too_long),
+            Verdict::Unanswered => Some(&mut self.unanswered),
+            _ => None,
         }
     }
 }
@@ -119,12 +138,7 @@ impl Progress {
 
     /// Says something on standard error, above the bar.
     pub(super) fn say(&self, text: &str) {
-        // Standard error may be closed; that ends nothing.
-        let say = || drop(writeln!(io::stderr(), "onced: {text}"));
-        match &self.bar {
-            Some(bar) => bar.suspend(say),
-            None => say(),
-        }
+        say(self.bar.as_ref(), text);
     }
 
     /// Removes the bar.
@@ -153,6 +167,15 @@ mod tests {
         let text = tally.to_string();
         assert!(
             text.starts_with("read 12, kept 9, dropped 3, keyless 2, unsure 1, key too long 1, "),
+            "{text}"
+        );
+        // It told of lines that were not written as if they were.
+        tally.take_back(2);
+        tally.take_verdict_back(Verdict::Unsure);
+        tally.take_verdict_back(Verdict::New);
+        let text = tally.to_string();
+        assert!(
+            text.starts_with("read 12, kept 7, dropped 5, keyless 2, key too long 1, "),
             "{text}"
         );
     }

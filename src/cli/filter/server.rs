@@ -204,9 +204,11 @@ impl Server {
         verdicts: &mut Vec<Verdict>,
     ) -> anyhow::Result<()> {
         let end = verdicts.len() + keys.len();
-        let read = reply.and_then(|reply| self.read(&reply, keys.len(), verdicts));
-        match read {
-            Ok(()) => Ok(()),
+        match reply.and_then(|reply| self.read(&reply, keys.len())) {
+            Ok(read) => {
+                verdicts.extend(read);
+                Ok(())
+            }
             Err(Failure::TooBig) if keys.len() == 1 => {
                 verdicts.push(Verdict::TooLong);
                 Ok(())
@@ -263,8 +265,8 @@ impl Server {
         }
     }
 
-    /// Appends what a reply says about so many keys, or nothing if it says something else.
-    fn read(&self, reply: &[u8], count: usize, verdicts: &mut Vec<Verdict>) -> Result<(), Failure> {
+    /// What a reply says about so many keys, if it says that.
+    fn read(&self, reply: &[u8], count: usize) -> Result<Vec<Verdict>, Failure> {
         if let Some(error) = reply.strip_prefix(b"ERR ") {
             let answered = anyhow!(answered(reply));
             return Err(match error.split(|&byte| byte == b' ').next() {
@@ -274,16 +276,12 @@ impl Server {
                 _ => Failure::Refused(answered),
             });
         }
-        let before = verdicts.len();
-        let complete = match self.asking.lease_ms {
-            None => append(reply.iter().copied().map(mark), verdicts),
-            Some(_) => append(reply.split(|&byte| byte == b' ').map(claim), verdicts),
+        let read: Option<Vec<_>> = match self.asking.lease_ms {
+            None => reply.iter().copied().map(mark).collect(),
+            Some(_) => reply.split(|&byte| byte == b' ').map(claim).collect(),
         };
-        if !complete || verdicts.len() - before != count {
-            verdicts.truncate(before);
-            return Err(Failure::Unknown(anyhow!(answered(reply))));
-        }
-        Ok(())
+        read.filter(|verdicts| verdicts.len() == count)
+            .ok_or_else(|| Failure::Unknown(anyhow!(answered(reply))))
     }
 
     /// Gives these back, on a new connection if this one has failed: what was stored outlives it.
@@ -325,16 +323,6 @@ impl Server {
             }
         }
     }
-}
-
-/// Appends verdicts up to the first that is none; false if there is one.
-fn append(read: impl Iterator<Item = Option<Verdict>>, verdicts: &mut Vec<Verdict>) -> bool {
-    let mut complete = true;
-    verdicts.extend(read.map_while(|verdict| {
-        complete = verdict.is_some();
-        verdict
-    }));
-    complete
 }
 
 /// A letter of a reply to `MSEEN`.

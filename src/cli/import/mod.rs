@@ -19,7 +19,7 @@ use self::lines::{Line, Problem};
 use self::load::Loader;
 use super::ServerArgs;
 use super::input::{Input, text, without_mark};
-use super::progress::draw;
+use super::progress::{draw, say};
 use crate::time::parse_duration_ms;
 
 /// The longest line: a value of the largest body, each byte of it escaped, and then some.
@@ -205,11 +205,7 @@ impl Tally {
 
     /// Says something on standard error, above the bar.
     fn say(&self, text: &str) {
-        let say = || eprintln!("onced: {text}");
-        match &self.bar {
-            Some(bar) => bar.suspend(say),
-            None => say(),
-        }
+        say(self.bar.as_ref(), text);
     }
 
     fn end(&self) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::grant::Grant;
-use super::work::Lease;
+use super::work::renew_at;
 use super::{RETRY_PAUSE, RunOnce};
 use crate::client::answers::{Begin, BeginOptions, Held, Outcome};
 use crate::client::pipeline::{Sent, from_now, jittered};
@@ -77,8 +77,8 @@ impl Client {
                     match begun {
                         Begin::Run(held) => {
                             let grant = Grant::new(self, key, held);
-                            if let Some(lease) = self.make_sure(key, options, held, asked).await? {
-                                return Ok(Claim::Run(grant.under(lease)));
+                            if let Some(at) = self.make_sure(key, options, held, asked).await? {
+                                return Ok(Claim::Run(grant.under(at)));
                             }
                         }
                         Begin::Settled(outcome) => return Ok(Claim::Settled(outcome)),
@@ -120,28 +120,25 @@ impl Client {
         }
     }
 
-    /// The lease of who was told to run, where it is sure that enough of it is left; `None` if it is another's
-    /// by now.
+    /// When the lease of who was told to run is to be renewed, where it is sure that enough of it is left; `None` if
+    /// it is another's by now.
     async fn make_sure(
         &self,
         key: &[u8],
         options: &RunOnce,
         held: Held,
         asked: Instant,
-    ) -> Result<Option<Lease>, ClientError> {
-        let lease = Lease {
-            asked,
-            length: held.lease,
-        };
-        if Instant::now() < lease.renew_at() {
-            return Ok(Some(lease));
+    ) -> Result<Option<Instant>, ClientError> {
+        let at = renew_at(asked, held.lease);
+        if Instant::now() < at {
+            return Ok(Some(at));
         }
         // The answer took its time, so some of the lease may have passed: as much as it took.
         let renew = || self.renew(key, held.token, Some(options.lease));
         let (asked, renewed) = self
             .repeat(options.patience, ClientError::is_transient, renew)
             .await?;
-        Ok(renewed.ok().map(|length| Lease { asked, length }))
+        Ok(renewed.ok().map(|lease| renew_at(asked, lease)))
     }
 }
 

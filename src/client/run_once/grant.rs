@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::RunOnce;
-use super::work::Lease;
+use super::work::renew_at;
 use crate::client::answers::{CompleteOptions, Done, Ending, Held};
 use crate::client::calls::{Words, completion, failure, release};
 use crate::client::renewals::Renewal;
@@ -29,7 +29,8 @@ pub(crate) struct Grant {
     pub(super) key: Box<[u8]>,
     /// The token, and how it came.
     pub(crate) held: Held,
-    pub(super) lease: Lease,
+    /// When its lease is to be renewed.
+    pub(super) renew_at: Instant,
     /// Renews the lease, once the work runs.
     pub(super) renewal: Option<Box<Renewal>>,
     last: Last,
@@ -40,18 +41,15 @@ impl Grant {
         Self {
             client: client.clone(),
             key: key.into(),
+            renew_at: renew_at(Instant::now(), held.lease),
             held,
-            lease: Lease {
-                asked: Instant::now(),
-                length: held.lease,
-            },
             renewal: None,
             last: Last::Release,
         }
     }
 
-    pub(super) fn under(mut self, lease: Lease) -> Self {
-        self.lease = lease;
+    pub(super) fn under(mut self, renew_at: Instant) -> Self {
+        self.renew_at = renew_at;
         self
     }
 

@@ -8,17 +8,9 @@ use super::RunOnce;
 use super::grant::Grant;
 use crate::client::renewals::RENEWALS_PER_LEASE;
 
-/// A lease as this side knows it: from when it was asked for.
-#[derive(Clone, Copy)]
-pub(super) struct Lease {
-    pub(super) asked: Instant,
-    pub(super) length: Duration,
-}
-
-impl Lease {
-    pub(super) fn renew_at(self) -> Instant {
-        self.asked + self.length / RENEWALS_PER_LEASE
-    }
+/// When a lease is to be renewed; this side knows it from when it was asked for.
+pub(super) fn renew_at(asked: Instant, lease: Duration) -> Instant {
+    asked + lease / RENEWALS_PER_LEASE
 }
 
 impl Grant {
@@ -30,10 +22,7 @@ impl Grant {
         options: &RunOnce,
         work: impl Future<Output = T>,
     ) -> Option<T> {
-        let after = self
-            .lease
-            .renew_at()
-            .saturating_duration_since(Instant::now());
+        let after = self.renew_at.saturating_duration_since(Instant::now());
         let renewals = &self.client.renewals;
         let renewal = renewals.hold(&self.key, self.held.token, options.lease, after);
         let renewal = self.renewal.insert(Box::new(renewal));
